@@ -11,7 +11,7 @@ use heartbeat::heartbeat::settings::{FleetConfig, HostSettings};
 use heartbeat::history::HistorySource;
 use heartbeat::history::recorder::Recorder;
 use heartbeat::history::retention::RetentionSettings;
-use heartbeat::store::Table;
+use heartbeat::store::{Table, Write};
 use heartbeat::view::{AvailabilityView, UptimeSample};
 use recorder::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
 use tempfile::TempDir;
@@ -271,4 +271,47 @@ fn what_was_heard_before_the_first_look_at_the_clock_was_not_recorded() {
     play.recorder.tick(play.now.later(MINUTE));
     play.recorder.close(play.now.later(2 * MINUTE));
     assert_eq!(play.world.rows(Table::Names), 1);
+}
+
+/// The most bytes that the history had on disk, and the most that the file had.
+#[derive(Debug, Default)]
+struct Sizes {
+    rows: u64,
+    file: u64,
+}
+
+impl Sizes {
+    fn look(&mut self, world: &World<Seen>, directory: &TempDir) {
+        let snapshot = world.snapshot().unwrap();
+        let history =
+            [Table::History, Table::Events, Table::Hours, Table::Days, Table::Names, Table::Metrics];
+        self.rows = self.rows.max(history.map(|table| snapshot.bytes(table)).iter().sum());
+        let path = directory.path().join(heartbeat::store::FILE_NAME);
+        self.file = self.file.max(std::fs::metadata(path).unwrap().len());
+    }
+}
+
+fn event_row(number: u64, kind: &str, level: &str) -> Write {
+    let text = format!("web1 {}", "x".repeat(500));
+    let event = serde_json::json!({"id": format!("{number:014x}"), "at": number, "level": level,
+        "host": "web1", "subject": "host web1", "kind": kind, "text": text, "details": []});
+    Write::put(Table::Events, format!("{number:014x}"), &event)
+}
+
+#[test]
+fn events_took_any_room_until_the_next_day() {
+    let settings = RetentionSettings { max_bytes: 1_000_000, ..RetentionSettings::default() };
+    let play = Play::with(&["web1"], settings);
+    let mut sizes = Sizes::default();
+    for (number, at_once) in [1u64, 10, 100, 1000].iter().cycle().take(200).enumerate() {
+        let first = number as u64 * 1000;
+        let rows: Vec<Write> =
+            (0..*at_once).map(|row| event_row(first + row, "message", "warning")).collect();
+        play.world.write(rows);
+        sizes.look(&play.world, &play.directory);
+    }
+    println!("{sizes:?}");
+    assert!(sizes.rows < 2_000_000 && sizes.file < 8_000_000, "{sizes:?}");
+    let rows = play.world.rows(Table::Events);
+    assert!(rows > 900, "the newest are there: {rows}");
 }

@@ -377,7 +377,7 @@ impl RunningDaemon {
         services.monitor.reconfigure(wiring::fleet_config(config));
         let agent = self.agent.reconfigure(config.agent.as_ref());
         services.backups.reporter.reconfigure(wiring::pipeline_settings(config));
-        services.recorder.reconfigure(config.history.clone());
+        history::reconfigure(&services.recorder, &services.courier, config.history.clone());
         services.heartbeat_alerts.replace(HeartbeatAlerts::from_config(config));
         let notifier = Notifier::new(config).sharing(services.courier.channel_state());
         services.notifier.replace(notifier);

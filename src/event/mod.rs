@@ -148,6 +148,11 @@ impl Event {
         self.kind.describe().incident
     }
 
+    /// Whether it matters less than an alarm.
+    pub fn is_minor(&self) -> bool {
+        is_minor(self.kind.describe().name, self.level)
+    }
+
     /// The event in words.
     pub fn message(&self, event: EventId) -> Message {
         let described = self.kind.describe();
@@ -164,6 +169,12 @@ impl Event {
             table: described.table,
         }
     }
+}
+
+/// Whether an event of the kind of that name matters less than an alarm: of these a host may cause
+/// the most, and they are the first to go where there is no room for all.
+pub fn is_minor(kind: &str, level: Level) -> bool {
+    level < Level::Critical && matches!(kind, "message" | "back" | "threshold" | "missing")
 }
 
 #[cfg(test)]

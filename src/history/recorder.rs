@@ -163,14 +163,13 @@ impl Recorder {
         }
     }
 
-    /// Removes rows that are too old, and once a day those beyond the size limit.
+    /// Removes rows that are too old, and once a day those of what is no longer there.
     fn trim(&self, daily: bool, now: Wall) {
         let Ok(snapshot) = self.source.snapshot() else { return };
         let settings = self.settings();
         let mut removals = retention::expired_rows(&snapshot, &settings, now);
         if daily {
             removals.extend(retention::abandoned_rows(&snapshot, &settings, now));
-            removals.extend(retention::excess_rows(&snapshot, settings.max_bytes));
         }
         removals.chunks(ROWS_PER_READ).for_each(|rows| self.write(rows.to_vec()));
     }

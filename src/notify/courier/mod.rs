@@ -18,7 +18,7 @@ use super::settings::NotifySettings;
 pub use super::worker::FAILURE_REASONS;
 use super::worker::TaskDone;
 use crate::clock::{Mono, Now};
-use crate::store::{Change, Store, Write};
+use crate::store::{Change, HistoryLimit, Store, Write};
 use crate::thread::{DEFAULT_STACK, ProgressCounter, lock, spawn_critical};
 
 mod thread;
@@ -53,6 +53,7 @@ enum Command {
     /// Stores these rows and events as one, then delivers.
     Commit(Change),
     Reconfigure(NotifySettings),
+    LimitHistory(HistoryLimit),
     Record(Vec<DirectRecord>),
     Inspect(InspectFn),
     Stop,
@@ -199,6 +200,11 @@ impl Courier {
     /// Applies another configuration.
     pub fn reconfigure(&self, settings: NotifySettings) {
         self.send(Command::Reconfigure(settings));
+    }
+
+    /// Limits the bytes of the history from the next commit on.
+    pub fn limit_history(&self, limit: HistoryLimit) {
+        self.send(Command::LimitHistory(limit));
     }
 
     /// Ends the courier's thread: attempts in flight have ten seconds, then everything is written.

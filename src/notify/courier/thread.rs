@@ -25,8 +25,6 @@ use crate::view::EventView;
 const MAX_INPUTS_PER_COMMIT: usize = 1000;
 /// How long attempts that are in flight at the stop may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Ended deliveries beyond the newest of this number are removed.
-const MAX_HISTORY_ROWS: usize = 10_000;
 const LAST_EVENT_KEY: &str = "last_event";
 
 /// What the thread owns.
@@ -45,8 +43,6 @@ pub struct CourierThread {
     channel_state: Arc<SharedState>,
     stats: Arc<Mutex<CourierStats>>,
     used_shares: Arc<Mutex<UsedShares>>,
-    /// Since the history was trimmed.
-    history_rows_added: usize,
     /// An event was written since the last commit.
     event_stored: bool,
     /// See [`CourierExit::Restart`].
@@ -83,12 +79,10 @@ impl CourierThread {
             channel_state: pending.channel_state,
             stats: pending.stats,
             used_shares: pending.used_shares,
-            history_rows_added: 0,
             event_stored: false,
             must_restart: false,
             counters: DeliveryCounters::default(),
         };
-        thread.trim_history();
         thread.counters.log_and_count_all(&dropped, Duration::ZERO);
         thread.spawn_workers()?;
         thread.publish_stats(now);
@@ -110,6 +104,9 @@ impl CourierThread {
                     }
                     Input::Command(Command::Reconfigure(settings)) => {
                         self.reconfigure(settings, now);
+                    }
+                    Input::Command(Command::LimitHistory(limit)) => {
+                        self.store.limit_history(limit);
                     }
                     Input::Command(Command::Record(records)) => self.record_direct(&records, now),
                     Input::Command(Command::Inspect(look)) => looks.push(look),
@@ -269,11 +266,7 @@ impl CourierThread {
             self.store.write(Write::put(Table::Meta, LAST_EVENT_KEY, &self.stored_event_id));
         }
         for write in writes {
-            self.history_rows_added += usize::from(write.table == Table::History);
             self.store.write(write);
-        }
-        if self.history_rows_added > MAX_HISTORY_ROWS / 10 {
-            self.trim_history();
         }
         let committed = self.store.commit(now);
         self.handle_commit(committed, now)
@@ -342,13 +335,6 @@ impl CourierThread {
     /// An event of the courier's own; its deliveries start at the next turn.
     fn raise(&mut self, kind: EventKind, now: Now) {
         self.accept(&Event::new(now.wall, kind), now);
-    }
-
-    fn trim_history(&mut self) {
-        self.history_rows_added = 0;
-        for key in self.store.oldest(Table::History, MAX_HISTORY_ROWS) {
-            self.store.write(Write::remove(Table::History, key));
-        }
     }
 
     fn dispatch(&self, tasks: Vec<TaskKind>) {

@@ -75,6 +75,7 @@ pub struct StoredOutbox {
 #[derive(Default)]
 struct ChannelTarget {
     always_deliver: bool,
+    is_minor: bool,
     closes: Vec<Incident>,
     recovered_events: Vec<EventId>,
     thread: Option<String>,
@@ -246,8 +247,9 @@ impl Outbox {
                 target.closes.push(incident.clone());
             }
         }
-        let mut count = 0;
+        let (is_minor, mut count) = (event.is_minor(), 0);
         for (name, target) in targets {
+            let target = ChannelTarget { is_minor, ..target };
             count += self.enqueue(&name, &message, opens, &target, now);
         }
         count
@@ -275,6 +277,7 @@ impl Outbox {
                 possible_repeat: false,
                 plain: false,
                 never_digest: false,
+                is_minor: target.is_minor,
                 opens: opens.cloned(),
                 closes: target.closes.clone(),
                 always_deliver: target.always_deliver,
