@@ -65,7 +65,10 @@ fn message(host: &str, number: usize) -> String {
 
 /// What the list of events has of a host, the newest first.
 fn events(hbd: &Hbd, host: &str) -> Vec<Value> {
-    let (_, answer) = hbd.request("GET", &format!("/api/v1/events?host={host}&limit=1000"), b"");
+    let target = format!("/api/v1/events?host={host}&limit=1000");
+    // It is not shown while too much waits for the disk.
+    hbd.wait_until("shown", |hbd| hbd.request("GET", &target, b"").0 == 200);
+    let (_, answer) = hbd.request("GET", &target, b"");
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     // The answer may come in pieces.
     let json = &body[body.find('{').unwrap()..=body.rfind('}').unwrap()];
@@ -119,6 +122,37 @@ fn neighbour<T>(hbd: &Hbd, work: impl FnOnce() -> T) -> (T, Vec<Duration>) {
     (result, times.join().unwrap())
 }
 
+#[test]
+fn many_hosts_at_once_filled_the_disk() {
+    let hosts: String = (0..500).map(|number| format!("  h{number}: {{watch: false}}\n")).collect();
+    let (place, hbd) = Place::start("", "log", &hosts);
+    assert_eq!(post(&hbd, r#"{"host":"web2"}"#).0, 200);
+    assert_eq!(post(&hbd, r#"{"host":"web2","event":"shutdown"}"#).0, 200);
+    let one = |number: usize| message(&format!("h{}", number % 500), number).into_bytes();
+    let (_, most) = flood(&place, &hbd, one);
+    assert!(hbd.metric("hbd_datagrams_accepted_total") > 3000.0, "more than there is room for");
+    // Until all of it is on disk.
+    hbd.wait_until("stored", |hbd| hbd.request("GET", "/api/v1/events", b"").0 == 200);
+    let most = most.max(fs::metadata(place.file()).unwrap().len());
+    assert!(most < 5_000_000, "{most} bytes");
+    assert_eq!(count(&events(&hbd, "web2"), "shutdown"), 1, "an alarm from before the flood");
+}
+
+#[test]
+fn messages_that_are_sent_at_once_filled_the_disk() {
+    let (place, hbd) = Place::start("", "log", "");
+    let body = format!(r#"{{"channels":["log"],"message":"{}"}}"#, "x".repeat(500));
+    let bodies = vec![body; 4];
+    let mut most = 0;
+    let end = Instant::now() + flood_time();
+    while Instant::now() < end {
+        let (to, patience) = (hbd.address, Duration::from_secs(30));
+        support::burst::burst(to, "/api/v1/notify", &bodies, false, patience);
+        most = most.max(fs::metadata(place.file()).unwrap().len());
+    }
+    assert!(most < 5_000_000, "{most} bytes");
+}
+
 const TOLD: &str = "web1 sends more than 60 messages a minute: ";
 
 #[test]
@@ -140,6 +174,7 @@ fn one_host_that_sends_without_end_filled_the_disk() {
         .into()
     };
     let ((sent, most), times) = neighbour(&hbd, || flood(&place, &hbd, everything));
+    // For whoever measures.
     println!("{sent} sent, at most {most} bytes of file, neighbour {:?}", percentiles(times));
     assert!(most < 5_000_000, "{most} bytes");
     hbd.wait_log(TOLD);
