@@ -153,3 +153,30 @@ fn for_each_row(snapshot: &Snapshot, table: Table, mut visit: impl FnMut(&str, &
         from = format!("{last}\0");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_matters_less_than_an_alarm_is_minor() {
+        for (row, minor) in [
+            (r#"{"id":"1","kind":"message","level":"warning","text":"web1 x"}"#, true),
+            (r#"{"kind":"back","level":"ok"}"#, true),
+            (r#"{"kind":"threshold","level":"warning"}"#, true),
+            (r#"{"kind":"threshold","level":"critical"}"#, false),
+            (r#"{"kind":"overdue","level":"warning"}"#, false),
+            (r#"{"kind":"shutdown","level":"warning"}"#, false),
+            (r#"{"kind":"booted","level":"info"}"#, false),
+            (r#"{"kind":"backup","level":"ok"}"#, false),
+            (r#"{"kind":"store_refuses","level":"critical"}"#, false),
+            (r#"{"kind":"too_many_messages","level":"warning"}"#, false),
+            (r#"{"event":1,"level":"warning","title":"web1 x","minor":true}"#, true),
+            (r#"{"event":1,"level":"warning","title":"web1 ipv4 overdue"}"#, false),
+            (r#"{"kind":"message"}"#, false),
+            ("damaged", false),
+        ] {
+            assert_eq!(is_minor(row.as_bytes()), minor, "{row}");
+        }
+    }
+}

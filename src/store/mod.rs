@@ -604,4 +604,46 @@ mod tests {
         store.commit(at(1));
         assert_eq!(store.read::<i32>(Table::Hosts), [("web2".into(), 2)]);
     }
+
+    fn history_rows(store: &Store) -> usize {
+        store.rows(Table::Events).len()
+    }
+
+    #[test]
+    fn a_limit_that_a_reload_makes_lower_is_reached_in_several_commits() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        let limit = |max_bytes| HistoryLimit { max_bytes, is_minor: |_| false };
+        store.limit_history(limit(10_000_000));
+        for number in 0..6000 {
+            store.write(Write::put(Table::Events, format!("{number:05}"), &"x".repeat(993)));
+        }
+        assert_eq!(store.commit(at(1)), CommitResult::Committed);
+        assert_eq!(history_rows(&store), 6000);
+        store.limit_history(limit(1_000_000));
+        let mut left = vec![6000];
+        for second in 2..10 {
+            store.write(Write::put(Table::Meta, "n", &second));
+            assert_eq!(store.commit(at(second)), CommitResult::Committed);
+            left.push(history_rows(&store));
+        }
+        assert_eq!(left[..3], [6000, 5000, 4000]);
+        assert!((900..=1000).contains(left.last().unwrap()), "{left:?}");
+        assert_eq!(store.rows(Table::Events).last().unwrap().0, "05999");
+    }
+
+    #[test]
+    fn a_file_that_does_not_know_its_sizes_is_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        store.write(Write::put(Table::Events, "1", &"x".repeat(993)));
+        store.write(Write::put(Table::Names, "web1/0000", &1));
+        store.commit(at(1));
+        let sizes = store.bytes;
+        store.write(Write::remove(Table::Meta, history_limit::BYTES_KEY));
+        store.commit(at(2));
+        drop(store);
+        assert_eq!(open(directory.path()).bytes, sizes);
+        assert_eq!(sizes.of(Table::Events), 996);
+    }
 }
