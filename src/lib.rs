@@ -62,6 +62,7 @@
 //! | a field of a datagram | `heartbeat/datagram.rs` (read), `heartbeat/host/mod.rs` (applied), `heartbeat/encode.rs` (written), `agent/beat/scheduler.rs`, `agent/send.rs` (sent) |
 //! | when a host is overdue, and after a restart | `heartbeat/connection.rs`, `heartbeat/host/mod.rs` |
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
+//! | how many events a host may cause, and what is told of those that are refused | `heartbeat/event_limits.rs`; its share of what waits: `notify/outbox/shares.rs` |
 //! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
 //! | who is notified | `notify/routing.rs` |
 //! | order, retries, digests of deliveries | `notify/outbox/queue.rs`, `notify/outbox/results.rs`, `notify/outbox/digest.rs` |
@@ -88,7 +89,7 @@
 //! | the status page | `http/page/` |
 //! | what the API shows of hosts, channels, history | `view/mod.rs`, `view/history.rs` |
 //! | what is on disk | `store/table.rs`; rows of hosts: `heartbeat/persistence.rs` |
-//! | how long history is kept | `history/retention.rs` |
+//! | how long history is kept; how many bytes | `history/retention.rs`; `store/history_limit.rs` |
 //! | threads, and the order of start and stop | `daemon/mod.rs` |
 //! | what a reload applies | `daemon/mod.rs`; what it says that has changed: `daemon/config_diff.rs` |
 //! | a command of `hbd` | one file in `cli/`, and its arm in `cli/mod.rs` |

@@ -11,7 +11,7 @@ use heartbeat::heartbeat::settings::{FleetConfig, HostSettings};
 use heartbeat::history::HistorySource;
 use heartbeat::history::recorder::Recorder;
 use heartbeat::history::retention::RetentionSettings;
-use heartbeat::store::Table;
+use heartbeat::store::{Table, Write};
 use heartbeat::view::{AvailabilityView, UptimeSample};
 use recorder::{DAY, Hosts, MIDNIGHT, MINUTE, World, lock};
 use tempfile::TempDir;
@@ -271,4 +271,135 @@ fn what_was_heard_before_the_first_look_at_the_clock_was_not_recorded() {
     play.recorder.tick(play.now.later(MINUTE));
     play.recorder.close(play.now.later(2 * MINUTE));
     assert_eq!(play.world.rows(Table::Names), 1);
+}
+
+/// The most bytes that the history had on disk, and the most that the file had.
+#[derive(Debug, Default)]
+struct Sizes {
+    rows: u64,
+    file: u64,
+}
+
+impl Sizes {
+    fn look(&mut self, world: &World<Seen>, directory: &TempDir) {
+        let snapshot = world.snapshot().unwrap();
+        let history = [
+            Table::History,
+            Table::Events,
+            Table::Hours,
+            Table::Days,
+            Table::Names,
+            Table::Metrics,
+        ];
+        self.rows = self.rows.max(history.map(|table| snapshot.bytes(table)).iter().sum());
+        let path = directory.path().join(heartbeat::store::FILE_NAME);
+        self.file = self.file.max(std::fs::metadata(path).unwrap().len());
+    }
+}
+
+fn event_row(number: u64, kind: &str, level: &str) -> Write {
+    let text = format!("web1 {}", "x".repeat(500));
+    let event = serde_json::json!({"id": format!("{number:014x}"), "at": number, "level": level,
+        "host": "web1", "subject": "host web1", "kind": kind, "text": text, "details": []});
+    Write::put(Table::Events, format!("{number:014x}"), &event)
+}
+
+fn delivery_row(number: u64, minor: bool) -> Write {
+    let mut record = serde_json::json!({"event": number, "channel": "chat", "level": "warning",
+        "subject": {"host": "web1"}, "title": "x".repeat(200), "accepted": number,
+        "finished": number, "attempts": 1, "delivered": true});
+    if minor {
+        record["minor"] = true.into();
+    }
+    Write::put(Table::History, format!("{number:020}"), &record)
+}
+
+#[test]
+fn events_took_any_room_until_the_next_day() {
+    let settings = RetentionSettings { max_bytes: 1_000_000, ..RetentionSettings::default() };
+    let play = Play::with(&["web1"], settings);
+    let mut sizes = Sizes::default();
+    for (number, at_once) in [1u64, 10, 100, 1000].iter().cycle().take(60).enumerate() {
+        let first = number as u64 * 1000;
+        let rows: Vec<Write> =
+            (0..*at_once).map(|row| event_row(first + row, "message", "warning")).collect();
+        play.world.write(rows);
+        sizes.look(&play.world, &play.directory);
+    }
+    assert!(sizes.rows < 1_500_000 && sizes.file < 4_000_000, "{sizes:?}");
+    let rows = play.world.rows(Table::Events);
+    assert!(rows > 900, "the newest are there: {rows}");
+}
+
+#[test]
+fn an_alarm_was_removed_before_the_messages_that_came_after_it() {
+    let settings = RetentionSettings { max_bytes: 1_000_000, ..RetentionSettings::default() };
+    let play = Play::with(&["web1"], settings.clone());
+    let alarms = [("overdue", "critical"), ("shutdown", "warning"), ("booted", "warning")];
+    let mut sizes = Sizes::default();
+    for round in 0..60u64 {
+        let mut rows: Vec<Write> =
+            (0..100).map(|number| event_row(round * 1000 + number, "message", "warning")).collect();
+        let (kind, level) = alarms[round as usize % 3];
+        rows.push(event_row(round * 1000 + 500, kind, level));
+        rows.push(delivery_row(round * 1000, true));
+        rows.push(delivery_row(round * 1000 + 1, false));
+        play.world.write(rows);
+        sizes.look(&play.world, &play.directory);
+        if round == 30 {
+            // The sizes that a restart finds are those that there are.
+            *lock(&play.world.store) = None;
+            let (mut store, _) =
+                heartbeat::store::Store::open(play.directory.path(), play.now).unwrap();
+            store.limit_history(settings.limit());
+            *lock(&play.world.store) = Some(store);
+        }
+    }
+    assert!(sizes.rows < 2_000_000 && sizes.file < 5_000_000, "{sizes:?}");
+    let all = play.world.newest(Table::Events, None, 100_000).unwrap();
+    let is_message = |row: &[u8]| String::from_utf8_lossy(row).contains(r#""kind":"message""#);
+    assert_eq!(all.iter().filter(|(_, row)| !is_message(row)).count(), 60);
+    let deliveries = play.world.newest(Table::History, None, 100_000).unwrap();
+    let of_alarms = deliveries.iter().filter(|(_, row)| !row.windows(5).any(|w| w == b"minor"));
+    assert_eq!(of_alarms.count(), 60);
+}
+
+#[test]
+fn names_of_metrics_that_are_ever_new_took_any_room() {
+    let settings = RetentionSettings { max_bytes: 1_000_000, ..RetentionSettings::default() };
+    let mut play = Play::with(&["web1", "web2"], settings);
+    let mut sizes = Sizes::default();
+    for slot in 0..60 {
+        for part in 0..10 {
+            let name = |number: usize| format!(r#""s{slot}_{part}_{number}{}":1"#, "x".repeat(150));
+            let metrics = (0..40).map(name).collect::<Vec<_>>().join(",");
+            let beat = format!(r#"{{"host":"web1","metrics":{{{metrics}}}}}"#);
+            lock(&play.world.hosts).0.ingest(beat.as_bytes(), HERE, play.now).unwrap();
+        }
+        play.pass(10 * MINUTE, &["web2"]);
+        sizes.look(&play.world, &play.directory);
+    }
+    assert!(sizes.rows < 2_000_000 && sizes.file < 4_000_000, "{sizes:?}");
+    let series = play.recorder.series("web2", &["m.load".into()], DAY, play.now.wall).unwrap();
+    assert!(series[0].points.len() > 50, "its neighbour is recorded");
+}
+
+#[test]
+fn metrics_took_any_room_until_the_next_day() {
+    let settings = RetentionSettings { max_bytes: 1_000_000, ..RetentionSettings::default() };
+    let hosts: Vec<String> = (0..20).map(|number| format!("host{number:03}")).collect();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let mut play = Play::with(&hosts, settings);
+    let mut sizes = Sizes::default();
+    for slot in 0..40 {
+        for host in &hosts {
+            let metric = |number: usize| format!(r#""m{number}":{}.5"#, slot % 7);
+            let metrics = (0..400).map(metric).collect::<Vec<_>>().join(",");
+            let beat = format!(r#"{{"host":"{host}","metrics":{{{metrics}}}}}"#);
+            lock(&play.world.hosts).0.ingest(beat.as_bytes(), HERE, play.now).unwrap();
+        }
+        play.pass(10 * MINUTE, &[]);
+        sizes.look(&play.world, &play.directory);
+    }
+    assert!(sizes.rows < 2_000_000 && sizes.file < 5_000_000, "{sizes:?}");
 }

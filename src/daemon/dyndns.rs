@@ -73,6 +73,7 @@ fn record(written: RecordWritten, now: Now) -> DeliveryRecord {
         attempts,
         delivered: true,
         why: None,
+        is_minor: true,
         told_in: None,
         acknowledged: None,
         acknowledged_by: None,

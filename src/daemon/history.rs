@@ -34,8 +34,15 @@ struct HistorySources {
 
 /// A history that is recorded from the monitor into the store of the courier.
 pub fn open(monitor: &Arc<Monitor>, courier: &Courier, settings: RetentionSettings) -> Recorder {
+    courier.limit_history(settings.limit());
     let sources = HistorySources { monitor: Arc::clone(monitor), courier: courier.clone() };
     Recorder::new(Arc::new(sources), settings)
+}
+
+/// Applies another configuration.
+pub fn reconfigure(recorder: &Recorder, courier: &Courier, settings: RetentionSettings) {
+    courier.limit_history(settings.limit());
+    recorder.reconfigure(settings);
 }
 
 /// Starts the thread that records the history until the stop.

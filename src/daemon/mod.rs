@@ -206,8 +206,8 @@ impl Startup {
         let fleet =
             Fleet::restore(rules, rows, self.last_alive.clone(), self.now, &self.kernel_boot);
         let courier = courier.clone();
-        let overloaded = Box::new(move || courier.is_overloaded());
-        Monitor::new(fleet, self.kernel_boot.clone(), sink, overloaded)
+        let load = Box::new(move |host: &str, configured| wiring::load(&courier, host, configured));
+        Monitor::new(fleet, self.kernel_boot.clone(), sink, load)
     }
 }
 
@@ -377,7 +377,7 @@ impl RunningDaemon {
         services.monitor.reconfigure(wiring::fleet_config(config));
         let agent = self.agent.reconfigure(config.agent.as_ref());
         services.backups.reporter.reconfigure(wiring::pipeline_settings(config));
-        services.recorder.reconfigure(config.history.clone());
+        history::reconfigure(&services.recorder, &services.courier, config.history.clone());
         services.heartbeat_alerts.replace(HeartbeatAlerts::from_config(config));
         let notifier = Notifier::new(config).sharing(services.courier.channel_state());
         services.notifier.replace(notifier);

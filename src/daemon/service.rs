@@ -265,6 +265,7 @@ fn rejection_answer(why: Rejection) -> IngestResult {
             IngestResult::Forbidden(text)
         }
         Rejection::UnknownHost | Rejection::TooManyHosts => IngestResult::UnknownHost(text),
+        Rejection::TooManyMessages => IngestResult::TooMany(text),
         Rejection::Busy => IngestResult::Unavailable(text),
     }
 }

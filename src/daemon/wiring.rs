@@ -12,9 +12,12 @@ use crate::backup::alert::Alert;
 use crate::backup::plan_reporter::PipelineSettings;
 use crate::btree::InsertAll;
 use crate::config::Config;
+use crate::heartbeat::event_limits::Load;
 use crate::heartbeat::monitor::Monitor;
 use crate::heartbeat::settings::{Expectation, FleetConfig};
 use crate::http::Credentials;
+use crate::notify::courier::Courier;
+use crate::notify::outbox::Room;
 use crate::notify::routing::{self, Routes};
 use crate::notify::settings::NotifySettings;
 use crate::thread::lock;
@@ -77,6 +80,18 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
             .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
             .insert_all::<BTreeMap<_, _>>(),
         retry_policy: None,
+    }
+}
+
+/// What waits already when a datagram of a host comes in.
+pub fn load(courier: &Courier, host: &str, configured: bool) -> Load {
+    if courier.is_backlogged() {
+        return Load::DiskBusy;
+    }
+    match courier.room(host, configured) {
+        Room::Free => Load::Free,
+        Room::Full => Load::OutboxFull,
+        Room::ShareUsed => Load::ShareUsed,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::description::EventDescription;
 use super::message::{TextTable, decimal};
 use super::{Incident, IncidentChange, Level, Subject};
 use crate::clock::{Wall, format_duration};
@@ -53,6 +54,14 @@ pub enum EventKind {
     Forgotten { host: String, connection: ForgottenConnection },
     /// A host sent a text.
     HostMessage { host: String, text: String },
+    /// A host sent more than it may; its beats and alarms were taken all the same.
+    TooManyMessages {
+        host: String,
+        /// How many it may send in a minute.
+        limit: u32,
+        /// How many were not recorded since this was last said.
+        count: u64,
+    },
     /// A configured, watched host was never heard since it was configured.
     NeverSeen { host: String, configured: Wall },
     /// A host that was reported as never seen sent its first beat.
@@ -88,6 +97,12 @@ pub enum EventKind {
     StoreRefuses { why: String },
     /// The store writes again, and what waited is in it.
     StoreWrites { refused_for: Duration },
+    /// Messages were refused because too many wait for the channels already.
+    OutboxRefuses {
+        count: u64,
+        /// The hosts, and how many of each, the most first.
+        whose: Vec<(String, u64)>,
+    },
     /// A store that could not be read was moved aside.
     StoreMovedAside { why: String, to: String },
     /// A channel has been failing for a while, or refuses us.
@@ -156,110 +171,9 @@ pub struct ForgottenConnection {
     pub closes: Vec<Incident>,
 }
 
-/// What a kind of event means to the rest of the program.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EventDescription {
-    /// What programs call it, in the API and in the history. It never changes.
-    pub name: &'static str,
-    /// How much it matters.
-    pub level: Level,
-    /// What its deliveries are kept in order by.
-    pub subject: Subject,
-    /// Whether it is notified only for hosts with `watch: true`.
-    pub watched_only: bool,
-    /// Whether it goes to the channels for backups, though it is not about a plan.
-    pub for_backups: bool,
-    /// Whether it is news also at the level OK, and not only the end of an incident.
-    pub ok_is_news: bool,
-    /// Whether it repeats what was notified before.
-    pub is_reminder: bool,
-    /// What it does to incidents.
-    pub incident: IncidentChange,
-    /// One line: the exact text of the contract.
-    pub title: String,
-    /// What more there is to say, as label and text.
-    pub details: Vec<(String, String)>,
-    /// What is best shown in rows and columns.
-    pub table: Option<TextTable>,
-}
-
-impl EventDescription {
-    fn new(name: &'static str, level: Level, subject: Subject, title: String) -> EventDescription {
-        EventDescription {
-            name,
-            level,
-            subject,
-            watched_only: false,
-            for_backups: false,
-            ok_is_news: false,
-            is_reminder: false,
-            incident: IncidentChange::None,
-            title,
-            details: Vec::new(),
-            table: None,
-        }
-    }
-
-    fn of_host(name: &'static str, level: Level, host: &str, title: String) -> EventDescription {
-        EventDescription::new(name, level, Subject::Host(host.to_owned()), title)
-    }
-
-    fn of_channel(
-        name: &'static str,
-        level: Level,
-        channel: &str,
-        title: String,
-    ) -> EventDescription {
-        let incident = Incident::Channel { channel: channel.to_owned() };
-        EventDescription::new(name, level, Subject::Channel(channel.to_owned()), title)
-            .about(incident)
-    }
-
-    fn of_daemon(name: &'static str, level: Level, title: &str) -> EventDescription {
-        EventDescription::new(name, level, Subject::Daemon, title.to_owned())
-    }
-
-    fn watched_only(self) -> EventDescription {
-        EventDescription { watched_only: true, ..self }
-    }
-
-    fn reminder(self, is_reminder: bool) -> EventDescription {
-        EventDescription { is_reminder, ..self }
-    }
-
-    /// The incident is over when the level is OK, else it is open.
-    fn about(self, incident: Incident) -> EventDescription {
-        let incident = match self.level {
-            Level::Ok => IncidentChange::Closes(vec![incident]),
-            Level::Info | Level::Warning | Level::Critical => IncidentChange::Opens(incident),
-        };
-        EventDescription { incident, ..self }
-    }
-
-    fn closes(self, over: Vec<Incident>) -> EventDescription {
-        EventDescription { incident: IncidentChange::Closes(over), ..self }
-    }
-
-    fn detail(mut self, label: &str, text: impl Into<String>) -> EventDescription {
-        self.details.push((label.to_owned(), text.into()));
-        self
-    }
-
-    fn body(self, details: &[(String, String)], table: Option<&TextTable>) -> EventDescription {
-        EventDescription { details: details.to_vec(), table: table.cloned(), ..self }
-    }
-
-    fn detail_if(self, label: &str, text: Option<String>) -> EventDescription {
-        match text {
-            Some(text) => self.detail(label, text),
-            None => self,
-        }
-    }
-}
-
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 26] = [
+    pub const NAMES: [&'static str; 28] = [
         "overdue",
         "shutdown",
         "back",
@@ -269,12 +183,14 @@ impl EventKind {
         "two_machines",
         "forgotten",
         "message",
+        "too_many_messages",
         "never_seen",
         "first_heard",
         "threshold",
         "missing",
         "store_refuses",
         "store_writes",
+        "outbox_refuses",
         "store_moved_aside",
         "channel_fails",
         "channel_delivers",
@@ -313,6 +229,7 @@ impl EventKind {
             EventKind::TwoMachines { host, addresses } => two_machines(host, addresses),
             EventKind::Forgotten { host, connection } => forgotten(host, connection),
             EventKind::HostMessage { host, text } => host_message(host, text),
+            EventKind::TooManyMessages { host, limit, count } => flood(host, *limit, *count),
             EventKind::NeverSeen { host, configured } => never_seen(host, *configured),
             EventKind::FirstHeard { host, connection } => first_heard(host, connection),
             EventKind::Threshold { host, metric, value, limit, level, since, reminder } => {
@@ -326,13 +243,12 @@ impl EventKind {
             }
             EventKind::StoreRefuses { why } => store_refuses(why),
             EventKind::StoreWrites { refused_for } => store_writes(*refused_for),
+            EventKind::OutboxRefuses { count, whose } => outbox_refuses(*count, whose),
             EventKind::StoreMovedAside { why, to } => store_moved_aside(why, to),
             EventKind::ChannelFails { channel, why, waiting } => {
                 channel_fails(channel, why).detail("waiting for it", messages(*waiting))
             }
-            EventKind::ChannelDelivers { channel, failed_for } => {
-                channel_delivers(channel, *failed_for)
-            }
+            EventKind::ChannelDelivers { channel, failed_for } => delivers(channel, *failed_for),
             EventKind::Backup { plan, notice, level, title, details, table } => {
                 backup(plan, *notice, *level, title).body(details, table.as_ref())
             }
@@ -437,6 +353,25 @@ fn host_message(host: &str, text: &str) -> EventDescription {
         .watched_only()
 }
 
+/// Told of hosts that are not watched, too: what was cut is cut from the list of events.
+fn flood(host: &str, limit: u32, count: u64) -> EventDescription {
+    let title =
+        format!("{host} sends more than {limit} messages a minute: {count} were not recorded");
+    EventDescription::of_host("too_many_messages", Level::Warning, host, title)
+        .detail("meanwhile", "its beats were taken, and its alarms with them")
+}
+
+fn outbox_refuses(count: u64, whose: &[(String, u64)]) -> EventDescription {
+    let names: Vec<_> =
+        whose.iter().take(MAX_LISTED).map(|(host, count)| format!("{host} ({count})")).collect();
+    let whose = listed(&names, whose.len()).unwrap_or_default();
+    let title =
+        format!("{count} messages of {whose} were refused: too many wait to be sent already");
+    EventDescription::of_daemon("outbox_refuses", Level::Warning, &title)
+        .detail("meanwhile", "beats and alarms are taken")
+        .detail("to do", "see which channel does not deliver: hbd status")
+}
+
 fn never_seen(host: &str, configured: Wall) -> EventDescription {
     let remedy = "install the agent there, or take the host out of the configuration";
     EventDescription::of_host("never_seen", Level::Warning, host, format!("{host} was never heard"))
@@ -501,7 +436,7 @@ fn channel_fails(channel: &str, why: &str) -> EventDescription {
     EventDescription::of_channel("channel_fails", Level::Warning, channel, title)
 }
 
-fn channel_delivers(channel: &str, failed_for: Duration) -> EventDescription {
+fn delivers(channel: &str, failed_for: Duration) -> EventDescription {
     let title = format!("channel {channel} delivers again");
     EventDescription::of_channel("channel_delivers", Level::Ok, channel, title)
         .detail("failed for", format_duration(failed_for))

@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Wall;
 
+mod description;
 mod incident;
 mod kind;
 mod message;
 
+pub use self::description::EventDescription;
 pub use self::incident::{Incident, IncidentChange};
-pub use self::kind::{BackupNotice, EventDescription, EventKind, ForgottenConnection, MAX_LISTED};
+pub use self::kind::{BackupNotice, EventKind, ForgottenConnection, MAX_LISTED};
 pub use self::message::{Message, TextTable, decimal};
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
@@ -146,6 +148,11 @@ impl Event {
         self.kind.describe().incident
     }
 
+    /// Whether it matters less than an alarm.
+    pub fn is_minor(&self) -> bool {
+        is_minor(self.kind.describe().name, self.level)
+    }
+
     /// The event in words.
     pub fn message(&self, event: EventId) -> Message {
         let described = self.kind.describe();
@@ -162,6 +169,12 @@ impl Event {
             table: described.table,
         }
     }
+}
+
+/// Whether an event of the kind of that name matters less than an alarm: of these a host may cause
+/// the most, and they are the first to go where there is no room for all.
+pub fn is_minor(kind: &str, level: Level) -> bool {
+    level < Level::Critical && matches!(kind, "message" | "back" | "threshold" | "missing")
 }
 
 #[cfg(test)]

@@ -415,13 +415,15 @@ pub enum Rejection {
     TooManyConnections,
     /// More metrics than a host may have.
     TooManyMetrics,
+    /// More messages than a host may send.
+    TooManyMessages,
     /// There is no time for it now: the sender is to repeat it.
     Busy,
 }
 
 impl Rejection {
     /// One of each, for counters that begin at zero.
-    pub const ALL: [Rejection; 13] = [
+    pub const ALL: [Rejection; 14] = [
         Rejection::TooLong,
         Rejection::NotUtf8,
         Rejection::NotJson,
@@ -434,6 +436,7 @@ impl Rejection {
         Rejection::TooManyHosts,
         Rejection::TooManyConnections,
         Rejection::TooManyMetrics,
+        Rejection::TooManyMessages,
         Rejection::Busy,
     ];
 
@@ -452,7 +455,8 @@ impl Rejection {
             Rejection::TooManyHosts => 9,
             Rejection::TooManyConnections => 10,
             Rejection::TooManyMetrics => 11,
-            Rejection::Busy => 12,
+            Rejection::TooManyMessages => 12,
+            Rejection::Busy => 13,
         }
     }
 
@@ -471,6 +475,7 @@ impl Rejection {
             Rejection::TooManyHosts => "too_many_hosts",
             Rejection::TooManyConnections => "too_many_connections",
             Rejection::TooManyMetrics => "too_many_metrics",
+            Rejection::TooManyMessages => "too_many_messages",
             Rejection::Busy => "busy",
         }
     }
@@ -493,6 +498,7 @@ impl fmt::Display for Rejection {
             Rejection::TooManyHosts => "there are too many unknown hosts already",
             Rejection::TooManyConnections => "the host has too many connections already",
             Rejection::TooManyMetrics => "more than 512 metrics",
+            Rejection::TooManyMessages => "more than 60 messages a minute of this host",
             Rejection::Busy => "it could not be taken in time",
         })
     }

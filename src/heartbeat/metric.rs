@@ -48,6 +48,8 @@ pub struct AlertState {
     pub last_notified: Now,
     /// It was reported as missing: its level is that of the last value, the present one is unknown.
     pub reported_missing: bool,
+    /// Its last value would have brought its level down, which was put off.
+    pub recovery_put_off: bool,
     /// When its earliest entry in the deadline heap is due; `i64::MAX` when it has none.
     pub scheduled_at: Mono,
 }
@@ -76,9 +78,11 @@ impl Metric {
             .map(|_| Incident::Metric { host: host.to_owned(), metric: self.path.as_ref().into() })
     }
 
-    /// When a reminder of its alert is due. A missing metric gets none: its value is old.
+    /// When a reminder of its alert is due. A missing metric gets none: its value is old; nor does one
+    /// whose recovery is put off.
     pub fn reminder_due_at(&self, every: Option<Duration>) -> Option<Mono> {
-        let alert = self.alert().filter(|alert| !alert.reported_missing)?;
+        let alert =
+            self.alert().filter(|alert| !alert.reported_missing && !alert.recovery_put_off)?;
         Some(alert.last_notified.mono + every.filter(|every| !every.is_zero())?)
     }
 
@@ -88,14 +92,32 @@ impl Metric {
     }
 
     /// Ingests a new value; an event when that changes the level, or when the metric was missing.
-    pub fn update(&mut self, host: &str, value: f64, now: Now) -> Option<Event> {
+    /// The metric comes down to a lower level only when it `may_recover`: else a later value has it
+    /// do so.
+    pub fn update(
+        &mut self,
+        host: &str,
+        value: f64,
+        may_recover: &mut dyn FnMut() -> bool,
+        now: Now,
+    ) -> Option<Event> {
         self.value = value;
         let alert = self.alert_state.as_deref_mut()?;
         let returned = std::mem::take(&mut alert.reported_missing);
+        let before = alert.threshold.level;
         match alert.rule.evaluate(&mut alert.threshold, value, now.mono) {
-            Some(_) => alert.since = now.wall,
-            None if returned => {}
-            None => return None,
+            Some(level) if level < before && !may_recover() => {
+                alert.threshold.level = before;
+                (alert.recovery_put_off, alert.reported_missing) = (true, returned);
+                return None;
+            }
+            Some(_) => (alert.since, alert.recovery_put_off) = (now.wall, false),
+            None => {
+                alert.recovery_put_off = false;
+                if !returned {
+                    return None;
+                }
+            }
         }
         self.event(host, now, false)
     }
@@ -182,6 +204,7 @@ impl AlertState {
             since: now.wall,
             last_notified: now,
             reported_missing: false,
+            recovery_put_off: false,
             scheduled_at,
         }
     }
@@ -196,30 +219,40 @@ pub struct MetricChanges {
     pub closed_incidents: Vec<Incident>,
     /// Metrics have other indexes than before.
     pub reindexed: bool,
+    /// A recovery was put off, or metrics were left out for which others with an alert would have
+    /// had to go.
+    pub put_off: bool,
 }
 
 /// Which host sent metrics, and over which connection.
 #[derive(Debug)]
 pub struct MetricSource<'a> {
     /// The name of the host.
-    pub host: &'a str,
+    pub host: &'a Arc<str>,
     /// What the configuration says of it.
     pub profile: &'a Profile,
     /// The index of the connection.
     pub connection: usize,
 }
 
-/// Ingests the metrics of a datagram.
+/// Ingests the metrics of a datagram. `may_recover` is asked whenever an alert is to end, be it
+/// that a metric with one makes room for another.
 pub fn ingest(
     metrics: &mut Vec<Metric>,
     source: &MetricSource,
     received: &DatagramMetrics,
     names: &mut Interner,
+    may_recover: &mut dyn FnMut() -> bool,
     now: Now,
 ) -> MetricChanges {
     let (host, connection) = (source.host, source.connection);
     let mut changes = MetricChanges::default();
-    let mut next = 0;
+    let (mut next, mut put_off) = (0, false);
+    let mut may_recover = || {
+        let may = may_recover();
+        put_off |= !may;
+        may
+    };
     if metrics.is_empty() {
         // The usual growth makes room for four: 100,000 hosts that send one would pay for that.
         metrics.reserve_exact(received.len().min(MAX_METRICS));
@@ -231,9 +264,13 @@ pub fn ingest(
                 index
             }
             None => {
-                if metrics.len() == MAX_METRICS {
-                    changes.closed_incidents.extend(evict(metrics, host, received));
+                if metrics.len() == MAX_METRICS && !changes.reindexed {
+                    let closed = evict(metrics, host, received, &mut may_recover);
+                    changes.closed_incidents.extend(closed);
                     changes.reindexed = true;
+                }
+                if metrics.len() == MAX_METRICS {
+                    continue;
                 }
                 let freshness = Freshness::new(connection, now);
                 let path = names.intern(path);
@@ -245,8 +282,9 @@ pub fn ingest(
         if source.profile.configured {
             metrics[index].accumulator.get_or_insert_default().add(value);
         }
-        changes.events.extend(metrics[index].update(host, value, now));
+        changes.events.extend(metrics[index].update(host, value, &mut may_recover, now));
     }
+    changes.put_off = put_off;
     changes
 }
 
@@ -261,8 +299,14 @@ fn find_index(metrics: &[Metric], path: &str, next: usize) -> Option<usize> {
 
 /// Evicts metrics that are not in this datagram, so that all that are find room: those that are OK
 /// first, and of these the ones that were received the longest ago; of stale ones maybe more than
-/// needed. The incidents that are closed with them.
-fn evict(metrics: &mut Vec<Metric>, host: &str, received: &DatagramMetrics) -> Vec<Incident> {
+/// needed. One with an alert is evicted only when it `may_recover`: else there may be too little
+/// room. The incidents that are closed with them.
+fn evict(
+    metrics: &mut Vec<Metric>,
+    host: &str,
+    received: &DatagramMetrics,
+    may_recover: &mut dyn FnMut() -> bool,
+) -> Vec<Incident> {
     let mut new: HashSet<&str> = received.iter().map(|(path, _)| path).collect();
     let mut idle = Vec::new();
     for (index, metric) in metrics.iter().enumerate() {
@@ -275,6 +319,7 @@ fn evict(metrics: &mut Vec<Metric>, host: &str, received: &DatagramMetrics) -> V
     let newest = idle.iter().map(|(_, at, _)| *at).max().unwrap_or_default();
     let old = idle.iter().filter(|(alert, at, _)| !alert && *at + STALE_AFTER < newest).count();
     idle.truncate((new.len() - room).max(old.min(MAX_STALE_EVICTED)));
+    idle.retain(|(alert, ..)| !alert || may_recover());
     let closed =
         idle.iter().filter_map(|(.., index)| metrics[*index].open_incident(host)).collect();
     let dropped: HashSet<usize> = idle.into_iter().map(|(.., index)| index).collect();

@@ -27,10 +27,14 @@ mod boots;
 mod connection;
 pub mod datagram;
 pub mod encode;
+pub mod event_limits;
 pub mod fleet;
+#[cfg(test)]
+mod flood_tests;
 mod goodbye;
 mod host;
 pub mod listener;
+mod loop_clock;
 mod metric;
 pub mod monitor;
 pub mod persistence;

@@ -14,12 +14,14 @@ use log::{debug, info, warn};
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall, format_duration};
 use crate::heartbeat::datagram::{
-    Datagram, DatagramKind, DatagramMetrics, MAX_METRICS, ODD_METRICS, ReceivedDatagram, Rejection,
+    Datagram, DatagramMetrics, MAX_METRICS, ODD_METRICS, ReceivedDatagram, Rejection,
 };
+use crate::heartbeat::event_limits::Load;
 use crate::heartbeat::fleet::ingest::change_of;
 use crate::heartbeat::fleet::{
     AddressChange, Changes, ConnectionId, Fleet, KeyUsage, NotForgotten, OpenProblem,
 };
+use crate::heartbeat::loop_clock::LoopClock;
 use crate::heartbeat::persistence::{LastAlive, host_row};
 use crate::heartbeat::settings::{ALERTMANAGER, FleetConfig, LOCAL};
 use crate::store::change::{Change, ChangeSink};
@@ -51,6 +53,9 @@ const MAX_UNKNOWN_LOGGED: usize = 100;
 /// the fleet is not locked.
 pub type OnAddressChange = Box<dyn Fn(AddressChange) + Send + Sync>;
 
+/// Called with the name of a host, and whether that is configured, for what waits already.
+pub type LoadOf = Box<dyn Fn(&str, bool) -> Load + Send + Sync>;
+
 /// Where a datagram came from.
 #[derive(Clone, Copy)]
 struct DatagramSource {
@@ -66,7 +71,7 @@ pub struct Monitor {
     rearm: Condvar,
     sink: ChangeSink,
     kernel_boot: String,
-    overloaded: Box<dyn Fn() -> bool + Send + Sync>,
+    load: LoadOf,
     accepted: AtomicU64,
     rejected: [AtomicU64; Rejection::ALL.len()],
     metrics_left_out: AtomicU64,
@@ -89,13 +94,8 @@ struct MonitorState {
 }
 
 impl Monitor {
-    /// Watches `fleet`. `overloaded` says when events come in faster than they can be stored.
-    pub fn new(
-        fleet: Fleet,
-        kernel_boot: String,
-        sink: ChangeSink,
-        overloaded: Box<dyn Fn() -> bool + Send + Sync>,
-    ) -> Monitor {
+    /// Watches `fleet`. `load` says when events come in faster than they can be stored and sent.
+    pub fn new(fleet: Fleet, kernel_boot: String, sink: ChangeSink, load: LoadOf) -> Monitor {
         Monitor {
             state: Mutex::new(MonitorState {
                 fleet,
@@ -107,7 +107,7 @@ impl Monitor {
             rearm: Condvar::new(),
             sink,
             kernel_boot,
-            overloaded,
+            load,
             accepted: AtomicU64::new(0),
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
             metrics_left_out: AtomicU64::new(0),
@@ -186,15 +186,13 @@ impl Monitor {
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
     ) -> Result<(), Rejection> {
-        // Only what causes an event is refused under overload.
-        if (self.overloaded)() && received.datagram.event != DatagramKind::Beat {
-            return Err(Rejection::Busy);
-        }
         let mut state = self.lock();
         if state.closed {
             return Err(Rejection::Busy);
         }
-        let mut ingested = state.fleet.ingest_parsed(received, source.address, now)?;
+        let host = &received.datagram.host;
+        let load = (self.load)(host, state.fleet.is_configured(host));
+        let mut ingested = state.fleet.ingest_parsed(received, source.address, load, now)?;
         if ingested.rearm {
             self.rearm.notify_all();
         }
@@ -405,6 +403,8 @@ impl Monitor {
         let mut state = self.lock();
         state.closed = true;
         state.fleet.announce_stop();
+        let refused = state.fleet.limits.due(Now::read(), true);
+        self.send_changes(Changes { events: refused, ..Changes::default() });
         drop(state);
         self.rearm.notify_all();
         self.flush(Now::read(), true);
@@ -587,18 +587,6 @@ fn log_key_usage(key: &KeyUsage) {
     }
 }
 
-/// When the deadline thread read the clock last, and when it meant to read it next.
-struct LoopClock {
-    last: Mono,
-    planned: Mono,
-}
-
-impl LoopClock {
-    fn at(now: Mono) -> LoopClock {
-        LoopClock { last: now, planned: now }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -621,7 +609,7 @@ mod tests {
             let tx = tx.lock().expect("nobody panicked");
             tx.send(change).expect("the test listens");
         });
-        (Monitor::new(fleet, "boot".into(), sink, Box::new(|| false)), rx)
+        (Monitor::new(fleet, "boot".into(), sink, Box::new(|_, _| Load::Free)), rx)
     }
 
     fn ingest(monitor: &Monitor, json: &str) -> mpsc::Receiver<bool> {
@@ -676,7 +664,7 @@ mod tests {
     #[test]
     fn under_overload_only_what_causes_an_event_is_refused() {
         let (monitor, _changes) = web1();
-        let monitor = Monitor { overloaded: Box::new(|| true), ..monitor };
+        let monitor = Monitor { load: Box::new(|_, _| Load::OutboxFull), ..monitor };
         let from = IpAddr::from([127, 0, 0, 1]);
         let send = |json: &str| monitor.ingest(json.as_bytes(), from, Now::read(), |_, _| {});
         assert_eq!(send(r#"{"host":"web1","event":"boot"}"#), Err(Rejection::Busy));
@@ -700,7 +688,8 @@ mod tests {
         config.hosts.get_mut("web1").unwrap().dyndns = true;
         let begun = Now::read();
         let fleet = Fleet::restore(config, Vec::new(), None, begun, "boot");
-        let monitor = Monitor::new(fleet, "boot".into(), Arc::new(|_| ()), Box::new(|| false));
+        let monitor =
+            Monitor::new(fleet, "boot".into(), Arc::new(|_| ()), Box::new(|_, _| Load::Free));
         let monitor = Arc::new(monitor);
         let (tx, rx) = mpsc::channel();
         let observed = Arc::downgrade(&monitor);
@@ -744,7 +733,8 @@ mod tests {
         let config = with_local_host().config;
         let now = Now::read();
         let fleet = Fleet::restore(config, Vec::new(), None, now, "boot");
-        let monitor = Monitor::new(fleet, "boot".into(), Arc::new(|_| ()), Box::new(|| false));
+        let monitor =
+            Monitor::new(fleet, "boot".into(), Arc::new(|_| ()), Box::new(|_, _| Load::Free));
         let path = |n: usize| format!("disk_monitor.{}{n}.percent", "a".repeat(150));
         let metrics: Vec<_> = (0..300).map(|n| (path(n), n as f64)).collect();
         monitor.ingest_local("web1", &metrics, now).unwrap();

@@ -12,7 +12,7 @@ use super::availability::{Availability, UptimeKind};
 use super::query::{self, SeriesReader};
 use super::retention::{self, RetentionSettings};
 use super::rollup::{HostRows, Rollup, SlotWriter};
-use super::samples::MetricNames;
+use super::samples::{MetricNames, NamesRoom};
 use super::slots::Resolution;
 use crate::clock::{Now, Wall};
 use crate::event::EventId;
@@ -128,7 +128,10 @@ impl Recorder {
             warn!("ten minutes of the history are not recorded: {why}");
         }
         let outages = self.source.outages(now);
-        let oldest = now.wall - self.settings().availability;
+        let settings = self.settings();
+        let oldest = now.wall - settings.availability;
+        let taken = snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes(Table::Names));
+        let mut room = NamesRoom::new(settings.max_bytes, taken);
         let writer = SlotWriter { slot, outages: &outages, oldest };
         // Samples that cannot be stored are taken all the same, so that they do not count in the next
         // slot.
@@ -136,7 +139,8 @@ impl Recorder {
             let Ok(snapshot) = &snapshot else { return };
             let stored = stored_rows(snapshot, slot, samples);
             let rows = samples.iter().zip(&stored);
-            self.write(rows.flat_map(|(sample, stored)| writer.rows(sample, stored)).collect());
+            let rows = rows.flat_map(|(sample, stored)| writer.rows(sample, stored, &mut room));
+            self.write(rows.collect());
         });
         *lock(&self.cache) = HashMap::new();
     }
@@ -163,14 +167,13 @@ impl Recorder {
         }
     }
 
-    /// Removes rows that are too old, and once a day those beyond the size limit.
+    /// Removes rows that are too old, and once a day those of what is no longer there.
     fn trim(&self, daily: bool, now: Wall) {
         let Ok(snapshot) = self.source.snapshot() else { return };
         let settings = self.settings();
         let mut removals = retention::expired_rows(&snapshot, &settings, now);
         if daily {
             removals.extend(retention::abandoned_rows(&snapshot, &settings, now));
-            removals.extend(retention::excess_rows(&snapshot, settings.max_bytes));
         }
         removals.chunks(ROWS_PER_READ).for_each(|rows| self.write(rows.to_vec()));
     }

@@ -1,16 +1,19 @@
 //! How long the history is kept (the section `history`), and which rows are removed: what is too
-//! old, and the oldest when all of it takes too much room.
+//! old. What takes too much room the store removes by the limit that is made here.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use serde::Deserialize;
 
 use super::availability::Availability;
 use super::samples::MetricNames;
 use super::slots::{self, Resolution};
 use crate::clock::Wall;
 use crate::config_file::Section;
-use crate::event::EventId;
-use crate::store::{Snapshot, Table, Write};
+use crate::event::{self, EventId, Level};
+use crate::store::{HistoryLimit, Snapshot, Table, Write};
 use crate::view::PlanView;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -43,6 +46,11 @@ impl Default for RetentionSettings {
 }
 
 impl RetentionSettings {
+    /// The limit of the store.
+    pub fn limit(&self) -> HistoryLimit {
+        HistoryLimit { max_bytes: self.max_bytes, is_minor }
+    }
+
     /// Reads the section.
     pub fn read(section: &mut Section) -> RetentionSettings {
         let defaults = RetentionSettings::default();
@@ -65,8 +73,26 @@ const ROWS_PER_READ: usize = 2000;
 /// How many rows of a table are removed at a time.
 const MAX_REMOVALS: usize = 20_000;
 
-/// Tables whose keys are in order of time.
-const BY_TIME: [Table; 3] = [Table::Metrics, Table::Events, Table::History];
+/// What a row of the history says of its weight: those of events, and those of deliveries.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Weight<'a> {
+    kind: Cow<'a, str>,
+    level: Level,
+    minor: bool,
+}
+
+impl Default for Weight<'_> {
+    fn default() -> Self {
+        Weight { kind: Cow::default(), level: Level::Critical, minor: false }
+    }
+}
+
+/// Whether a row of the events or of the deliveries matters less than an alarm.
+fn is_minor(row: &[u8]) -> bool {
+    serde_json::from_slice(row)
+        .is_ok_and(|row: Weight| row.minor || event::is_minor(&row.kind, row.level))
+}
 
 /// Removes rows that are too old.
 pub fn expired_rows(snapshot: &Snapshot, settings: &RetentionSettings, now: Wall) -> Vec<Write> {
@@ -128,16 +154,29 @@ fn for_each_row(snapshot: &Snapshot, table: Table, mut visit: impl FnMut(&str, &
     }
 }
 
-/// Removes the oldest rows of the largest table, when all tables take more than `max_bytes`.
-pub fn excess_rows(snapshot: &Snapshot, max_bytes: u64) -> Vec<Write> {
-    let fixed: u64 =
-        [Table::Hours, Table::Days, Table::Names].map(|table| snapshot.bytes(table)).iter().sum();
-    let sizes = BY_TIME.map(|table| (snapshot.bytes(table), table));
-    let all = fixed + sizes.iter().map(|(bytes, _)| bytes).sum::<u64>();
-    let (Some(excess), Some((_, table))) = (all.checked_sub(max_bytes), sizes.into_iter().max())
-    else {
-        return Vec::new();
-    };
-    let keys = snapshot.oldest(table, excess).into_iter();
-    keys.map(|key| Write::remove(table, key)).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_matters_less_than_an_alarm_is_minor() {
+        for (row, minor) in [
+            (r#"{"id":"1","kind":"message","level":"warning","text":"web1 x"}"#, true),
+            (r#"{"kind":"back","level":"ok"}"#, true),
+            (r#"{"kind":"threshold","level":"warning"}"#, true),
+            (r#"{"kind":"threshold","level":"critical"}"#, false),
+            (r#"{"kind":"overdue","level":"warning"}"#, false),
+            (r#"{"kind":"shutdown","level":"warning"}"#, false),
+            (r#"{"kind":"booted","level":"info"}"#, false),
+            (r#"{"kind":"backup","level":"ok"}"#, false),
+            (r#"{"kind":"store_refuses","level":"critical"}"#, false),
+            (r#"{"kind":"too_many_messages","level":"warning"}"#, false),
+            (r#"{"event":1,"level":"warning","title":"web1 x","minor":true}"#, true),
+            (r#"{"event":1,"level":"warning","title":"web1 ipv4 overdue"}"#, false),
+            (r#"{"kind":"message"}"#, false),
+            ("damaged", false),
+        ] {
+            assert_eq!(is_minor(row.as_bytes()), minor, "{row}");
+        }
+    }
 }

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::availability::{Availability, UptimeKind};
-use super::samples::MetricNames;
-use super::samples::{MetricPoint, SampleRow};
+use super::samples::{MetricNames, MetricPoint, NamesRoom, SampleRow};
 use super::slots::{self, DAY, Resolution};
 use crate::clock::Wall;
 use crate::store::{Table, Write};
@@ -37,10 +36,15 @@ pub struct SlotWriter<'a> {
 }
 
 impl SlotWriter<'_> {
-    /// The rows that a sample changes.
-    pub fn rows(&self, sample: &UptimeSample, stored: &HostRows) -> Vec<Write> {
+    /// The rows that a sample changes; metrics whose new names find no room are left out.
+    pub fn rows(
+        &self,
+        sample: &UptimeSample,
+        stored: &HostRows,
+        room: &mut NamesRoom,
+    ) -> Vec<Write> {
         let mut rows = self.availability_rows(sample, stored);
-        rows.extend(self.sample_rows(sample, stored));
+        rows.extend(self.sample_rows(sample, stored, room));
         rows
     }
 
@@ -68,20 +72,30 @@ impl SlotWriter<'_> {
         rows
     }
 
-    fn sample_rows(&self, sample: &UptimeSample, stored: &HostRows) -> Vec<Write> {
-        if sample.metrics.is_empty() {
-            return Vec::new();
-        }
+    fn sample_rows(
+        &self,
+        sample: &UptimeSample,
+        stored: &HostRows,
+        room: &mut NamesRoom,
+    ) -> Vec<Write> {
         let names = stored.names.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
         let mut names: MetricNames = names.unwrap_or_default();
-        let paths: Vec<Arc<str>> =
+        let all: Vec<Arc<str>> =
             sample.metrics.iter().map(|summary| summary.path.clone()).collect();
+        let mut fits = names.affordable(&all, room).into_iter();
+        let metrics: Vec<&MetricSummary> =
+            sample.metrics.iter().filter(|_| fits.next().unwrap_or_default()).collect();
+        if metrics.is_empty() {
+            return Vec::new();
+        }
+        let paths: Vec<Arc<str>> = metrics.iter().map(|summary| summary.path.clone()).collect();
+        let epoch_before = names.epoch;
         let day = slots::slot(Resolution::TenMinutes.start(self.slot), DAY);
         let (indexes, changed) = names.indexes(&paths, day);
         let mut points: Vec<(u16, MetricPoint)> =
-            indexes.into_iter().zip(sample.metrics.iter().map(point)).collect();
+            indexes.into_iter().zip(metrics.iter().map(|summary| point(summary))).collect();
         points.sort_unstable_by_key(|(index, _)| *index);
-        let count = sample.metrics.iter().map(|summary| summary.count).max().unwrap_or(0);
+        let count = metrics.iter().map(|summary| summary.count).max().unwrap_or(0);
         let mut row = SampleRow { epoch: names.epoch, count, points };
         if let Some(earlier) = stored.points.as_deref().and_then(SampleRow::decode) {
             row = earlier.merge(row);
@@ -94,6 +108,10 @@ impl SlotWriter<'_> {
                 MetricNames::key(&sample.host, names.epoch),
                 &names,
             ));
+        }
+        if names.epoch != epoch_before {
+            let outdated = MetricNames::outdated_key(&sample.host, names.epoch);
+            rows.push(Write::remove(Table::Names, outdated));
         }
         rows
     }
@@ -154,13 +172,17 @@ mod tests {
         SlotWriter { slot: Resolution::TenMinutes.slot(AT), outages: &[], oldest: Wall(0) }
     }
 
+    fn rows(writer: &SlotWriter, sample: &UptimeSample, stored: &HostRows) -> Vec<Write> {
+        writer.rows(sample, stored, &mut NamesRoom::new(1_000_000, 0))
+    }
+
     fn bytes(rows: &[Write], table: Table) -> Option<Vec<u8>> {
         rows.iter().find(|row| row.table == table).and_then(|row| row.value.clone())
     }
 
     #[test]
     fn the_same_ten_minutes_of_two_daemons_are_one_row() {
-        let first = writer().rows(&sample(&["a", "b"], 1.0), &HostRows::default());
+        let first = rows(&writer(), &sample(&["a", "b"], 1.0), &HostRows::default());
         assert_eq!(first.len(), 3);
         let stored = HostRows {
             hours: bytes(&first, Table::Hours),
@@ -168,7 +190,7 @@ mod tests {
             points: bytes(&first, Table::Metrics),
             days: None,
         };
-        let second = writer().rows(&sample(&["b", "c"], 3.0), &stored);
+        let second = rows(&writer(), &sample(&["b", "c"], 3.0), &stored);
         let row = SampleRow::decode(&bytes(&second, Table::Metrics).unwrap()).unwrap();
         assert_eq!(row.points.len(), 3);
         assert_eq!(row.point(1), Some(MetricPoint { mean: 2.0, least: 0.0, most: 4.0 }));
@@ -180,9 +202,9 @@ mod tests {
             UptimeSample { host: "web1".into(), not_expected: true, ..UptimeSample::default() };
         let outages = [(AT, AT + Duration::from_secs(100))];
         let writer = SlotWriter { outages: &outages, ..writer() };
-        assert_eq!(writer.rows(&stopped, &HostRows::default()), []);
+        assert_eq!(rows(&writer, &stopped, &HostRows::default()), []);
         let missed = UptimeSample { not_expected: false, ..stopped };
-        assert_eq!(writer.rows(&missed, &HostRows::default()).len(), 1);
+        assert_eq!(rows(&writer, &missed, &HostRows::default()).len(), 1);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! row that was written by it stays true. A list that has grown too long, since a host invents ever
 //! new names, is left as it is, and a new one is begun: the next epoch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::btree::InsertAll;
@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 const VERSION: u8 = 1;
 /// How many names a list may have, and bits a bitmap.
 pub const MAX_NAMES: usize = 1024;
+/// How many lists of a host are kept: what the rows before say is lost, of a host that invents ever
+/// new names.
+const MAX_LISTS: u16 = 4;
 
 /// The values of one metric in one slot.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -165,6 +168,25 @@ fn unpack([a, b, c]: [u8; 3]) -> f32 {
     if exact.fract() == 0.0 && exact.abs() < 65_536.0 { exact } else { shown.unwrap_or(exact) }
 }
 
+/// Quotes and a comma.
+const NAME_OVERHEAD: u64 = 3;
+
+/// How many bytes new names of metrics may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamesRoom {
+    /// Of all hosts together, from now on.
+    pub left: u64,
+    /// In one list.
+    pub of_list: u64,
+}
+
+impl NamesRoom {
+    /// Of a history of so many bytes a quarter may be names, `taken` of which are there.
+    pub fn new(max_bytes: u64, taken: u64) -> NamesRoom {
+        NamesRoom { left: (max_bytes / 4).saturating_sub(taken), of_list: max_bytes / 32 }
+    }
+}
+
 /// A list of metric names, stored as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricNames {
@@ -186,6 +208,32 @@ impl MetricNames {
     pub fn keys(host: &str) -> (String, String) {
         // `0` is the character after `/`.
         (format!("{host}/"), format!("{host}0"))
+    }
+
+    /// The key of the list that is too old when this one is begun.
+    pub fn outdated_key(host: &str, epoch: u16) -> String {
+        MetricNames::key(host, epoch.wrapping_sub(MAX_LISTS))
+    }
+
+    /// Which of these names there is room for: those that are known, and new ones as long as it lasts.
+    pub fn affordable(&self, paths: &[Arc<str>], room: &mut NamesRoom) -> Vec<bool> {
+        let known: HashSet<&str> = self.paths.iter().map(|path| &**path).collect();
+        let new = paths.iter().filter(|path| !known.contains(&***path)).count();
+        let begins_anew = known.len() + new > MAX_NAMES;
+        let bytes = |path: &str| path.len() as u64 + NAME_OVERHEAD;
+        let mut own = if begins_anew { 0 } else { self.paths.iter().map(|path| bytes(path)).sum() };
+        let mut fits = |path: &Arc<str>| {
+            let bytes = bytes(path);
+            if known.contains(&**path) && !begins_anew {
+                return true;
+            }
+            let fits = bytes <= room.left && own + bytes <= room.of_list;
+            if fits {
+                (room.left, own) = (room.left - bytes, own + bytes);
+            }
+            fits
+        };
+        paths.iter().map(&mut fits).collect()
     }
 
     /// The indexes of these names; new ones are added. True when the list has changed.
@@ -267,6 +315,25 @@ mod tests {
         assert_eq!(names.epoch, 3);
         let (indexes, _) = names.indexes(&paths(0..2000), 1);
         assert_eq!(indexes.len(), MAX_NAMES);
+    }
+
+    #[test]
+    fn names_took_any_room_however_small_the_history_was() {
+        let mut room = NamesRoom::new(3200, 0);
+        let mut names = MetricNames::default();
+        let take = |names: &mut MetricNames, paths: &[Arc<str>], room: &mut NamesRoom| {
+            let fits = names.affordable(paths, room);
+            let paths =
+                paths.iter().zip(fits).filter(|(_, fits)| *fits).map(|(path, _)| path.clone());
+            names.indexes(&paths.collect::<Vec<_>>(), 1).0.len()
+        };
+        assert_eq!(take(&mut names, &paths(0..10), &mut room), 10);
+        assert_eq!(take(&mut names, &paths(0..100), &mut room), 18, "100 bytes");
+        assert_eq!(take(&mut names, &paths(0..10), &mut room), 10, "what is known goes on");
+        assert_eq!(room.left, 800 - 98);
+        let mut little = NamesRoom { left: 12, of_list: 100 };
+        assert_eq!(take(&mut MetricNames::default(), &paths(0..9), &mut little), 2);
+        assert_eq!(NamesRoom::new(3200, 5000).left, 0);
     }
 
     #[test]

@@ -286,6 +286,7 @@ fn alert_response(target: &str, result: IngestResult) -> Response {
         IngestResult::Unsigned(why)
         | IngestResult::Forbidden(why)
         | IngestResult::UnknownHost(why)
+        | IngestResult::TooMany(why)
         | IngestResult::Unavailable(why) => Response::error(target, 503, &why),
     }
 }
@@ -297,6 +298,10 @@ fn heartbeat_response(target: &str, result: IngestResult) -> Response {
         IngestResult::Unsigned(why) => Response::error(target, 401, &why),
         IngestResult::Forbidden(why) => Response::error(target, 403, &why),
         IngestResult::UnknownHost(why) => Response::error(target, 404, &why),
+        // A message of a host has its place again after a second.
+        IngestResult::TooMany(why) => {
+            Response::error(target, 429, &why).with_header("Retry-After", "1")
+        }
         IngestResult::Unavailable(why) => Response::error(target, 503, &why),
     }
 }

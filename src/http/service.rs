@@ -174,6 +174,8 @@ pub enum IngestResult {
     Forbidden(String),
     /// Its host is not known here.
     UnknownHost(String),
+    /// Its host sends more than it may; it should be sent again in a while.
+    TooMany(String),
     /// It could not be stored; it should be sent again later.
     Unavailable(String),
 }

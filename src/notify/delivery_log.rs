@@ -8,7 +8,7 @@ use super::notifier::ChannelResult;
 use super::outbox::{Delivery, DeliveryId, DeliveryRecord, Outbox};
 use super::text::{TextUnit, cut};
 use crate::clock::Wall;
-use crate::event::{EventId, Message, Subject};
+use crate::event::{EventId, Level, Message, Subject};
 use crate::store::{Store, Table};
 use crate::view::query::NotificationQuery;
 use crate::view::{DeliveryState, NotificationView};
@@ -167,6 +167,7 @@ pub fn direct_records(
             attempts: outcome.attempts,
             delivered: outcome.why.is_none(),
             why: outcome.why.clone(),
+            is_minor: message.level < Level::Critical,
             told_in: None,
             acknowledged: None,
             acknowledged_by: None,
@@ -182,7 +183,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Now;
-    use crate::event::{Event, EventKind, Level};
+    use crate::event::{Event, EventKind};
     use crate::notify::channel::Failure;
     use crate::notify::channel::log::RETRY_POLICY;
     use crate::notify::outbox::QueueSettings;
@@ -355,6 +356,7 @@ mod tests {
             attempts: 1,
             delivered: false,
             why: Some("still bad".into()),
+            is_minor: false,
             told_in: None,
             acknowledged: None,
             acknowledged_by: None,

@@ -240,6 +240,7 @@ mod tests {
             attempts: 1,
             delivered: false,
             why: None,
+            is_minor: false,
             told_in: None,
             acknowledged: None,
             acknowledged_by: None,

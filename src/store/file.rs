@@ -1,7 +1,6 @@
 //! The redb file: opened, verified, read and written so that a damaged one is an error and never a
 //! panic. And its directory: private, and locked by one daemon at a time.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +11,7 @@ use redb::{
     Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
 };
 
+use super::history_limit::{BYTES_KEY, HistoryBytes, PendingRows};
 use super::table::{RawRow, Table};
 use crate::clock::Wall;
 
@@ -167,38 +167,67 @@ pub(super) fn newest_rows(
         .collect()
 }
 
-pub(super) fn oldest_keys(
-    database: &Database,
-    table: Table,
-    kept: usize,
-) -> Result<Vec<String>, redb::Error> {
+/// How many bytes the rows of the history have: as it is stored, or counted where it is not.
+pub(super) fn history_bytes(database: &Database) -> Result<HistoryBytes, redb::Error> {
+    let stored = read_row(database, Table::Meta, BYTES_KEY)?;
+    if let Some(bytes) = stored.as_deref().and_then(HistoryBytes::decode) {
+        return Ok(bytes);
+    }
     let transaction = database.begin_read()?;
-    let rows = match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        rows => rows?,
-    };
-    let excess = usize::try_from(rows.len()?).unwrap_or(usize::MAX).saturating_sub(kept);
-    rows.iter()?.take(excess).map(|row| Ok(row?.0.value().to_owned())).collect()
+    HistoryBytes::measured(|table| match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(0),
+        rows => Ok(rows?.stats()?.stored_bytes()),
+    })
 }
 
+/// Visits the rows of a table from a key on, until `visit` has seen enough.
+pub(super) fn scan_rows(
+    database: &Database,
+    table: Table,
+    from: &str,
+    mut visit: impl FnMut(&str, &[u8]) -> bool,
+) -> Result<(), redb::Error> {
+    let transaction = database.begin_read()?;
+    let rows = match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+        rows => rows?,
+    };
+    for row in rows.range(from..)? {
+        let (key, value) = row?;
+        if !visit(key.value(), value.value()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Writes rows in one transaction; how many bytes of history there are then.
 pub(super) fn write_rows(
     database: &Database,
-    rows: &BTreeMap<(Table, String), Option<Vec<u8>>>,
-) -> Result<(), redb::Error> {
+    rows: &PendingRows,
+    before: HistoryBytes,
+) -> Result<HistoryBytes, redb::Error> {
     let transaction = database.begin_write()?;
+    let mut bytes = before;
     for table in Table::ALL {
         let mut of_table = rows.range((table, String::new())..).take_while(|row| row.0.0 == table);
         let Some(first) = of_table.next() else { continue };
         let mut open = transaction.open_table(table.definition())?;
         for ((_, key), value) in std::iter::once(first).chain(of_table) {
-            match value {
-                Some(value) => drop(open.insert(key.as_str(), value.as_slice())?),
-                None => drop(open.remove(key.as_str())?),
-            }
+            let old = match value {
+                Some(value) => open.insert(key.as_str(), value.as_slice())?,
+                None => open.remove(key.as_str())?,
+            };
+            let old = old.map(|old| old.value().len());
+            bytes.replace(table, key, old, value.as_ref().map(Vec::len));
         }
     }
+    if bytes != before {
+        let mut meta = transaction.open_table(Table::Meta.definition())?;
+        meta.insert(BYTES_KEY, bytes.encode().as_slice())?;
+    }
     transaction.commit()?;
-    Ok(())
+    Ok(bytes)
 }
 
 /// redb asserts on some damaged pages; a damaged file must not take the daemon down.

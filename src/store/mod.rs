@@ -4,7 +4,8 @@
 //! it does not lose what the daemon still knows. Rows are JSON under text keys, except those of the
 //! history of metrics, of which there are too many.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,25 +17,35 @@ use crate::clock::Now;
 
 pub mod change;
 mod file;
+mod history_limit;
 mod snapshot;
 mod table;
 
 pub use self::change::{Change, ChangeSink};
 pub use self::file::LockError;
+pub use self::history_limit::HistoryLimit;
 pub use self::snapshot::Snapshot;
 pub use self::table::{RawRow, Table, Write};
 
 use self::file::{
-    OpenError, catch_panics, load_into_memory, lock_directory, make_directory_private,
-    moved_aside_name, newest_rows, oldest_keys, open_database, read_row, read_table, write_rows,
+    OpenError, catch_panics, history_bytes, load_into_memory, lock_directory,
+    make_directory_private, moved_aside_name, newest_rows, open_database, read_row, read_table,
+    scan_rows, write_rows,
+};
+use self::history_limit::{
+    BY_TIME, HistoryBytes, PendingRows, WEIGHED, drop_pending, pending_bytes,
 };
 
 /// The database in the state directory.
 pub const FILE_NAME: &str = "heartbeat.redb";
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// Rows of one table of the history that may be pending while the disk fails; the oldest beyond
-/// that are dropped.
-const MAX_PENDING_HISTORY: usize = 10_000;
+/// Bytes of the history that may be pending while the disk fails.
+const MAX_PENDING_HISTORY: u64 = 8_000_000;
+/// How many bytes of history a commit removes, and four for each that it adds: a limit that a reload
+/// has made lower is reached in several.
+const MAX_TRIMMED: u64 = 1_000_000;
+/// How many rows a commit looks at in search of those that matter less.
+const MAX_SCANNED: usize = 10_000;
 
 /// What happened while the store was opened.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,7 +97,11 @@ pub struct Store {
     copy: Option<Database>,
     // There was a file at the start, and it could not be read; nothing was decided from it.
     unread: bool,
-    pending: BTreeMap<(Table, String), Option<Vec<u8>>>,
+    pending: PendingRows,
+    limit: Option<HistoryLimit>,
+    bytes: HistoryBytes,
+    // By table of the history, from where on there may be rows that matter less.
+    minor_from: BTreeMap<Table, String>,
     failure: Option<WriteFailure>,
 }
 
@@ -110,6 +125,9 @@ impl Store {
             copy: None,
             unread: false,
             pending: BTreeMap::new(),
+            limit: None,
+            bytes: HistoryBytes::default(),
+            minor_from: BTreeMap::new(),
             failure: None,
         };
         let opened = match store.open_file()? {
@@ -146,7 +164,7 @@ impl Store {
         let path = self.directory.join(FILE_NAME);
         match open_database(&path) {
             Ok(database) => {
-                self.database = Some(database);
+                self.use_database(database);
                 Ok(Ok(None))
             }
             Err(OpenError::Unavailable(why)) => Ok(Err(format!("{}: {why}", path.display()))),
@@ -166,13 +184,22 @@ impl Store {
         error!("{} could not be read ({why}); it is kept as {}", path.display(), aside.display());
         match open_database(path) {
             Ok(database) => {
-                self.database = Some(database);
+                self.use_database(database);
                 Ok(Some((why, aside.display().to_string())))
             }
             Err(OpenError::Unavailable(why) | OpenError::Corrupt(why)) => {
                 Err(format!("{}: {why}", path.display()))
             }
         }
+    }
+
+    fn use_database(&mut self, database: Database) {
+        self.bytes = catch_panics(|| history_bytes(&database)).unwrap_or_else(|why| {
+            warn!("the size of the history cannot be read: {why}");
+            HistoryBytes::default()
+        });
+        self.minor_from.clear();
+        self.database = Some(database);
     }
 
     fn readable(&self) -> Option<&Database> {
@@ -243,13 +270,29 @@ impl Store {
         catch_panics(|| Ok(database.begin_read()?)).map(Snapshot::new).ok()
     }
 
-    /// The keys of the oldest rows of a table beyond the newest `kept`.
-    pub fn oldest(&self, table: Table, kept: usize) -> Vec<String> {
-        let Some(database) = &self.database else { return Vec::new() };
-        catch_panics(|| oldest_keys(database, table, kept)).unwrap_or_else(|why| {
-            warn!("the store's {table:?} cannot be counted: {why}");
-            Vec::new()
-        })
+    /// Has every commit remove what the history has too much of, in the same transaction.
+    pub fn limit_history(&mut self, limit: HistoryLimit) {
+        self.limit = Some(limit);
+    }
+
+    /// Has the next commit remove what the history will have too much of.
+    fn trim_history(&mut self) {
+        let (Some(limit), Some(database)) = (self.limit, &self.database) else { return };
+        let added = pending_bytes(&self.pending);
+        let Some(excess) = limit.excess(self.bytes.counted(&limit) + added) else { return };
+        let mut trim = Trim {
+            excess: excess.min(4 * added + MAX_TRIMMED),
+            is_urgent: excess > limit.max_bytes / 4,
+            removed: 0,
+            keys: BTreeSet::new(),
+        };
+        let tables =
+            catch_panics(|| trim.choose(database, &limit, self.bytes, &mut self.minor_from));
+        if let Err(why) = tables {
+            warn!("the history cannot be trimmed: {why}");
+        }
+        self.pending.extend(trim.keys.into_iter().map(|key| (key, None)));
+        drop_pending(&mut self.pending, &limit, limit.max_bytes);
     }
 
     /// Adds a row to the next commit.
@@ -285,6 +328,7 @@ impl Store {
         if reached.is_ok() && self.unread {
             self.pending.retain(|(table, _), _| table.is_append_only());
         }
+        self.trim_history();
         match reached.and_then(|is_empty| self.write_pending().map(|()| is_empty)) {
             Ok(is_empty) => self.on_committed(is_empty, now),
             Err(why) => self.on_failed(why, now),
@@ -320,9 +364,10 @@ impl Store {
         }
     }
 
-    fn write_pending(&self) -> Result<(), String> {
+    fn write_pending(&mut self) -> Result<(), String> {
         let database = self.database.as_ref().ok_or("the file is not open")?;
-        catch_panics(|| write_rows(database, &self.pending))
+        self.bytes = catch_panics(|| write_rows(database, &self.pending, self.bytes))?;
+        Ok(())
     }
 
     fn on_failed(&mut self, why: String, now: Now) -> CommitResult {
@@ -341,15 +386,75 @@ impl Store {
     }
 
     fn drop_old_history(&mut self) {
-        for table in Table::ALL.into_iter().filter(|table| table.is_history()) {
-            let rows = self.pending.range((table, String::new())..);
-            let keys: Vec<_> =
-                rows.map(|(key, _)| key).take_while(|key| key.0 == table).cloned().collect();
-            let excess = keys.len().saturating_sub(MAX_PENDING_HISTORY);
-            for key in &keys[..excess] {
-                self.pending.remove(key);
-            }
+        let none = HistoryLimit { max_bytes: MAX_PENDING_HISTORY, is_minor: |_| false };
+        let limit = self.limit.unwrap_or(none);
+        drop_pending(&mut self.pending, &limit, limit.max_bytes.min(MAX_PENDING_HISTORY));
+    }
+}
+
+/// The choice of the rows that are removed from the history.
+struct Trim {
+    /// How many bytes are to go.
+    excess: u64,
+    /// There are so many too many that alarms do not wait for messages that were not found yet.
+    is_urgent: bool,
+    removed: u64,
+    keys: BTreeSet<(Table, String)>,
+}
+
+impl Trim {
+    fn choose(
+        &mut self,
+        database: &Database,
+        limit: &HistoryLimit,
+        bytes: HistoryBytes,
+        minor_from: &mut BTreeMap<Table, String>,
+    ) -> Result<(), redb::Error> {
+        let mut scanned = 0;
+        let mut weighed = WEIGHED;
+        weighed.sort_by_key(|table| Reverse(bytes.of(*table)));
+        for table in weighed {
+            let from = minor_from.entry(table).or_default();
+            let start = from.clone();
+            scan_rows(database, table, &start, |key, value| {
+                if self.removed >= self.excess || scanned >= MAX_SCANNED {
+                    return false;
+                }
+                scanned += 1;
+                if (limit.is_minor)(value) {
+                    self.remove(table, key, value);
+                }
+                // Behind this one: no key has a character before it.
+                *from = format!("{key}\0");
+                true
+            })?;
         }
+        if scanned >= MAX_SCANNED && !self.is_urgent {
+            return Ok(());
+        }
+        self.choose_oldest(database, bytes)
+    }
+
+    fn choose_oldest(
+        &mut self,
+        database: &Database,
+        bytes: HistoryBytes,
+    ) -> Result<(), redb::Error> {
+        let Some(table) = BY_TIME.into_iter().max_by_key(|table| bytes.of(*table)) else {
+            return Ok(());
+        };
+        scan_rows(database, table, "", |key, value| {
+            let more = self.removed < self.excess;
+            if more && !self.keys.contains(&(table, key.to_owned())) {
+                self.remove(table, key, value);
+            }
+            more
+        })
+    }
+
+    fn remove(&mut self, table: Table, key: &str, value: &[u8]) {
+        self.removed += (key.len() + value.len()) as u64;
+        self.keys.insert((table, key.to_owned()));
     }
 }
 
@@ -498,5 +603,47 @@ mod tests {
         store.write(Write::put(Table::Hosts, "web2", &2));
         store.commit(at(1));
         assert_eq!(store.read::<i32>(Table::Hosts), [("web2".into(), 2)]);
+    }
+
+    fn history_rows(store: &Store) -> usize {
+        store.rows(Table::Events).len()
+    }
+
+    #[test]
+    fn a_limit_that_a_reload_makes_lower_is_reached_in_several_commits() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        let limit = |max_bytes| HistoryLimit { max_bytes, is_minor: |_| false };
+        store.limit_history(limit(10_000_000));
+        for number in 0..6000 {
+            store.write(Write::put(Table::Events, format!("{number:05}"), &"x".repeat(993)));
+        }
+        assert_eq!(store.commit(at(1)), CommitResult::Committed);
+        assert_eq!(history_rows(&store), 6000);
+        store.limit_history(limit(1_000_000));
+        let mut left = vec![6000];
+        for second in 2..10 {
+            store.write(Write::put(Table::Meta, "n", &second));
+            assert_eq!(store.commit(at(second)), CommitResult::Committed);
+            left.push(history_rows(&store));
+        }
+        assert_eq!(left[..3], [6000, 5000, 4000]);
+        assert!((900..=1000).contains(left.last().unwrap()), "{left:?}");
+        assert_eq!(store.rows(Table::Events).last().unwrap().0, "05999");
+    }
+
+    #[test]
+    fn a_file_that_does_not_know_its_sizes_is_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        store.write(Write::put(Table::Events, "1", &"x".repeat(993)));
+        store.write(Write::put(Table::Names, "web1/0000", &1));
+        store.commit(at(1));
+        let sizes = store.bytes;
+        store.write(Write::remove(Table::Meta, history_limit::BYTES_KEY));
+        store.commit(at(2));
+        drop(store);
+        assert_eq!(open(directory.path()).bytes, sizes);
+        assert_eq!(sizes.of(Table::Events), 996);
     }
 }

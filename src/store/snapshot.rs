@@ -92,23 +92,6 @@ impl Snapshot {
         })
     }
 
-    /// The oldest keys whose rows together have at least `bytes` bytes.
-    pub fn oldest(&self, table: Table, bytes: u64) -> Vec<String> {
-        self.read(table, |rows| {
-            let mut keys = Vec::new();
-            let mut sum = 0;
-            for row in rows.iter()? {
-                let (key, value) = row?;
-                if sum >= bytes {
-                    break;
-                }
-                sum += (key.value().len() + value.value().len()) as u64;
-                keys.push(key.value().to_owned());
-            }
-            Ok(keys)
-        })
-    }
-
     /// How many bytes a table takes on disk. Reads all of its pages.
     pub fn bytes(&self, table: Table) -> u64 {
         self.read(table, |rows| {

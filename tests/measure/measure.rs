@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::{Event, EventId, EventKind, Level};
 use heartbeat::heartbeat::encode::{self, OutgoingDatagram};
+use heartbeat::heartbeat::event_limits::Load;
 use heartbeat::heartbeat::fleet::Fleet;
 use heartbeat::heartbeat::monitor::Monitor;
 use heartbeat::heartbeat::settings::{FleetConfig, HostSettings};
@@ -328,7 +329,7 @@ fn watch(key: Option<&str>) -> Monitor {
     rules.settings.key = key.map(Secret::new);
     rules.hosts = (0..1000).map(|n| (format!("host{n}"), HostSettings::default())).collect();
     let fleet = Fleet::restore(rules, Vec::new(), None, Now::read(), "boot");
-    Monitor::new(fleet, "boot".into(), Arc::new(drop), Box::new(|| false))
+    Monitor::new(fleet, "boot".into(), Arc::new(drop), Box::new(|_, _| Load::Free))
 }
 
 /// Fills the socket, then times how long it takes to empty it; again and again.

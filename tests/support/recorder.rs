@@ -41,6 +41,7 @@ impl<H: Hosts + 'static> World<H> {
     }
 
     pub fn recorder(self: &Arc<World<H>>, settings: RetentionSettings) -> Recorder {
+        lock(&self.store).as_mut().unwrap().limit_history(settings.limit());
         Recorder::new(Arc::clone(self) as Arc<dyn HistorySource>, settings)
     }
 

@@ -7,6 +7,7 @@ use crate::clock::Now;
 use crate::heartbeat::auth::HostKeys;
 use crate::heartbeat::datagram::{self, Datagram, DatagramKind, ReceivedDatagram, Rejection};
 use crate::heartbeat::encode;
+use crate::heartbeat::event_limits::{LimitedEvent, Load};
 use crate::heartbeat::fleet::{Fleet, Ingested, KeyUsage};
 use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
 use crate::heartbeat::metric::{self, MetricSource};
@@ -25,6 +26,8 @@ struct IncomingDatagram<'a> {
     connection_name: &'a str,
     host: Option<u32>,
     connection_index: Option<usize>,
+    /// What waits already.
+    load: Load,
     now: Now,
 }
 
@@ -42,7 +45,7 @@ impl Fleet {
     /// # Errors
     /// Why it is rejected.
     pub fn ingest(&mut self, bytes: &[u8], from: IpAddr, now: Now) -> Result<Ingested, Rejection> {
-        self.ingest_parsed(&ReceivedDatagram::parse(bytes)?, from, now)
+        self.ingest_parsed(&ReceivedDatagram::parse(bytes)?, from, Load::Free, now)
     }
 
     /// Ingests a datagram from the network.
@@ -50,20 +53,27 @@ impl Fleet {
     /// A host that is known to have a key is never believed without a signature, and a signature
     /// that no key is known for is not believed either: the sender thinks that it is checked.
     ///
+    /// Under `load` only beats are taken, and what these cause may be put off ([`Load`]).
+    ///
     /// # Errors
     /// Why it is rejected.
     pub fn ingest_parsed(
         &mut self,
         received: &ReceivedDatagram,
         from: IpAddr,
+        load: Load,
         now: Now,
     ) -> Result<Ingested, Rejection> {
         let datagram = &received.datagram;
-        let incoming = self.locate(datagram, from, now);
+        let incoming = IncomingDatagram { load, ..self.locate(datagram, from, now) };
         let signed = self.authenticate(received, &incoming)?;
+        self.admit(&incoming)?;
         let proven = signed.is_some_and(|signed| self.proves_address(&incoming, signed.time));
         let before = self.deadlines.next();
         let (host, index) = self.find_or_create(&incoming)?;
+        if datagram.event == DatagramKind::Message && !self.may(host, LimitedEvent::Message, now) {
+            return Err(Rejection::TooManyMessages);
+        }
         let mut key_usage = None;
         if let Some(Signed { time, key_id }) = signed {
             key_usage = self.record_key(host, index, key_id);
@@ -141,7 +151,15 @@ impl Fleet {
             datagram.connection.as_deref().unwrap_or(default_connection_name(from));
         let connection_index =
             host.and_then(|host| self.hosts[host as usize].connection_index(connection_name));
-        IncomingDatagram { datagram, from, connection_name, host, connection_index, now }
+        IncomingDatagram {
+            datagram,
+            from,
+            connection_name,
+            host,
+            connection_index,
+            load: Load::Free,
+            now,
+        }
     }
 
     /// Whether a datagram signed at `time` proves that its host is where it came from, where a name
@@ -282,15 +300,45 @@ impl Fleet {
         Ok((host, index))
     }
 
+    /// Refuses what causes an event while too much waits. That is told of configured hosts: of
+    /// others no message would be sent.
+    fn admit(&mut self, incoming: &IncomingDatagram) -> Result<(), Rejection> {
+        let datagram = incoming.datagram;
+        if incoming.load == Load::Free || datagram.event == DatagramKind::Beat {
+            return Ok(());
+        }
+        if incoming.load != Load::DiskBusy && self.is_configured(&datagram.host) {
+            self.limits.refused_by_outbox(&datagram.host, incoming.now);
+        }
+        Err(Rejection::Busy)
+    }
+
+    /// Takes a token for an event of a host; false, which is told of configured ones, when it has
+    /// none.
+    fn may(&mut self, host_index: u32, event: LimitedEvent, now: Now) -> bool {
+        let host = &self.hosts[host_index as usize];
+        let may = self.limits.take(&host.name, event, now);
+        if !may && host.profile.configured {
+            self.limits.refused(&host.name, now);
+        }
+        may
+    }
+
     fn apply(&mut self, host_index: u32, index: usize, incoming: &IncomingDatagram) -> Ingested {
         let (datagram, now) = (incoming.datagram, incoming.now);
+        let beats = matches!(datagram.event, DatagramKind::Beat | DatagramKind::Boot);
+        let returns = beats && self.hosts[host_index as usize].may_return(index, datagram, now);
+        let put_off = incoming.load == Load::ShareUsed;
+        let put_off = returns && (put_off || !self.may(host_index, LimitedEvent::Return, now));
         let host = &mut self.hosts[host_index as usize];
         let state_before = host.state;
-        let beats = matches!(datagram.event, DatagramKind::Beat | DatagramKind::Boot);
         let gap = host.excess_gap(index, &self.common, now);
         let check_missing = beats && host.check_due(index, now);
         let mut ingested = Ingested {
-            events: host.on_datagram(index, datagram, incoming.from, &self.common, now),
+            events: match put_off {
+                true => host.put_off_return(index, now),
+                false => host.on_datagram(index, datagram, incoming.from, &self.common, now),
+            },
             ..Ingested::default()
         };
         let mut reschedule = state_before != host.state;
@@ -342,7 +390,14 @@ impl Fleet {
             let source =
                 MetricSource { host: &host.name, profile: &host.profile, connection: index };
             let (metrics, names) = (&mut host.metrics, &mut self.names);
-            let changes = metric::ingest(metrics, &source, &datagram.metrics, names, now);
+            let (limits, overloaded) = (&mut self.limits, incoming.load == Load::ShareUsed);
+            let mut may_recover =
+                || !overloaded && limits.take(source.host, LimitedEvent::Recovery, now);
+            let changes =
+                metric::ingest(metrics, &source, &datagram.metrics, names, &mut may_recover, now);
+            if changes.put_off && !overloaded && source.profile.configured {
+                limits.refused(source.host, now);
+            }
             reschedule |= changes.reindexed || !changes.events.is_empty();
             host.must_store_now |=
                 !changes.events.is_empty() || !changes.closed_incidents.is_empty();

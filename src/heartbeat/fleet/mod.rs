@@ -9,17 +9,21 @@ use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident, MAX_LISTED};
 use crate::heartbeat::auth::ClockCheck;
 use crate::heartbeat::connection::{BlindPeriod, Blindness};
+use crate::heartbeat::event_limits::EventLimits;
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind, Deadlines};
 use crate::heartbeat::host::{AlsoDown, Host};
 use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
 use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
 use crate::view::HostState;
 
+mod addresses;
 mod deadlines;
 mod forget;
 pub mod ingest;
 mod views;
 
+use self::addresses::AddressTracker;
+pub use self::addresses::{AddressChange, ConnectionId};
 pub use self::forget::NotForgotten;
 pub use self::views::OpenProblem;
 
@@ -104,6 +108,8 @@ pub struct Fleet {
     unknown_count: usize,
     /// The addresses that names in the DNS follow.
     addresses: AddressTracker,
+    /// How many events each host may cause.
+    pub(super) limits: EventLimits,
     /// Which kernel's monotonic clock rows are written on.
     kernel: u32,
     /// What the next `due` returns.
@@ -177,6 +183,7 @@ impl Fleet {
             unknown_profile: Arc::default(),
             unknown_count: 0,
             addresses: AddressTracker::new(now),
+            limits: EventLimits::default(),
             kernel: 0,
             pending: Changes::default(),
         }
@@ -188,6 +195,7 @@ impl Fleet {
     /// still, and calling again goes on.
     pub fn due(&mut self, now: Now) -> Changes {
         let mut changes = std::mem::take(&mut self.pending);
+        changes.events.extend(self.limits.due(now, false));
         let mut touched = BTreeSet::new();
         while changes.events.len() < MAX_AT_ONCE && touched.len() < MAX_AT_ONCE {
             let Some(entry) = self.deadlines.pop_due(now.mono) else {
@@ -526,6 +534,11 @@ impl Fleet {
         Some(self.row_of(&self.hosts[host as usize]).1)
     }
 
+    /// Whether the configuration has a host of that name.
+    pub fn is_configured(&self, name: &str) -> bool {
+        self.by_name.get(name).is_some_and(|host| self.hosts[*host as usize].profile.configured)
+    }
+
     /// How many hosts there are.
     pub fn len(&self) -> usize {
         self.hosts.len()
@@ -554,48 +567,6 @@ impl Fleet {
             connection: connection.as_ref().into(),
             address,
         })
-    }
-}
-
-/// A host whose name in the DNS follows its address sends from another one than before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressChange {
-    /// The host.
-    pub host: String,
-    /// The connection.
-    pub connection: String,
-    /// Where its datagram came from; v4-mapped addresses are IPv4.
-    pub address: IpAddr,
-}
-
-/// A connection of the fleet: the index of its host, and its name.
-pub type ConnectionId = (u32, Arc<str>);
-
-/// The addresses that names in the DNS follow, as they were last reported.
-#[derive(Debug, Default)]
-pub struct AddressTracker {
-    /// The last addresses, by connection and whether they are of IPv6.
-    reported: HashMap<(u32, Arc<str>, bool), IpAddr>,
-    /// When the daemon began to listen.
-    started_at: Wall,
-}
-
-impl AddressTracker {
-    /// Nothing is reported yet.
-    pub fn new(now: Now) -> AddressTracker {
-        AddressTracker { started_at: now.wall, ..AddressTracker::default() }
-    }
-
-    /// Every address is reported anew: the indexes of hosts may have changed.
-    pub fn clear(&mut self) {
-        self.reported.clear();
-    }
-
-    /// Whether a datagram that was signed at `time`, in microseconds, is from before the start. It may
-    /// have been received then, and that be lost in a crash: an attacker could send it again. A start
-    /// in the future shows that it was our clock that was wrong.
-    pub fn predates_start(&self, time: i64, now: Now) -> bool {
-        self.started_at <= now.wall && time / 1000 < self.started_at.0
     }
 }
 

@@ -22,6 +22,32 @@ const MAX_UPTIME_OF_NEW_BOOT: f64 = 600.0;
 const UPTIME_SLACK: Duration = Duration::from_secs(60);
 
 impl Host {
+    /// Whether a beat may show that the host booted, or that a connection is back.
+    pub fn may_return(&self, index: usize, datagram: &Datagram, now: Now) -> bool {
+        let recent = self.last_boot_at.is_some_and(|booted| now.mono.since(booted) < BOOT_DEDUP);
+        let may_have_booted = match (datagram.boot_id.as_deref(), self.boot_ids.as_deref()) {
+            (Some(id), Some(ids)) => !ids.is_known(id),
+            (Some(_), None) => true,
+            (None, _) => datagram.event == DatagramKind::Boot && !recent,
+        };
+        may_have_booted || self.connections[index].has_open_incident()
+    }
+
+    /// Applies a beat without the boot, or the return of its connection, that it shows: the next one
+    /// shows it, too. Until then a connection that is down stays so.
+    pub fn put_off_return(&mut self, index: usize, now: Now) -> Vec<Event> {
+        let connection = &mut self.connections[index];
+        if connection.has_open_incident() {
+            connection.last_seen = now;
+            // It has as long as from here on to be back.
+            self.goodbye.iter_mut().for_each(|goodbye| goodbye.at = now);
+        } else {
+            self.must_store_now |= connection.mark_up(now);
+            self.update_state(now);
+        }
+        Vec::new()
+    }
+
     /// Whether a beat shows a boot that was not reported yet; records its id.
     pub(super) fn is_new_boot(&mut self, datagram: &Datagram, now: Now) -> bool {
         let says_boot = datagram.event == DatagramKind::Boot;

@@ -5,7 +5,6 @@
 //! are answered only after the fsync.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,20 +13,18 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use self::thread::CourierThread;
 use super::channel::SharedState;
-use super::outbox::{DeliveryRecord, Outbox, QueueStatus};
+use super::outbox::{DeliveryRecord, Outbox, QueueStatus, Room, UsedShares};
 use super::settings::NotifySettings;
 pub use super::worker::FAILURE_REASONS;
 use super::worker::TaskDone;
 use crate::clock::{Mono, Now};
-use crate::store::{Change, Store, Write};
+use crate::store::{Change, HistoryLimit, Store, Write};
 use crate::thread::{DEFAULT_STACK, ProgressCounter, lock, spawn_critical};
 
 mod thread;
 
 /// Commands that wait for the disk. Beyond this, producers that can refuse do so.
 pub const MAX_BACKLOG: usize = 10_000;
-/// Deliveries that wait for their channels. Beyond this, events of hosts are refused.
-const MAX_QUEUED: usize = 20_000;
 
 /// Why the courier's thread ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +53,7 @@ enum Command {
     /// Stores these rows and events as one, then delivers.
     Commit(Change),
     Reconfigure(NotifySettings),
+    LimitHistory(HistoryLimit),
     Record(Vec<DirectRecord>),
     Inspect(InspectFn),
     Stop,
@@ -95,7 +93,7 @@ pub struct Courier {
     /// itself (and in time: `WatchdogSec=60s` ends a daemon whose courier does not answer).
     ///
     /// Refused when [`MAX_BACKLOG`] commands wait, before their producer changes any state:
-    /// - datagrams and HTTP heartbeats that carry more than a beat, by [`Courier::is_overloaded`];
+    /// - datagrams and HTTP heartbeats that carry more than a beat, by [`Courier::is_backlogged`];
     ///   a beat is taken, but not acknowledged (see [`Courier::commit`])
     /// - `POST /alert` and `POST /notify` (503), by [`Courier::is_backlogged`]
     /// - reading requests, by [`Courier::inspect`]
@@ -115,7 +113,7 @@ pub struct Courier {
     inputs: Sender<Input>,
     channel_state: Arc<SharedState>,
     stats: Arc<Mutex<CourierStats>>,
-    queued: Arc<AtomicUsize>,
+    used_shares: Arc<Mutex<UsedShares>>,
 }
 
 enum Input {
@@ -135,7 +133,7 @@ pub struct PendingCourier {
     results: Sender<Input>,
     channel_state: Arc<SharedState>,
     stats: Arc<Mutex<CourierStats>>,
-    queued: Arc<AtomicUsize>,
+    used_shares: Arc<Mutex<UsedShares>>,
 }
 
 impl PendingCourier {
@@ -166,15 +164,15 @@ impl Courier {
         let (tx, inputs) = unbounded();
         let stats = Arc::new(Mutex::new(CourierStats::default()));
         let channel_state = Arc::default();
-        let queued = Arc::default();
+        let used_shares = Arc::default();
         let pending = PendingCourier {
             inputs,
             results: tx.clone(),
             channel_state: Arc::clone(&channel_state),
             stats: Arc::clone(&stats),
-            queued: Arc::clone(&queued),
+            used_shares: Arc::clone(&used_shares),
         };
-        (Courier { inputs: tx, channel_state, stats, queued }, pending)
+        (Courier { inputs: tx, channel_state, stats, used_shares }, pending)
     }
 
     /// Stores a change after those before it, then delivers its events.
@@ -202,6 +200,11 @@ impl Courier {
     /// Applies another configuration.
     pub fn reconfigure(&self, settings: NotifySettings) {
         self.send(Command::Reconfigure(settings));
+    }
+
+    /// Limits the bytes of the history from the next commit on.
+    pub fn limit_history(&self, limit: HistoryLimit) {
+        self.send(Command::LimitHistory(limit));
     }
 
     /// Ends the courier's thread: attempts in flight have ten seconds, then everything is written.
@@ -255,9 +258,9 @@ impl Courier {
         self.inputs.len() > MAX_BACKLOG
     }
 
-    /// Whether commands wait for the disk, or deliveries for their channels, beyond their limit.
-    pub fn is_overloaded(&self) -> bool {
-        self.is_backlogged() || self.queued.load(Ordering::Relaxed) > MAX_QUEUED
+    /// Whether there is room in the outbox for messages of a host, which is configured or not.
+    pub fn room(&self, host: &str, configured: bool) -> Room {
+        lock(&self.used_shares).room(host, configured)
     }
 
     /// The statistics as of now.
@@ -307,7 +310,7 @@ mod tests {
         // Nothing is taken out yet, as while the disk hangs.
         let (courier, pending) = Courier::new();
         (0..=MAX_BACKLOG).for_each(|number| courier.commit(row("n", number)));
-        assert!(courier.is_backlogged() && courier.is_overloaded());
+        assert!(courier.is_backlogged());
         let slow = "the history cannot be read now, the disk is slow";
         assert_eq!(courier.inspect(TIMEOUT, |_, _| ()), Err(slow.into()), "at once");
         let (tx, rx) = bounded(1);

@@ -1,6 +1,5 @@
 //! The thread of the courier: its loop, its transactions, and what it does when the disk fails.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::clock::Now;
 use crate::event::{Event, EventId, EventKind, Level, Subject};
 use crate::notify::channel::SharedState;
 use crate::notify::outbox::{
-    Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox, Succession,
+    Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox, Succession, UsedShares,
 };
 use crate::notify::settings::NotifySettings;
 use crate::notify::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
@@ -26,8 +25,6 @@ use crate::view::EventView;
 const MAX_INPUTS_PER_COMMIT: usize = 1000;
 /// How long attempts that are in flight at the stop may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Ended deliveries beyond the newest of this number are removed.
-const MAX_HISTORY_ROWS: usize = 10_000;
 const LAST_EVENT_KEY: &str = "last_event";
 
 /// What the thread owns.
@@ -45,9 +42,7 @@ pub struct CourierThread {
     workers: usize,
     channel_state: Arc<SharedState>,
     stats: Arc<Mutex<CourierStats>>,
-    queued: Arc<AtomicUsize>,
-    /// Since the history was trimmed.
-    history_rows_added: usize,
+    used_shares: Arc<Mutex<UsedShares>>,
     /// An event was written since the last commit.
     event_stored: bool,
     /// See [`CourierExit::Restart`].
@@ -83,13 +78,11 @@ impl CourierThread {
             workers: 0,
             channel_state: pending.channel_state,
             stats: pending.stats,
-            queued: pending.queued,
-            history_rows_added: 0,
+            used_shares: pending.used_shares,
             event_stored: false,
             must_restart: false,
             counters: DeliveryCounters::default(),
         };
-        thread.trim_history();
         thread.counters.log_and_count_all(&dropped, Duration::ZERO);
         thread.spawn_workers()?;
         thread.publish_stats(now);
@@ -111,6 +104,9 @@ impl CourierThread {
                     }
                     Input::Command(Command::Reconfigure(settings)) => {
                         self.reconfigure(settings, now);
+                    }
+                    Input::Command(Command::LimitHistory(limit)) => {
+                        self.store.limit_history(limit);
                     }
                     Input::Command(Command::Record(records)) => self.record_direct(&records, now),
                     Input::Command(Command::Inspect(look)) => looks.push(look),
@@ -270,11 +266,7 @@ impl CourierThread {
             self.store.write(Write::put(Table::Meta, LAST_EVENT_KEY, &self.stored_event_id));
         }
         for write in writes {
-            self.history_rows_added += usize::from(write.table == Table::History);
             self.store.write(write);
-        }
-        if self.history_rows_added > MAX_HISTORY_ROWS / 10 {
-            self.trim_history();
         }
         let committed = self.store.commit(now);
         self.handle_commit(committed, now)
@@ -345,13 +337,6 @@ impl CourierThread {
         self.accept(&Event::new(now.wall, kind), now);
     }
 
-    fn trim_history(&mut self) {
-        self.history_rows_added = 0;
-        for key in self.store.oldest(Table::History, MAX_HISTORY_ROWS) {
-            self.store.write(Write::remove(Table::History, key));
-        }
-    }
-
     fn dispatch(&self, tasks: Vec<TaskKind>) {
         for kind in tasks {
             if let Some(channel) = self.settings.channels.get(kind.channel()) {
@@ -375,8 +360,10 @@ impl CourierThread {
         Ok(())
     }
 
-    fn publish_stats(&self, now: Now) {
-        self.queued.store(self.outbox.len(), Ordering::Relaxed);
+    fn publish_stats(&mut self, now: Now) {
+        if let Some(used) = self.outbox.used_shares(&self.settings.routes) {
+            *lock(&self.used_shares) = used;
+        }
         let stats = CourierStats {
             at: now.mono,
             queues: self.outbox.queue_status(now),

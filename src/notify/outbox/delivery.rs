@@ -49,6 +49,9 @@ pub struct Delivery {
     /// A digest with it was refused: alone from now on.
     #[serde(default, rename = "alone", skip_serializing_if = "is_false")]
     pub never_digest: bool,
+    /// Its event matters less than an alarm.
+    #[serde(default, rename = "minor", skip_serializing_if = "is_false")]
+    pub is_minor: bool,
     /// The incident that it opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opens: Option<Incident>,
@@ -96,6 +99,7 @@ impl Delivery {
             attempts: self.attempts,
             delivered: why.is_none(),
             why,
+            is_minor: self.is_minor,
             told_in: None,
             acknowledged: None,
             acknowledged_by: None,
@@ -208,6 +212,9 @@ pub struct DeliveryRecord {
     /// Why it did not arrive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// It matters less than an alarm: it is removed before one.
+    #[serde(default, rename = "minor", skip_serializing_if = "is_false")]
+    pub is_minor: bool,
     /// The event number of the digest that it was delivered in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_in: Option<EventId>,

@@ -19,6 +19,7 @@ mod queue;
 mod receipts;
 mod recipients;
 mod results;
+mod shares;
 mod succession;
 
 use self::delivery::Digest;
@@ -33,6 +34,8 @@ use self::queue::{ChannelQueue, HealthChange};
 use self::receipts::Receipts;
 pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
 use self::recipients::Standing;
+use self::shares::Shares;
+pub use self::shares::{Room, UsedShares};
 pub use self::succession::Succession;
 
 /// A channel that has failed for this long is reported through other channels.
@@ -49,6 +52,7 @@ pub struct Outbox {
     receipts: Receipts,
     /// Of each delivery that is part of a digest, the first delivery of that digest.
     digested_in: BTreeMap<DeliveryId, DeliveryId>,
+    shares: Shares,
     last_id: DeliveryId,
     last_event: EventId,
     next_expiry_check: Mono,
@@ -72,6 +76,7 @@ pub struct StoredOutbox {
 #[derive(Default)]
 struct ChannelTarget {
     always_deliver: bool,
+    is_minor: bool,
     closes: Vec<Incident>,
     recovered_events: Vec<EventId>,
     thread: Option<String>,
@@ -106,6 +111,7 @@ impl Outbox {
                 self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
             }
             self.incidents.count_waiting(&delivery);
+            self.shares.add(&delivery.message.subject);
             if let Some(queue) = self.queues.get_mut(&delivery.channel) {
                 queue.push(id, &delivery);
                 if delivery.attempts > u32::from(delivery.possible_repeat) {
@@ -141,6 +147,7 @@ impl Outbox {
         seed: u64,
         now: Now,
     ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        self.shares.on_new_routes();
         let mut old = std::mem::take(&mut self.queues);
         for (index, (name, settings)) in settings.into_iter().enumerate() {
             let queue = match old.remove(&name) {
@@ -241,8 +248,9 @@ impl Outbox {
                 target.closes.push(incident.clone());
             }
         }
-        let mut count = 0;
+        let (is_minor, mut count) = (event.is_minor(), 0);
         for (name, target) in targets {
+            let target = ChannelTarget { is_minor, ..target };
             count += self.enqueue(&name, &message, opens, &target, now);
         }
         count
@@ -270,6 +278,7 @@ impl Outbox {
                 possible_repeat: false,
                 plain: false,
                 never_digest: false,
+                is_minor: target.is_minor,
                 opens: opens.cloned(),
                 closes: target.closes.clone(),
                 always_deliver: target.always_deliver,
@@ -282,6 +291,7 @@ impl Outbox {
             if let Some(queue) = self.queues.get_mut(channel) {
                 queue.push(id, &delivery);
             }
+            self.shares.add(&message.subject);
             self.deliveries.insert(id, delivery);
         }
         if let Some(incident) = opens {
@@ -439,6 +449,11 @@ impl Outbox {
     /// How many deliveries wait or are in flight.
     pub fn len(&self) -> usize {
         self.deliveries.len()
+    }
+
+    /// Which hosts may add nothing, when that may have changed since this was asked last.
+    pub fn used_shares(&mut self, routes: &Routes) -> Option<UsedShares> {
+        self.shares.changed(routes)
     }
 
     /// Whether nothing waits.

@@ -319,6 +319,7 @@ impl Outbox {
     fn remove(&mut self, id: DeliveryId) -> Option<Delivery> {
         let delivery = self.deliveries.remove(&id)?;
         self.digested_in.remove(&id);
+        self.shares.remove(&delivery.message.subject);
         if let Some(queue) = self.queues.get_mut(&delivery.channel) {
             queue.remove(id, &delivery);
         }
