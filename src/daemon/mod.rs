@@ -229,6 +229,9 @@ impl RunningDaemon {
                 rebase_time(then, last_alive.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
+        // A daemon that dies before its first flush must not extend every deadline anew at its next
+        // start: who has fallen silent would never be reported.
+        services.monitor.flush(now, true);
         report_store_state(&courier, opened, now);
         signal_check::start(&config);
         let monitor = &services.monitor;

@@ -480,6 +480,7 @@ fn store_refuses(why: &str) -> EventDescription {
     .about(Incident::Store)
     .detail("why", why)
     .detail("meanwhile", meanwhile)
+    .detail("after a restart", "a host that fell silent before it may go unnoticed")
 }
 
 fn store_writes(refused_for: Duration) -> EventDescription {
@@ -493,7 +494,10 @@ fn store_moved_aside(why: &str, to: &str) -> EventDescription {
     EventDescription::of_daemon("store_moved_aside", Level::Warning, title)
         .detail("why", why)
         .detail("kept as", to)
-        .detail("lost", "what was waiting to be sent, and which alerts were open")
+        .detail(
+            "lost",
+            "what was waiting to be sent, which alerts were open, which hosts were heard",
+        )
 }
 
 fn channel_fails(channel: &str, why: &str) -> EventDescription {
