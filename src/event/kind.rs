@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
+use super::description::EventDescription;
 use super::message::{TextTable, decimal};
-use super::{Incident, IncidentChange, Level, Subject};
+use super::{GivenUp, Incident, IncidentChange, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
 /// How many other hosts an [`EventKind::Overdue`] names, or rows an [`EventKind::AlertsLost`]: when
@@ -94,6 +95,8 @@ pub enum EventKind {
     ChannelFails { channel: String, why: String, waiting: usize },
     /// A channel that was reported as failing delivers again.
     ChannelDelivers { channel: String, failed_for: Duration },
+    /// Messages were given up that a channel was to deliver.
+    GivenUp(GivenUp),
     /// The outcome of a backup plan, as its report words it: only the report knows modules and
     /// repositories.
     Backup {
@@ -156,110 +159,9 @@ pub struct ForgottenConnection {
     pub closes: Vec<Incident>,
 }
 
-/// What a kind of event means to the rest of the program.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EventDescription {
-    /// What programs call it, in the API and in the history. It never changes.
-    pub name: &'static str,
-    /// How much it matters.
-    pub level: Level,
-    /// What its deliveries are kept in order by.
-    pub subject: Subject,
-    /// Whether it is notified only for hosts with `watch: true`.
-    pub watched_only: bool,
-    /// Whether it goes to the channels for backups, though it is not about a plan.
-    pub for_backups: bool,
-    /// Whether it is news also at the level OK, and not only the end of an incident.
-    pub ok_is_news: bool,
-    /// Whether it repeats what was notified before.
-    pub is_reminder: bool,
-    /// What it does to incidents.
-    pub incident: IncidentChange,
-    /// One line: the exact text of the contract.
-    pub title: String,
-    /// What more there is to say, as label and text.
-    pub details: Vec<(String, String)>,
-    /// What is best shown in rows and columns.
-    pub table: Option<TextTable>,
-}
-
-impl EventDescription {
-    fn new(name: &'static str, level: Level, subject: Subject, title: String) -> EventDescription {
-        EventDescription {
-            name,
-            level,
-            subject,
-            watched_only: false,
-            for_backups: false,
-            ok_is_news: false,
-            is_reminder: false,
-            incident: IncidentChange::None,
-            title,
-            details: Vec::new(),
-            table: None,
-        }
-    }
-
-    fn of_host(name: &'static str, level: Level, host: &str, title: String) -> EventDescription {
-        EventDescription::new(name, level, Subject::Host(host.to_owned()), title)
-    }
-
-    fn of_channel(
-        name: &'static str,
-        level: Level,
-        channel: &str,
-        title: String,
-    ) -> EventDescription {
-        let incident = Incident::Channel { channel: channel.to_owned() };
-        EventDescription::new(name, level, Subject::Channel(channel.to_owned()), title)
-            .about(incident)
-    }
-
-    fn of_daemon(name: &'static str, level: Level, title: &str) -> EventDescription {
-        EventDescription::new(name, level, Subject::Daemon, title.to_owned())
-    }
-
-    fn watched_only(self) -> EventDescription {
-        EventDescription { watched_only: true, ..self }
-    }
-
-    fn reminder(self, is_reminder: bool) -> EventDescription {
-        EventDescription { is_reminder, ..self }
-    }
-
-    /// The incident is over when the level is OK, else it is open.
-    fn about(self, incident: Incident) -> EventDescription {
-        let incident = match self.level {
-            Level::Ok => IncidentChange::Closes(vec![incident]),
-            Level::Info | Level::Warning | Level::Critical => IncidentChange::Opens(incident),
-        };
-        EventDescription { incident, ..self }
-    }
-
-    fn closes(self, over: Vec<Incident>) -> EventDescription {
-        EventDescription { incident: IncidentChange::Closes(over), ..self }
-    }
-
-    fn detail(mut self, label: &str, text: impl Into<String>) -> EventDescription {
-        self.details.push((label.to_owned(), text.into()));
-        self
-    }
-
-    fn body(self, details: &[(String, String)], table: Option<&TextTable>) -> EventDescription {
-        EventDescription { details: details.to_vec(), table: table.cloned(), ..self }
-    }
-
-    fn detail_if(self, label: &str, text: Option<String>) -> EventDescription {
-        match text {
-            Some(text) => self.detail(label, text),
-            None => self,
-        }
-    }
-}
-
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 26] = [
+    pub const NAMES: [&'static str; 27] = [
         "overdue",
         "shutdown",
         "back",
@@ -278,6 +180,7 @@ impl EventKind {
         "store_moved_aside",
         "channel_fails",
         "channel_delivers",
+        "given_up",
         "backup",
         "backup_summary",
         "alerts_lost",
@@ -321,18 +224,18 @@ impl EventKind {
                     .detail_if("reminder", reminder.then(|| format!("at this level since {since}")))
             }
             EventKind::Missing { host, metric, last_sent, value, limit, last_level } => {
-                let then = format!("{last_level}: {} (threshold: {limit})", decimal(*value));
-                missing(host, metric, *last_sent, &then)
+                missing(host, metric, *last_sent, (*last_level, *value, limit))
             }
             EventKind::StoreRefuses { why } => store_refuses(why),
             EventKind::StoreWrites { refused_for } => store_writes(*refused_for),
             EventKind::StoreMovedAside { why, to } => store_moved_aside(why, to),
             EventKind::ChannelFails { channel, why, waiting } => {
-                channel_fails(channel, why).detail("waiting for it", messages(*waiting))
+                channel_fails(channel, why, *waiting)
             }
             EventKind::ChannelDelivers { channel, failed_for } => {
                 channel_delivers(channel, *failed_for)
             }
+            EventKind::GivenUp(given_up) => given_up.describe(),
             EventKind::Backup { plan, notice, level, title, details, table } => {
                 backup(plan, *notice, *level, title).body(details, table.as_ref())
             }
@@ -458,7 +361,13 @@ fn threshold(level: Level, host: &str, metric: &str, value: f64, limit: &str) ->
 }
 
 /// Sent to every channel that was notified of the incident, whatever its `min_level`.
-fn missing(host: &str, metric: &str, last_sent: Wall, then: &str) -> EventDescription {
+fn missing(
+    host: &str,
+    metric: &str,
+    last_sent: Wall,
+    (level, value, limit): (Level, f64, &str),
+) -> EventDescription {
+    let then = format!("{level}: {} (threshold: {limit})", decimal(value));
     let title = format!("{host} metric {metric} is missing");
     let incident = IncidentChange::Corrects(Incident::metric(host, metric));
     EventDescription {
@@ -500,9 +409,10 @@ fn store_moved_aside(why: &str, to: &str) -> EventDescription {
         )
 }
 
-fn channel_fails(channel: &str, why: &str) -> EventDescription {
+fn channel_fails(channel: &str, why: &str, waiting: usize) -> EventDescription {
     let title = format!("channel {channel} is failing: {why}");
     EventDescription::of_channel("channel_fails", Level::Warning, channel, title)
+        .detail("waiting for it", messages(waiting))
 }
 
 fn channel_delivers(channel: &str, failed_for: Duration) -> EventDescription {
