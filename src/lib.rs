@@ -66,6 +66,8 @@
 //! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
 //! | who is notified | `notify/routing.rs` |
 //! | order, retries, digests of deliveries | `notify/outbox/queue.rs`, `notify/outbox/results.rs`, `notify/outbox/digest.rs` |
+//! | what is told of messages that were given up | `notify/outbox/given_up.rs`; in which words: `event/given_up.rs` |
+//! | what becomes of what waits for a channel or recipient that is gone | `notify/outbox/succession.rs` |
 //! | a channel: its API, its retry delays and rate limit | `notify/channel/mattermost.rs`, `notify/channel/pushover.rs`, `notify/channel/signal/`, `notify/channel/email/` |
 //! | a new channel | one file in `notify/channel/`, its arms in `notify/channel/mod.rs`, the list of features in `cli/mod.rs` |
 //! | which SMTP reply is final, which is tried again | `notify/channel/email/diagnosis.rs` |

@@ -2,6 +2,7 @@
 
 #[allow(dead_code, reason = "each test file uses some of them")]
 mod support {
+    pub mod clock;
     pub mod hbd;
     pub mod http_double;
 }
@@ -10,6 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use support::clock::hbd_at;
 use support::hbd::Hbd;
 
 /// A directory with a configuration and a state.
@@ -167,5 +169,37 @@ fn the_end_of_an_alarm_goes_to_the_channel_that_was_renamed_meanwhile() {
     assert!(answer.contains("the end of 1 open alarm that it was given goes to post"), "{answer}");
     send(&hbd, r#"{"host":"web1"}"#);
     told(&hbd, "web1 ipv4 is back");
+    hbd.stop();
+}
+
+/// Starts hbd with both of its clocks `life` times thirty seconds ahead.
+fn thirty_seconds_later(place: &Place, life: i64) -> Hbd {
+    let mut command = hbd_at(1_795_291_928 + 30 * life);
+    command.env("BOOT_SHIFT", (30 * life).to_string());
+    Hbd::start_by(command, &place.config())
+}
+
+#[test]
+fn a_daemon_that_is_killed_every_thirty_seconds_did_never_tell_who_fell_silent() {
+    let place = Place::new("heartbeat: {port: 0}\nhosts: {web1: {watch: true}, web2: {}}");
+    let overdue = |hbd: &Hbd| {
+        let (_, events) = hbd.request("GET", "/api/v1/events?kind=overdue", b"");
+        events.matches("web1 ipv4 overdue").count()
+    };
+    let mut told = Vec::new();
+    for life in 0..20 {
+        let hbd = thirty_seconds_later(&place, life);
+        if life == 0 {
+            send(&hbd, r#"{"host":"web1"}"#);
+        }
+        // What it stored before is on disk with this.
+        send(&hbd, r#"{"host":"web2","event":"message","message":"x"}"#);
+        told.push(overdue(&hbd));
+        hbd.kill();
+    }
+    assert_eq!(told[..3], [0; 3], "its restarts are not the silence of a host: {told:?}");
+    let hbd = thirty_seconds_later(&place, 20);
+    assert_eq!(overdue(&hbd), 1, "{told:?}");
+    assert!(told[8..].iter().all(|count| *count == 1), "{told:?}");
     hbd.stop();
 }

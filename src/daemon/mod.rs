@@ -23,9 +23,10 @@ use crate::heartbeat::monitor::{self, Monitor};
 use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::http::{HttpServer, ReloadResult};
 use crate::memory;
+use crate::notify::channel::Channel;
 use crate::notify::courier::{Courier, CourierExit, CourierHooks, EveryRow};
 use crate::notify::notifier::Notifier;
-use crate::notify::outbox::{Outbox, Succession};
+use crate::notify::outbox::Outbox;
 use crate::problem::{ListenError, Problem, Problems, Severity};
 use crate::store::{Change, ChangeSink, OpenResult, Store, Table};
 use crate::systemd;
@@ -229,6 +230,9 @@ impl RunningDaemon {
                 rebase_time(then, last_alive.as_ref(), &kernel_boot, now)
             })
             .map_err(|why| format!("the courier cannot be started: {why}"))?;
+        // A daemon that dies before its first flush must not extend every deadline anew at its next
+        // start: who has fallen silent would never be reported.
+        services.monitor.flush(now, true);
         report_store_state(&courier, opened, now);
         signal_check::start(&config);
         let monitor = &services.monitor;
@@ -352,15 +356,18 @@ impl RunningDaemon {
         Ok((changes, warnings))
     }
 
-    /// What becomes of open alarms whose channels the new configuration has no more.
+    /// What becomes of messages and open alarms whose channels the new configuration has no more.
     fn successions(&self, config: &Config) -> Vec<String> {
-        let kept = |name: &String| config.channels.contains_key(name);
-        if self.config.channels.keys().all(kept) {
+        let kept = |(name, old): (&String, &Channel)| {
+            config.channels.get(name).is_some_and(|new| new.recipients() == old.recipients())
+        };
+        let before = &self.config.channels;
+        if !before.is_empty() && before.iter().all(kept) {
             return Vec::new();
         }
-        let routes = wiring::notify_settings(config).routes;
+        let settings = wiring::notify_settings(config);
         let look = move |_: &Store, outbox: &Outbox| {
-            outbox.successions(&routes).iter().map(Succession::describe).collect()
+            outbox.successions(&settings.queue_settings(), &settings.routes)
         };
         // The courier logs the same; while the disk is slow only there.
         self.services.courier.inspect(SUCCESSION_TIMEOUT, look).unwrap_or_default()

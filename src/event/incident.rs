@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Subject;
+
 /// Something that is wrong until it is over. A recovery goes to every channel that was given it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +79,20 @@ impl Incident {
     /// That of a metric.
     pub fn metric(host: &str, metric: &str) -> Incident {
         Incident::Metric { host: host.to_owned(), metric: metric.to_owned() }
+    }
+
+    /// What it is about.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Incident::Connection { host, .. }
+            | Incident::NeverSeen { host }
+            | Incident::NotBack { host }
+            | Incident::Metric { host, .. }
+            | Incident::Dyndns { host } => Subject::Host(host.clone()),
+            Incident::Backup { plan } => Subject::Plan(plan.clone()),
+            Incident::Channel { channel } => Subject::Channel(channel.clone()),
+            Incident::Alertmanager | Incident::Store => Subject::Daemon,
+        }
     }
 
     /// The key of its row: unlike the text for people, no two incidents share one.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::description::EventDescription;
 use super::message::{TextTable, decimal};
-use super::{Incident, IncidentChange, Level, Subject};
+use super::{GivenUp, Incident, IncidentChange, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
 /// How many other hosts an [`EventKind::Overdue`] names, or rows an [`EventKind::AlertsLost`]: when
@@ -109,6 +109,8 @@ pub enum EventKind {
     ChannelFails { channel: String, why: String, waiting: usize },
     /// A channel that was reported as failing delivers again.
     ChannelDelivers { channel: String, failed_for: Duration },
+    /// Messages were given up that a channel was to deliver.
+    GivenUp(GivenUp),
     /// The outcome of a backup plan, as its report words it: only the report knows modules and
     /// repositories.
     Backup {
@@ -173,7 +175,7 @@ pub struct ForgottenConnection {
 
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 28] = [
+    pub const NAMES: [&'static str; 29] = [
         "overdue",
         "shutdown",
         "back",
@@ -194,6 +196,7 @@ impl EventKind {
         "store_moved_aside",
         "channel_fails",
         "channel_delivers",
+        "given_up",
         "backup",
         "backup_summary",
         "alerts_lost",
@@ -238,17 +241,17 @@ impl EventKind {
                     .detail_if("reminder", reminder.then(|| format!("at this level since {since}")))
             }
             EventKind::Missing { host, metric, last_sent, value, limit, last_level } => {
-                let then = format!("{last_level}: {} (threshold: {limit})", decimal(*value));
-                missing(host, metric, *last_sent, &then)
+                missing(host, metric, *last_sent, (*last_level, *value, limit))
             }
             EventKind::StoreRefuses { why } => store_refuses(why),
             EventKind::StoreWrites { refused_for } => store_writes(*refused_for),
             EventKind::OutboxRefuses { count, whose } => outbox_refuses(*count, whose),
             EventKind::StoreMovedAside { why, to } => store_moved_aside(why, to),
             EventKind::ChannelFails { channel, why, waiting } => {
-                channel_fails(channel, why).detail("waiting for it", messages(*waiting))
+                channel_fails(channel, why, *waiting)
             }
             EventKind::ChannelDelivers { channel, failed_for } => delivers(channel, *failed_for),
+            EventKind::GivenUp(given_up) => given_up.describe(),
             EventKind::Backup { plan, notice, level, title, details, table } => {
                 backup(plan, *notice, *level, title).body(details, table.as_ref())
             }
@@ -393,7 +396,13 @@ fn threshold(level: Level, host: &str, metric: &str, value: f64, limit: &str) ->
 }
 
 /// Sent to every channel that was notified of the incident, whatever its `min_level`.
-fn missing(host: &str, metric: &str, last_sent: Wall, then: &str) -> EventDescription {
+fn missing(
+    host: &str,
+    metric: &str,
+    last_sent: Wall,
+    (level, value, limit): (Level, f64, &str),
+) -> EventDescription {
+    let then = format!("{level}: {} (threshold: {limit})", decimal(value));
     let title = format!("{host} metric {metric} is missing");
     let incident = IncidentChange::Corrects(Incident::metric(host, metric));
     EventDescription {
@@ -415,6 +424,7 @@ fn store_refuses(why: &str) -> EventDescription {
     .about(Incident::Store)
     .detail("why", why)
     .detail("meanwhile", meanwhile)
+    .detail("after a restart", "a host that fell silent before it may go unnoticed")
 }
 
 fn store_writes(refused_for: Duration) -> EventDescription {
@@ -428,12 +438,16 @@ fn store_moved_aside(why: &str, to: &str) -> EventDescription {
     EventDescription::of_daemon("store_moved_aside", Level::Warning, title)
         .detail("why", why)
         .detail("kept as", to)
-        .detail("lost", "what was waiting to be sent, and which alerts were open")
+        .detail(
+            "lost",
+            "what was waiting to be sent, which alerts were open, which hosts were heard",
+        )
 }
 
-fn channel_fails(channel: &str, why: &str) -> EventDescription {
+fn channel_fails(channel: &str, why: &str, waiting: usize) -> EventDescription {
     let title = format!("channel {channel} is failing: {why}");
     EventDescription::of_channel("channel_fails", Level::Warning, channel, title)
+        .detail("waiting for it", messages(waiting))
 }
 
 fn delivers(channel: &str, failed_for: Duration) -> EventDescription {

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Wall;
 
 mod description;
+mod given_up;
 mod incident;
 mod kind;
 mod message;
 
 pub use self::description::EventDescription;
+pub use self::given_up::{GiveUpCause, GivenUp, GivenUpMessage};
 pub use self::incident::{Incident, IncidentChange};
 pub use self::kind::{BackupNotice, EventKind, ForgottenConnection, MAX_LISTED};
 pub use self::message::{Message, TextTable, decimal};

@@ -361,7 +361,7 @@ impl Monitor {
 
     /// Sends the dirty rows to the store, and [`LastAlive`] behind them; false when there was
     /// nothing to write.
-    fn flush(&self, now: Now, always: bool) -> bool {
+    pub fn flush(&self, now: Now, always: bool) -> bool {
         let mut wrote = false;
         loop {
             let mut state = self.lock();

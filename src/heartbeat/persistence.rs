@@ -22,7 +22,8 @@ use crate::heartbeat::threshold::ThresholdState;
 use crate::store::{Table, Write};
 use crate::view::HostState;
 
-/// The last moment at which a daemon is known to have listened.
+/// The last moment at which a daemon is known to have listened: written at the start, together with
+/// the deadlines that were extended because of it, and with each flush.
 ///
 /// It must never be later than the flush that its rows come from: a beat that was received after that
 /// flush is lost in a crash, and must count as one that could not be received.
@@ -344,6 +345,11 @@ impl ClockMapping {
         let away = self.away.filter(|away| *away <= duration)?;
         let since = Mono(since?.0.saturating_add(self.known_offset(kernel)?));
         Some((since + away).min(self.now.mono))
+    }
+
+    /// Whether it is known for how long the daemon was away.
+    pub fn is_continued(&self) -> bool {
+        self.away.is_some()
     }
 
     /// The tag of the present kernel.

@@ -180,6 +180,7 @@ impl Simulation {
         let rows: Vec<(String, HostRow)> = self.store.iter().map(row).collect();
         let (last_alive, kernel) = (self.last_alive.clone(), self.kernel.clone());
         self.fleet = Fleet::restore(self.config.clone(), rows, last_alive, self.now, &kernel);
+        self.flush();
         self.process_due();
     }
 

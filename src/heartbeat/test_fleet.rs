@@ -1,5 +1,6 @@
 //! A fleet whose time is moved by hand, for tests.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub struct TestFleet {
     /// The kernel that is running.
     pub kernel: String,
     events: Vec<Event>,
+    /// What a crash leaves: the rows that had to be stored at once, or at the start.
+    disk: HashMap<String, HostRow>,
+    disk_alive: Option<LastAlive>,
 }
 
 /// One watched host, `web1`, that beats every ten seconds.
@@ -55,7 +59,8 @@ impl TestFleet {
         let now = BEGIN;
         let kernel = "kernel-1".to_owned();
         let fleet = Fleet::restore(config.clone(), [], None, now, &kernel);
-        TestFleet { fleet, config, now, kernel, events: Vec::new() }
+        let disk = HashMap::new();
+        TestFleet { fleet, config, now, kernel, events: Vec::new(), disk, disk_alive: None }
     }
 
     pub fn with_interval(interval: Duration) -> TestFleet {
@@ -79,6 +84,7 @@ impl TestFleet {
     pub fn try_ingest(&mut self, bytes: &[u8]) -> Result<Ingested, Rejection> {
         let ingested = self.fleet.ingest(bytes, HERE, self.now)?;
         self.events.extend(ingested.events.iter().cloned());
+        self.disk.extend(ingested.rows.iter().cloned());
         Ok(ingested)
     }
 
@@ -116,6 +122,30 @@ impl TestFleet {
     pub fn process_due(&mut self) -> &mut TestFleet {
         let changes = self.fleet.due(self.now);
         self.events.extend(changes.events);
+        self.disk.extend(changes.rows);
+        self
+    }
+
+    /// The daemon is killed before it flushes anything, and starts again after `time`.
+    pub fn kill_and_start_after(&mut self, time: Duration) -> &mut TestFleet {
+        self.now = self.now.later(time);
+        let rows = serde_json::to_vec(&self.disk).unwrap();
+        let rows: HashMap<String, HostRow> = serde_json::from_slice(&rows).unwrap();
+        let (rows, alive) = (rows.into_iter().collect(), self.disk_alive.clone());
+        self.restore(rows, alive).record_start().process_due()
+    }
+
+    /// What the daemon stores at its start.
+    pub fn record_start(&mut self) -> &mut TestFleet {
+        self.disk.extend(self.fleet.flush());
+        self.disk_alive = Some(self.last_alive());
+        self
+    }
+
+    /// The state was moved aside: nothing is left of it.
+    pub fn lose_state(&mut self) -> &mut TestFleet {
+        self.disk.clear();
+        self.disk_alive = None;
         self
     }
 
@@ -157,8 +187,16 @@ impl TestFleet {
         rows: Vec<(String, HostRow)>,
         last_alive: Option<LastAlive>,
     ) -> &mut TestFleet {
+        self.restore(rows, last_alive).process_due()
+    }
+
+    fn restore(
+        &mut self,
+        rows: Vec<(String, HostRow)>,
+        last_alive: Option<LastAlive>,
+    ) -> &mut TestFleet {
         self.fleet = Fleet::restore(self.config.clone(), rows, last_alive, self.now, &self.kernel);
-        self.process_due()
+        self
     }
 
     /// The events since they were last taken.

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::btree::InsertAll;
-use crate::event::{Event, Incident, Level, Subject};
+use crate::event::{Event, GivenUp, Level, Subject};
 
 /// What routing needs to know of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,37 +51,51 @@ impl Routes {
         if is_recovery || (described.watched_only && !self.is_watched(&described.subject)) {
             return BTreeSet::new();
         }
-        let accepting = |names: Vec<String>| -> BTreeSet<String> {
-            let level = event.level.max(Level::Info);
-            names.into_iter().filter(|name| self.accepts(name, level)).collect()
-        };
-        match described.subject {
-            _ if described.for_backups => accepting(self.backups.clone()),
-            Subject::Host(host) => accepting(self.host_channels(&host).to_vec()),
-            Subject::Plan(_) => accepting(self.backups.clone()),
+        self.of_subject(&described.subject, described.for_backups, event.level)
+    }
+
+    /// The channels that take messages of this level about a subject, or about backups.
+    fn of_subject(&self, subject: &Subject, for_backups: bool, level: Level) -> BTreeSet<String> {
+        match subject {
+            _ if for_backups => self.accepting(&self.backups, level),
+            Subject::Host(host) => self.accepting(self.host_channels(host), level),
+            Subject::Plan(_) => self.accepting(&self.backups, level),
             Subject::Channel(channel) => {
-                let siblings = accepting(self.sibling_channels(&channel));
-                if siblings.is_empty() { accepting(self.others(&channel)) } else { siblings }
+                let siblings = self.accepting(&self.sibling_channels(channel), level);
+                if siblings.is_empty() {
+                    self.accepting(&self.others(channel), level)
+                } else {
+                    siblings
+                }
             }
-            Subject::Daemon => accepting(self.daemon_channels()),
+            Subject::Daemon => self.accepting(&self.daemon_channels(), level),
         }
     }
 
-    /// The channels for messages about an incident of this level.
-    pub fn channels_for(&self, incident: &Incident, level: Level) -> Vec<String> {
-        let names = match incident {
-            Incident::Connection { host, .. }
-            | Incident::NeverSeen { host }
-            | Incident::NotBack { host }
-            | Incident::Metric { host, .. }
-            | Incident::Dyndns { host } => self.host_channels(host).to_vec(),
-            Incident::Backup { .. } => self.backups.clone(),
-            Incident::Channel { channel } => self.sibling_channels(channel),
-            Incident::Alertmanager | Incident::Store => self.daemon_channels(),
-        };
-        let names: BTreeSet<String> =
-            names.into_iter().filter(|name| self.accepts(name, level)).insert_all();
-        names.into_iter().collect()
+    /// The channels that take over what another one was to deliver: those of the subject, else the
+    /// default ones.
+    pub fn heirs(&self, subject: &Subject, for_backups: bool, level: Level) -> BTreeSet<String> {
+        let heirs = self.of_subject(subject, for_backups, level);
+        if heirs.is_empty() { self.accepting(&self.default, level) } else { heirs }
+    }
+
+    /// The other channels whose people hear that `channel` gave messages up: those of what they were
+    /// about, else those that its hosts use, else all. Where the channel is gone, one is told whatever
+    /// its level.
+    pub fn concerned(&self, lost: &GivenUp) -> BTreeSet<String> {
+        let (channel, level) = (&lost.channel, lost.level());
+        let mut names = BTreeSet::new();
+        for message in &lost.messages {
+            names.extend(self.of_subject(&message.subject, message.for_backups, level));
+        }
+        names.remove(channel);
+        if names.is_empty() {
+            names = self.of_subject(&Subject::Channel(channel.clone()), false, level);
+        }
+        if names.is_empty() && !self.has_channel(channel) {
+            names.extend(self.others(channel));
+        }
+        names
     }
 
     /// Whether a channel of that name is configured.
@@ -95,6 +108,11 @@ impl Routes {
             Subject::Host(host) => self.hosts.get(host).is_some_and(|host| host.watch),
             Subject::Plan(_) | Subject::Channel(_) | Subject::Daemon => true,
         }
+    }
+
+    fn accepting(&self, names: &[String], level: Level) -> BTreeSet<String> {
+        let level = level.max(Level::Info);
+        names.iter().filter(|name| self.accepts(name, level)).cloned().collect()
     }
 
     fn accepts(&self, name: &str, level: Level) -> bool {

@@ -178,6 +178,13 @@ impl DeliveryCounters {
             DeliveryResult::Orphaned => {
                 info!("{event} is not told to {channel}: the alarm that it ends never arrived");
             }
+            DeliveryResult::Moved { to } if to.is_empty() => {
+                info!("{event} no longer waits for {channel}: others were given the same");
+            }
+            DeliveryResult::Moved { to } => {
+                let (to, title) = (to.join(", "), &record.title);
+                info!("{event} no longer waits for {channel}: it goes to {to} ({title})");
+            }
             DeliveryResult::Failed { reason, why } => {
                 self.count(channel, metric_label(*reason));
                 error!(

@@ -16,6 +16,7 @@ use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
 use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
 use crate::view::HostState;
 
+mod absence;
 mod addresses;
 mod deadlines;
 mod forget;
@@ -165,6 +166,7 @@ impl Fleet {
             known.insert(name, host);
         }
         fleet.populate(profiles, known, now);
+        fleet.apply_blindness(clocks.is_continued());
         fleet
     }
 
@@ -289,15 +291,6 @@ impl Fleet {
     /// When [`due`](Fleet::due) must be called next; it may find that it was called too early.
     pub fn next_deadline(&self) -> Option<Mono> {
         if self.pending.is_empty() { self.deadlines.next() } else { Some(Mono(i64::MIN)) }
-    }
-
-    /// Records that nothing could be received. To be called before the first [`due`](Fleet::due) after
-    /// `to`.
-    pub fn record_blindness(&mut self, from: Mono, to: Mono) {
-        self.blindness.add(from, to);
-        if from < to {
-            self.unreported_blindness.push(BlindPeriod { from, to });
-        }
     }
 
     fn add_host(&mut self, host: Host) -> u32 {
@@ -465,11 +458,12 @@ impl Fleet {
         let profiles = settings::profiles(&config);
         let configured: HashMap<&str, &Arc<Profile>> =
             profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
-        self.common = SharedSettings::new(&config);
+        let before = std::mem::replace(&mut self.common, SharedSettings::new(&config));
         let hosts = self.take_hosts();
         let mut known = HashMap::with_capacity(hosts.len());
         for mut host in hosts {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.unknown_profile);
+            host.stretch_extensions(profile, &before, &self.common);
             self.pending.closed_incidents.extend(host.apply_profile(
                 profile.clone(),
                 &self.common,
@@ -868,6 +862,91 @@ mod tests {
             stored.extend(test.try_ingest(BEAT.as_bytes()).unwrap().rows);
             assert!(test.titles().is_empty());
         }
+    }
+
+    #[test]
+    fn a_daemon_that_never_lived_for_a_minute_never_told_of_a_host_that_fell_silent() {
+        for life in [5, 30, 59] {
+            for away in [0, 1, 20] {
+                let mut test = TestFleet::new();
+                test.record_start().wait(SECOND).beat("web1").wait(life * SECOND - SECOND);
+                let mut told = Vec::new();
+                for _ in 0..60 {
+                    told.extend(
+                        test.kill_and_start_after(away * SECOND).wait(life * SECOND).titles(),
+                    );
+                }
+                assert_eq!(told, ["web1 ipv4 overdue"], "{life} {away}");
+                test.beat("web1").kill_and_start_after(SECOND);
+                assert_eq!(test.titles(), ["web1 ipv4 is back"], "{life} {away}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_never_lived_for_a_minute_told_of_no_host_that_beats() {
+        for life in [11, 30, 59] {
+            for away in [0, 1, 100] {
+                let mut test = TestFleet::new();
+                test.record_start();
+                for _ in 0..60 {
+                    let mut left = life;
+                    while left > 10 {
+                        test.wait(10 * SECOND).beat("web1");
+                        left -= 10;
+                    }
+                    test.wait(left * SECOND).kill_and_start_after(away * SECOND);
+                }
+                assert!(test.titles().is_empty(), "{life} {away}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_that_was_never_heard_was_never_told_by_a_daemon_that_never_lived_for_a_minute() {
+        for life in [5 * SECOND, 59 * SECOND] {
+            let mut test = TestFleet::new();
+            test.config.settings.new_timeout = HOUR;
+            test.lose_state().kill_and_start_after(Duration::ZERO);
+            let mut told = Vec::new();
+            for _ in 0..3 * HOUR.as_secs() / life.as_secs() {
+                told.extend(test.wait(life).kill_and_start_after(SECOND).titles());
+            }
+            assert_eq!(told, ["web1 was never heard"], "{life:?}");
+        }
+    }
+
+    #[test]
+    fn a_store_of_which_the_last_sign_of_life_is_lost_did_extend_deadlines_at_each_start() {
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(DAY).lose_state();
+        test.now = BEGIN;
+        test.start(Vec::new(), None).ingest(BEAT);
+        // A row and no sign of life, as earlier versions left it.
+        test.wait(HOUR).take_events();
+        let mut told = Vec::new();
+        for _ in 0..60 {
+            told.extend(test.kill_and_start_after(SECOND).wait(5 * SECOND).titles());
+        }
+        assert_eq!(told, [""; 0], "it was told before");
+
+        let mut test = TestFleet::new();
+        test.beat("web1");
+        test.now = test.now.later(5 * SECOND);
+        assert!(test.kill_and_start_after(SECOND).wait(5 * SECOND).titles().is_empty());
+        for _ in 0..60 {
+            told.extend(test.kill_and_start_after(SECOND).wait(5 * SECOND).titles());
+        }
+        assert_eq!(told, ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_longer_interval_in_a_reload_after_a_restart_is_no_silence() {
+        let mut test = TestFleet::new();
+        test.beat("web1").wait(5 * SECOND).restart_after(MINUTE);
+        test.config.hosts.get_mut("web1").unwrap().interval = Some(HOUR);
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        assert!(test.wait(HOUR).beat("web1").titles().is_empty());
     }
 
     #[test]

@@ -467,6 +467,24 @@ impl Host {
         Some(UptimeSample { host: self.name.clone(), ..sample })
     }
 
+    /// A deadline that was extended is not earlier than it would be under what a new configuration
+    /// expects.
+    pub fn stretch_extensions(
+        &mut self,
+        profile: &Profile,
+        before: &SharedSettings,
+        common: &SharedSettings,
+    ) {
+        for connection in self.connections.iter_mut().filter(|c| !c.is_internal()) {
+            let expected = connection.expectation(profile, common);
+            if expected != connection.expectation(&self.profile, before)
+                && let Some(extension) = &mut connection.extension
+            {
+                extension.until = extension.until.max(extension.from + expected.timeout());
+            }
+        }
+    }
+
     /// Applies a new profile; the incidents that are closed without an event.
     pub fn apply_profile(
         &mut self,

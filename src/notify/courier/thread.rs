@@ -13,7 +13,7 @@ use crate::clock::Now;
 use crate::event::{Event, EventId, EventKind, Level, Subject};
 use crate::notify::channel::SharedState;
 use crate::notify::outbox::{
-    Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox, Succession, UsedShares,
+    Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox, UsedShares,
 };
 use crate::notify::settings::NotifySettings;
 use crate::notify::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
@@ -233,8 +233,9 @@ impl CourierThread {
         self.settings = settings;
         let seed = now.wall.0.unsigned_abs();
         let routes = &self.settings.routes;
-        log_successions(&self.outbox.successions(routes));
-        let dropped = self.outbox.reconfigure(self.settings.queue_settings(), routes, seed, now);
+        let queues = self.settings.queue_settings();
+        self.outbox.successions(&queues, routes).iter().for_each(|one| warn!("{one}"));
+        let dropped = self.outbox.reconfigure(queues, routes, seed, now);
         self.counters.log_and_count_all(&dropped, Duration::ZERO);
         if let Err(why) = self.spawn_workers() {
             warn!("no further worker could be started: {why}");
@@ -258,6 +259,10 @@ impl CourierThread {
 
     /// Puts everything on disk; true when it is.
     fn commit(&mut self, now: Now) -> bool {
+        // In the transaction that gives them up.
+        for (id, event) in self.outbox.report_given_up(&self.settings.routes, now) {
+            self.store_event(&event, id);
+        }
         let writes = self.outbox.take_writes();
         // A number that was never shown may be given again.
         let shown = std::mem::take(&mut self.event_stored) || !writes.is_empty();
@@ -375,10 +380,6 @@ impl CourierThread {
     }
 }
 
-fn log_successions(successions: &[Succession]) {
-    successions.iter().for_each(|one| warn!("{}", one.describe()));
-}
-
 fn restore_outbox(
     store: &mut Store,
     settings: &NotifySettings,
@@ -404,10 +405,11 @@ fn restore_outbox(
         incidents: store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect(),
         receipts: store.read(Table::Receipts).into_iter().map(|(_, receipt)| receipt).collect(),
     };
-    log_successions(&Succession::all(stored.incidents.iter(), &settings.routes));
-    let dropped = outbox.restore(stored, &settings.routes, now);
-    for write in outbox.take_writes() {
-        store.write(write);
-    }
+    outbox.restore(stored, now);
+    outbox
+        .successions(&settings.queue_settings(), &settings.routes)
+        .iter()
+        .for_each(|one| warn!("{one}"));
+    let dropped = outbox.take_over(&settings.routes, now);
     (outbox, dropped)
 }

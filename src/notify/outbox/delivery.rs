@@ -1,12 +1,14 @@
 //! Deliveries: their rows, an attempt at one, its result, and the status of a queue. Pure.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ChannelTarget;
 use crate::clock::{Now, Wall};
-use crate::event::{EventId, Incident, Level, Message, Subject};
+use crate::event::{EventId, GivenUp, Incident, Level, Message, Subject};
 use crate::notify::channel::RetryPolicy;
 
 /// The number of a delivery, rising: their order.
@@ -70,6 +72,25 @@ pub struct Delivery {
     /// The message that is sent in place of this delivery and of others.
     #[serde(default, rename = "bundle", skip_serializing_if = "Option::is_none")]
     pub digest: Option<Box<Digest>>,
+    /// It is for those who hear about backups, though it is not about a plan.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub for_backups: bool,
+    /// The level of the incidents that it closes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_level: Option<Level>,
+    /// Everywhere that its event was sent to, when that is more than here.
+    #[serde(default, skip_serializing_if = "is_nowhere_else")]
+    pub given_to: Arc<BTreeSet<Place>>,
+    /// It is a notice that these messages were given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<Box<GivenUp>>,
+}
+
+/// A channel, and a recipient of it where each has deliveries of its own.
+pub type Place = (String, Option<String>);
+
+fn is_nowhere_else(places: &Arc<BTreeSet<Place>>) -> bool {
+    places.is_empty()
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -78,11 +99,57 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl Delivery {
+    /// A delivery that was accepted now.
+    pub(super) fn new(
+        channel: &str,
+        recipient: Option<String>,
+        message: Arc<Message>,
+        opens: Option<&Incident>,
+        target: &ChannelTarget,
+        now: Now,
+    ) -> Delivery {
+        Delivery {
+            channel: channel.to_owned(),
+            recipient,
+            message,
+            accepted: now,
+            attempts: 0,
+            in_flight: false,
+            possible_repeat: false,
+            plain: false,
+            never_digest: false,
+            is_minor: target.is_minor,
+            opens: opens.cloned(),
+            closes: target.closes.clone(),
+            always_deliver: target.always_deliver,
+            recovered_events: target.recovered_events.clone(),
+            thread: target.thread.clone(),
+            digest: None,
+            for_backups: target.for_backups,
+            ended_level: target.ended_level,
+            given_to: Arc::clone(&target.given_to),
+            given_up: None,
+        }
+    }
+
     /// Whether it may be part of a digest: it surely has not arrived yet, and it fits into a line,
     /// which the report of a backup does not.
     pub fn can_be_digested(&self) -> bool {
         let is_report = matches!(self.message.subject, Subject::Plan(_));
         !is_report && !self.in_flight && !self.possible_repeat && !self.plain && !self.never_digest
+    }
+
+    /// Where it is sent.
+    pub fn place(&self) -> Place {
+        (self.channel.clone(), self.recipient.clone())
+    }
+
+    /// The level that decides which channels take it over.
+    pub fn routing_level(&self) -> Level {
+        match self.message.level {
+            Level::Ok => self.ended_level.unwrap_or(Level::Warning),
+            level => level,
+        }
     }
 
     /// Its row in the history.
@@ -164,7 +231,7 @@ pub enum DropReason {
     MessageRefused,
     /// It was retried for as long as its level allows.
     Expired,
-    /// Its channel is no longer configured.
+    /// Its channel is no longer configured, and no other one takes it.
     ChannelRemoved,
 }
 
@@ -181,6 +248,9 @@ pub enum DeliveryResult {
     RecipientPaused { why: String, delay: Duration },
     /// It will never arrive.
     Failed { reason: DropReason, why: String },
+    /// Its channel or recipient is no longer configured, and these channels were given it instead;
+    /// none when others had it before.
+    Moved { to: Vec<String> },
     /// A recovery whose alarm never arrived.
     Orphaned,
 }

@@ -1,6 +1,6 @@
 //! Open incidents: which channels were notified of each, and whether it is acknowledged. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,9 @@ pub struct OpenIncident {
     /// Its level at present.
     #[serde(default)]
     pub level: Option<Level>,
+    /// What was last said about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<Acknowledgement>,
     /// The channels that were notified or will be.
@@ -70,6 +73,16 @@ pub struct NotifiedChannel {
 }
 
 impl OpenIncident {
+    /// What was last said about it.
+    pub fn title(&self) -> String {
+        self.title.clone().unwrap_or_else(|| format!("{} is critical", self.incident))
+    }
+
+    /// Whether it is critical, and no person is known to have seen it.
+    pub fn is_critical_and_unseen(&self) -> bool {
+        self.level == Some(Level::Critical) && self.acknowledged.is_none()
+    }
+
     /// Those of its channels that are not configured, and that no others have taken over from.
     pub fn gone_channels(
         &self,
@@ -150,6 +163,7 @@ impl Incidents {
             first_event: message.event,
             since: Some(message.at),
             level: None,
+            title: None,
             acknowledged: None,
             channels: BTreeMap::new(),
         });
@@ -157,6 +171,7 @@ impl Incidents {
             open.acknowledged = None;
         }
         open.level = Some(message.level);
+        open.title = Some(message.title.clone());
         let notified = open.channels.entry(channel.to_owned()).or_default();
         notified.queued += u32::try_from(times).unwrap_or(u32::MAX);
         notified.events.push(message.event);
@@ -180,16 +195,67 @@ impl Incidents {
         if notified.thread.is_none() {
             notified.thread = thread;
         }
-        let mut gone = None;
-        if let Some(event) = in_digest.filter(|event| !notified.in_digests.contains(event)) {
-            notified.in_digests.push(event);
-            gone = (notified.in_digests.len() > MAX_EVENTS).then(|| notified.in_digests.remove(0));
-            *self.digest_uses.entry(event).or_default() += 1;
+        if let Some(event) = in_digest {
+            self.add_digest(&incident, &delivery.channel, event);
         }
+        self.store(&incident);
+    }
+
+    /// A digest or a notice about an incident arrived.
+    fn add_digest(&mut self, incident: &Incident, channel: &str, event: EventId) {
+        let open = self.open.get_mut(incident).and_then(|open| open.channels.get_mut(channel));
+        let Some(notified) = open.filter(|known| !known.in_digests.contains(&event)) else {
+            return;
+        };
+        notified.in_digests.push(event);
+        let excess = notified.in_digests.len() > MAX_EVENTS;
+        let gone = excess.then(|| notified.in_digests.remove(0));
+        *self.digest_uses.entry(event).or_default() += 1;
         if let Some(event) = gone {
             self.release_digest(event);
         }
-        self.store(&incident);
+    }
+
+    /// Whether an incident is open, and `event` is about it: it may have been closed and opened again
+    /// since.
+    pub fn is_open_since(&self, incident: &Incident, event: EventId) -> bool {
+        self.open.get(incident).is_some_and(|open| event >= open.first_event)
+    }
+
+    /// A channel hears by a notice that `event`, which is about an incident, was given up; false when
+    /// that is over.
+    pub fn record_noticed(
+        &mut self,
+        incident: &Incident,
+        event: EventId,
+        channel: &str,
+        notice: EventId,
+    ) -> bool {
+        if !self.is_open_since(incident, event) {
+            return false;
+        }
+        if let Some(open) = self.open.get_mut(incident) {
+            open.channels.entry(channel.to_owned()).or_default().delivered = true;
+        }
+        self.add_digest(incident, channel, notice);
+        self.store(incident);
+        true
+    }
+
+    /// What waited for another channel is queued for this one.
+    pub fn record_moved(&mut self, delivery: &Delivery) {
+        let Some(incident) = delivery.opens.as_ref() else { return };
+        if !self.is_open_since(incident, delivery.message.event) {
+            return;
+        }
+        let Some(open) = self.open.get_mut(incident) else { return };
+        let notified = open.channels.entry(delivery.channel.clone()).or_default();
+        notified.queued += 1;
+        if !notified.events.contains(&delivery.message.event) {
+            notified.events.push(delivery.message.event);
+            notified.events.sort_unstable();
+        }
+        self.store(incident);
     }
 
     /// `delivery` will not arrive. A channel that surely has no message of an incident gets none of
@@ -206,32 +272,35 @@ impl Incidents {
         self.store(&incident);
     }
 
-    /// Whether a channel was given an event of an incident, or will be.
+    /// Whether a channel was given an event of an incident, or a later one, or will be.
     pub fn was_given(&self, incident: &Incident, channel: &str, event: EventId) -> bool {
         let open = self.open.get(incident).and_then(|open| open.channels.get(channel));
-        open.is_some_and(|notified| notified.events.contains(&event))
+        open.is_some_and(|notified| notified.events.iter().any(|given| *given >= event))
     }
 
     /// Has `successors` take an incident over from the channels that are not configured. What these
-    /// were given counts as given to those, but for the events that wait. One that is configured again
-    /// before the end hears of it, too.
+    /// were given counts as given to those. One that is configured again before the end hears of it,
+    /// too. Returns the channels that knew nothing of it.
     pub fn hand_over(
         &mut self,
         incident: &Incident,
-        successors: &[String],
-        waiting: &[EventId],
+        successors: &BTreeSet<String>,
         is_configured: impl Fn(&str) -> bool,
-    ) {
-        let Some(open) = self.open.get_mut(incident) else { return };
+    ) -> Vec<String> {
+        let Some(open) = self.open.get_mut(incident) else { return Vec::new() };
         let mut given = Vec::new();
         for (name, notified) in &mut open.channels {
             let is_gone = !is_configured(name);
             if is_gone && !notified.handed_over && notified.delivered {
-                given.extend(notified.events.iter().filter(|event| !waiting.contains(event)));
+                given.extend(notified.events.iter().copied());
             }
             notified.handed_over = is_gone && !successors.is_empty();
         }
+        let mut new = Vec::new();
         for name in successors.iter().filter(|_| !given.is_empty()) {
+            if !open.channels.contains_key(name) {
+                new.push(name.clone());
+            }
             let notified = open.channels.entry(name.clone()).or_default();
             notified.delivered = true;
             for event in &given {
@@ -244,6 +313,7 @@ impl Incidents {
             notified.events.drain(..excess);
         }
         self.store(incident);
+        new
     }
 
     /// Closes an incident; returns the notified channels. A digest counts as one of its events when

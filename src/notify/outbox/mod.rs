@@ -1,6 +1,6 @@
 //! The outbox: the deliveries of every channel, from an event to its attempts. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,12 @@ use super::channel::{Failure, ReceiptState};
 use super::routing::Routes;
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventId, EventKind, Incident, Message};
+use crate::event::{Event, EventId, EventKind, Incident, Level, Message};
 use crate::store::{Table, Write};
 
 mod delivery;
 mod digest;
+mod given_up;
 mod incidents;
 mod queue;
 mod receipts;
@@ -22,12 +23,13 @@ mod results;
 mod shares;
 mod succession;
 
-use self::delivery::Digest;
 pub use self::delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
     QueueSettings, QueueStatus,
 };
+use self::delivery::{Digest, Place};
 use self::digest::SubjectDeliveries;
+use self::given_up::Notices;
 use self::incidents::Incidents;
 pub use self::incidents::{Acknowledgement, OpenIncident};
 use self::queue::{ChannelQueue, HealthChange};
@@ -36,7 +38,6 @@ pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
 use self::recipients::Standing;
 use self::shares::Shares;
 pub use self::shares::{Room, UsedShares};
-pub use self::succession::Succession;
 
 /// A channel that has failed for this long is reported through other channels.
 const REPORT_AFTER: Duration = Duration::from_secs(600);
@@ -50,6 +51,7 @@ pub struct Outbox {
     queues: BTreeMap<String, ChannelQueue>,
     incidents: Incidents,
     receipts: Receipts,
+    notices: Notices,
     /// Of each delivery that is part of a digest, the first delivery of that digest.
     digested_in: BTreeMap<DeliveryId, DeliveryId>,
     shares: Shares,
@@ -80,6 +82,9 @@ struct ChannelTarget {
     closes: Vec<Incident>,
     recovered_events: Vec<EventId>,
     thread: Option<String>,
+    for_backups: bool,
+    ended_level: Option<Level>,
+    given_to: Arc<BTreeSet<Place>>,
 }
 
 impl Outbox {
@@ -90,19 +95,18 @@ impl Outbox {
         outbox
     }
 
-    /// Loads what the store has. What was in flight when the daemon died may have arrived.
-    /// Deliveries to channels that are no longer configured fail, and are returned.
-    pub fn restore(
-        &mut self,
-        kept: StoredOutbox,
-        routes: &Routes,
-        now: Now,
-    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+    /// Loads what the store has. What was in flight when the daemon died may have arrived. What has
+    /// no channel any more waits for [`Outbox::take_over`].
+    pub fn restore(&mut self, kept: StoredOutbox, now: Now) {
         self.last_event = self.last_event.max(kept.last_event);
         kept.incidents.into_iter().for_each(|open| self.incidents.restore(open));
         kept.receipts.into_iter().for_each(|receipt| self.receipts.restore(receipt, now));
-        for (key, mut delivery) in kept.deliveries {
-            let Ok(number) = key.parse() else { continue };
+        let number = |(key, delivery): (String, Delivery)| Some((key.parse().ok()?, delivery));
+        let mut deliveries: Vec<(u64, Delivery)> =
+            kept.deliveries.into_iter().filter_map(number).collect();
+        // One that came from another channel has its place among those of this one.
+        deliveries.sort_by_key(|(number, delivery)| (delivery.message.event, *number));
+        for (number, mut delivery) in deliveries {
             let id = DeliveryId(number);
             self.last_id = self.last_id.max(id);
             if delivery.in_flight {
@@ -111,23 +115,24 @@ impl Outbox {
                 self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
             }
             self.incidents.count_waiting(&delivery);
-            self.shares.add(&delivery.message.subject);
+            if delivery.given_up.is_some() {
+                self.notices.restore(id);
+            }
             if let Some(queue) = self.queues.get_mut(&delivery.channel) {
                 queue.push(id, &delivery);
                 if delivery.attempts > u32::from(delivery.possible_repeat) {
                     queue.restore_backlog();
                 }
             }
-            self.deliveries.insert(id, delivery);
+            self.keep(id, delivery);
         }
         self.restore_digests();
-        self.hand_over(routes, now);
         for (channel, since) in self.incidents.failing_channels() {
             if let Some(queue) = self.queues.get_mut(&channel) {
                 queue.restore_reported_failure(since, now);
             }
         }
-        self.drop_orphans(now)
+        self.close_removed_channels();
     }
 
     fn restore_digests(&mut self) {
@@ -138,8 +143,8 @@ impl Outbox {
         }
     }
 
-    /// Applies a new configuration. Open incidents of channels that are no longer configured are
-    /// taken over by the present ones; deliveries to such channels fail, and are returned.
+    /// Applies a new configuration. What has no channel any more is taken over; returns what became of
+    /// it.
     pub fn reconfigure(
         &mut self,
         settings: BTreeMap<String, QueueSettings>,
@@ -156,36 +161,25 @@ impl Outbox {
             };
             self.queues.insert(name, queue);
         }
-        self.hand_over(routes, now);
-        self.drop_orphans(now)
+        let ended = self.take_over(routes, now);
+        self.close_removed_channels();
+        ended
     }
 
-    /// Removes everything that belongs to channels which are no longer configured.
-    fn drop_orphans(&mut self, now: Now) -> Vec<(DeliveryResult, DeliveryRecord)> {
+    /// Forgets how channels fared that are no longer configured.
+    fn close_removed_channels(&mut self) {
         self.receipts.retain_channels(|channel| self.queues.contains_key(channel));
         for (channel, _) in self.incidents.failing_channels() {
             if !self.queues.contains_key(&channel) {
                 self.close_silently(&Incident::Channel { channel });
             }
         }
-        let is_orphan = |delivery: &Delivery| !self.queues.contains_key(&delivery.channel);
-        let orphans: Vec<_> = self
-            .deliveries
-            .iter()
-            .filter(|(_, delivery)| is_orphan(delivery))
-            .map(|(id, _)| *id)
-            .collect();
-        orphans
-            .into_iter()
-            .flat_map(|id| {
-                self.fail(
-                    id,
-                    DropReason::ChannelRemoved,
-                    "its channel is no longer configured",
-                    now,
-                )
-            })
-            .collect()
+    }
+
+    /// The settings in use.
+    fn settings(&self) -> BTreeMap<String, QueueSettings> {
+        let of = |(name, queue): (&String, &ChannelQueue)| (name.clone(), queue.settings().clone());
+        self.queues.iter().map(of).collect()
     }
 
     /// The rows that changed since the last call.
@@ -239,21 +233,47 @@ impl Outbox {
             })
             .insert_all();
         for incident in change.closes() {
-            self.receipts.close_incident(incident);
-            for (name, notified) in self.incidents.close(incident) {
-                let target = targets.entry(name).or_default();
-                target.always_deliver |= notified.delivered;
-                target.recovered_events.extend(notified.events);
-                target.thread = target.thread.take().or(notified.thread);
-                target.closes.push(incident.clone());
-            }
+            self.close_incident(incident, &mut targets, now);
         }
-        let (is_minor, mut count) = (event.is_minor(), 0);
+        let places = self.places_of(targets.keys().cloned());
+        let given_to = if places.len() > 1 { places } else { Arc::default() };
+        let (for_backups, is_minor) = (event.kind.describe().for_backups, event.is_minor());
+        let mut count = 0;
         for (name, target) in targets {
-            let target = ChannelTarget { is_minor, ..target };
+            let given_to = Arc::clone(&given_to);
+            let target = ChannelTarget { for_backups, is_minor, given_to, ..target };
             count += self.enqueue(&name, &message, opens, &target, now);
         }
         count
+    }
+
+    /// Closes an incident: those that were told of it are to be told of its end.
+    fn close_incident(
+        &mut self,
+        incident: &Incident,
+        targets: &mut BTreeMap<String, ChannelTarget>,
+        now: Now,
+    ) {
+        self.receipts.close_incident(incident);
+        let level = self.incidents.get(incident).and_then(|open| open.level);
+        let noticed = self.end_in_notices(incident, now);
+        for (name, notified) in self.incidents.close(incident) {
+            let target = targets.entry(name).or_default();
+            target.always_deliver |= notified.delivered;
+            target.recovered_events.extend(notified.events);
+            target.thread = target.thread.take().or(notified.thread);
+            target.closes.push(incident.clone());
+            target.ended_level = target.ended_level.max(level);
+        }
+        for (name, notice) in noticed {
+            let target = targets.entry(name).or_default();
+            target.always_deliver = true;
+            target.recovered_events.push(notice);
+            target.ended_level = target.ended_level.max(level);
+            if !target.closes.contains(incident) {
+                target.closes.push(incident.clone());
+            }
+        }
     }
 
     /// Queues a message for every recipient of a channel.
@@ -268,36 +288,24 @@ impl Outbox {
         let Some(queue) = self.queues.get(channel) else { return 0 };
         let recipients = queue.recipients().to_vec();
         for recipient in &recipients {
-            let delivery = Delivery {
-                channel: channel.to_owned(),
-                recipient: recipient.clone(),
-                message: Arc::clone(message),
-                accepted: now,
-                attempts: 0,
-                in_flight: false,
-                possible_repeat: false,
-                plain: false,
-                never_digest: false,
-                is_minor: target.is_minor,
-                opens: opens.cloned(),
-                closes: target.closes.clone(),
-                always_deliver: target.always_deliver,
-                recovered_events: target.recovered_events.clone(),
-                thread: target.thread.clone(),
-                digest: None,
-            };
+            let message = Arc::clone(message);
+            let delivery = Delivery::new(channel, recipient.clone(), message, opens, target, now);
             let id = self.next_delivery_id(now.wall);
             self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
             if let Some(queue) = self.queues.get_mut(channel) {
                 queue.push(id, &delivery);
             }
-            self.shares.add(&message.subject);
-            self.deliveries.insert(id, delivery);
+            self.keep(id, delivery);
         }
         if let Some(incident) = opens {
             self.incidents.record_queued(incident, channel, message, recipients.len());
         }
         recipients.len()
+    }
+
+    fn keep(&mut self, id: DeliveryId, delivery: Delivery) {
+        self.shares.add(&delivery.message.subject);
+        self.deliveries.insert(id, delivery);
     }
 
     /// Derived from the time, so that it stays unique when the store was lost.
@@ -315,6 +323,7 @@ impl Outbox {
 
     /// Starts every attempt that is due: at most one per channel, marked as in flight.
     pub fn start(&mut self, now: Now) -> Vec<DeliveryAttempt> {
+        self.release_notices(now);
         let ready: Vec<DeliveryId> =
             self.queues.values_mut().filter_map(|queue| queue.next_ready(now.mono)).collect();
         ready.into_iter().filter_map(|id| self.start_attempt(id, now)).collect()
@@ -438,7 +447,8 @@ impl Outbox {
         let report =
             self.queues.values().filter_map(|queue| queue.next_health_change(REPORT_AFTER)).min();
         let expiry = (!self.deliveries.is_empty()).then_some(self.next_expiry_check);
-        [turn, report, expiry, self.receipts.next_due()].into_iter().flatten().min()
+        let notice = self.notices.next_release();
+        [turn, report, expiry, notice, self.receipts.next_due()].into_iter().flatten().min()
     }
 
     /// Whether an attempt is in flight.

@@ -43,12 +43,22 @@ struct Ledger {
     perhaps: BTreeSet<(String, EventId)>,
     /// Channel and event of whatever came to an end, with how often.
     ended: BTreeMap<(String, EventId), u32>,
-    posted: BTreeMap<EventId, BTreeSet<String>>,
+    /// The channels that each event was sent to; one more than once when it came back.
+    posted: BTreeMap<EventId, Vec<String>>,
     configured: BTreeMap<EventId, Vec<String>>,
     subjects: BTreeMap<EventId, Subject>,
     /// Alarms by the number of their end.
     ends: BTreeMap<EventId, Vec<EventId>>,
     open: BTreeMap<Incident, Vec<EventId>>,
+    /// Channel and event of what came from another channel.
+    moved: BTreeSet<(String, EventId)>,
+    /// What was given up, and what notices that arrived told of it.
+    lost: BTreeSet<EventId>,
+    noticed: BTreeSet<EventId>,
+    /// Channel and event of alarms that were open when a notice told of them.
+    noticed_open: BTreeSet<(String, EventId)>,
+    /// A notice did not arrive, or not with all that it was about.
+    notice_lost: bool,
 }
 
 struct World {
@@ -173,9 +183,21 @@ impl World {
         for member in self.test.outbox.members(job.id) {
             let Some(delivery) = self.test.outbox.deliveries.get(&member) else { continue };
             let event = delivery.message.event;
+            if let Some(notice) = job.delivery.given_up.as_deref() {
+                self.ledger.notice_lost |= notice.untitled || notice.count > notice.messages.len();
+                self.ledger.noticed.extend(notice.messages.iter().map(|message| message.event));
+                let still = delivery.given_up.iter().flat_map(|one| &one.messages);
+                let open = still.filter(|one| one.opens.is_some() && !one.over);
+                self.ledger.noticed_open.extend(open.map(|one| (channel.clone(), one.event)));
+                let all = notice.messages.iter().map(|one| (channel.clone(), one.event));
+                self.ledger.perhaps.extend(all);
+                continue;
+            }
             let told = self.ledger.told.entry(channel.clone()).or_default();
             let subject = &self.ledger.subjects[&event];
             let before = told.iter().rfind(|other| self.ledger.subjects[other] == *subject);
+            let is_moved = |event: &EventId| self.ledger.moved.contains(&(channel.clone(), *event));
+            let before = before.filter(|before| !is_moved(&event) && !is_moved(before));
             assert!(before.is_none_or(|before| *before < event), "{channel}: order of {subject}");
             told.push(event);
         }
@@ -186,6 +208,9 @@ impl World {
             if let Some(delivery) = self.test.outbox.deliveries.get(&member) {
                 let what = (delivery.channel.clone(), delivery.message.event);
                 self.ledger.perhaps.insert(what);
+                let listed = delivery.given_up.iter().flat_map(|one| &one.messages);
+                let listed = listed.map(|one| (delivery.channel.clone(), one.event));
+                self.ledger.perhaps.extend(listed);
             }
         }
     }
@@ -194,8 +219,13 @@ impl World {
         for (result, record) in ended {
             if matches!(result, DeliveryResult::Failed { .. } | DeliveryResult::Orphaned) {
                 assert!(record.why.is_some());
+                match self.ledger.subjects.contains_key(&record.event) {
+                    true => drop(self.ledger.lost.insert(record.event)),
+                    false => self.ledger.notice_lost = true,
+                }
             }
         }
+        self.test.report();
         for write in self.test.outbox.take_writes() {
             if write.table == Table::History {
                 let record: DeliveryRecord =
@@ -235,15 +265,25 @@ impl World {
         }
         let outbox = &self.test.outbox;
         let new = outbox.deliveries.iter().filter(|(id, _)| !before.contains(id));
-        for delivery in new.map(|(_, delivery)| delivery) {
-            let event = delivery.message.event;
+        for delivery in new.map(|(_, delivery)| delivery).filter(|one| one.given_up.is_none()) {
+            let (channel, event) = (delivery.channel.clone(), delivery.message.event);
+            ledger.moved.insert((channel.clone(), event));
             ledger.subjects.insert(event, delivery.message.subject.clone());
-            ledger.configured.insert(event, self.test.routes.channels.keys().cloned().collect());
-            ledger.posted.entry(event).or_default().insert(delivery.channel.clone());
-            let incident = delivery.opens.clone().expect("alarms alone are sent again");
-            let alarms = ledger.open.entry(incident).or_default();
-            if !alarms.contains(&event) {
-                alarms.push(event);
+            ledger
+                .configured
+                .entry(event)
+                .or_insert_with(|| self.test.routes.channels.keys().cloned().collect());
+            ledger.posted.entry(event).or_default().push(channel.clone());
+            // Its alarm may have been told through the channel that is gone.
+            let alarms = ledger.ends.get(&event).into_iter().flatten();
+            ledger.perhaps.extend(alarms.map(|alarm| (channel.clone(), *alarm)));
+            if let Some(incident) = delivery.opens.clone()
+                && !ledger.ends.values().flatten().any(|ended| *ended == event)
+            {
+                let alarms = ledger.open.entry(incident).or_default();
+                if !alarms.contains(&event) {
+                    alarms.push(event);
+                }
             }
         }
     }
@@ -276,14 +316,21 @@ impl World {
         for (event, channels) in &self.ledger.posted {
             for channel in channels {
                 let ends = self.ledger.ended.get(&(channel.clone(), *event));
-                assert_eq!(ends, Some(&1), "{event} on {channel} ended once");
+                let times = channels.iter().filter(|other| *other == channel).count() as u32;
+                assert_eq!(ends, Some(&times), "{event} on {channel} ended once");
             }
+        }
+        if !self.ledger.notice_lost {
+            assert!(self.ledger.lost.is_subset(&self.ledger.noticed), "given up without a word");
         }
         for (end, alarms) in &self.ledger.ends {
             for channel in NAMES {
                 let Some(told) = self.ledger.told.get(channel) else { continue };
                 let is_told = told.contains(end);
-                let knew = alarms.iter().any(|alarm| told.contains(alarm));
+                let noticed = |alarm: &EventId| {
+                    self.ledger.noticed_open.contains(&(channel.to_owned(), *alarm))
+                };
+                let knew = alarms.iter().any(|alarm| told.contains(alarm) || noticed(alarm));
                 let perhaps =
                     |alarm: &EventId| self.ledger.perhaps.contains(&(channel.to_owned(), *alarm));
                 assert!(
@@ -291,7 +338,7 @@ impl World {
                     "{end} on {channel} ends what was never told"
                 );
                 let configured = self.ledger.configured[end].iter().any(|name| name == channel);
-                let posted = self.ledger.posted[end].contains(channel);
+                let posted = self.ledger.posted[end].iter().any(|name| name == channel);
                 assert!(posted || !knew || !configured, "{channel} is owed {end}");
             }
         }

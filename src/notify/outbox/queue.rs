@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::delivery::{Backlog, Delivery, DeliveryId, QueueSettings, QueueStatus};
 use super::recipients::{Recipient, RecipientStates, Standing};
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Level, Subject};
+use crate::event::{GiveUpCause, Level, Subject};
 use crate::notify::channel::RetryPolicy;
 use crate::token_bucket::TokenBucket;
 
@@ -143,6 +143,11 @@ impl ChannelQueue {
         self
     }
 
+    /// What was configured.
+    pub fn settings(&self) -> &QueueSettings {
+        &self.settings
+    }
+
     /// The channel's rate limit, delays and times to give up.
     pub fn retry_policy(&self) -> &RetryPolicy {
         &self.settings.retry_policy
@@ -155,9 +160,15 @@ impl ChannelQueue {
 
     /// Adds a delivery behind the others of its subject.
     pub fn push(&mut self, id: DeliveryId, delivery: &Delivery) {
+        self.insert(id, delivery, None);
+    }
+
+    /// Adds a delivery before another one of its subject, or behind all of them.
+    pub fn insert(&mut self, id: DeliveryId, delivery: &Delivery, before: Option<DeliveryId>) {
         let key = subject_key(delivery);
         let queue = self.subjects.entry(key.clone()).or_default();
-        queue.ids.push_back(id);
+        let place = queue.ids.iter().position(|other| Some(*other) == before);
+        queue.ids.insert(place.unwrap_or(queue.ids.len()), id);
         if delivery.message.level == Level::Critical {
             queue.critical.insert(id);
         }
@@ -495,6 +506,28 @@ impl ChannelQueue {
     /// Why the last attempt failed; none when the channel works.
     pub fn last_failure(&self) -> Option<&str> {
         self.failure.as_ref().map(|failure| failure.why.as_str())
+    }
+
+    /// Why what waits for a recipient came to its end, and whether that concerns this recipient alone.
+    pub fn give_up_cause(&self, delivery: &Delivery) -> (GiveUpCause, bool) {
+        let recipient = &delivery.recipient;
+        if let Some(failure) = &self.failure {
+            let refused = failure.refused;
+            let cause =
+                if refused { GiveUpCause::ChannelRefused } else { GiveUpCause::Unreachable };
+            return (cause, false);
+        }
+        if self.recipients.last_failure(recipient).is_some() {
+            let cause = match self.recipients.standing(recipient) {
+                Standing::Refused | Standing::Rejected => GiveUpCause::ChannelRefused,
+                Standing::Untried | Standing::Accepted | Standing::Deferred => {
+                    GiveUpCause::Unreachable
+                }
+            };
+            return (cause, self.has_several_recipients());
+        }
+        let was_unreachable = self.backlog == Some(Backlog::Unreachable) || delivery.attempts > 0;
+        (if was_unreachable { GiveUpCause::Unreachable } else { GiveUpCause::Late }, false)
     }
 
     /// For the status; the outbox fills in the name and the age of the oldest delivery.

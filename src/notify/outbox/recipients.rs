@@ -121,6 +121,11 @@ impl RecipientStates {
             .all(|of| self.states.get(of).is_some_and(|state| standings.contains(&state.standing)))
     }
 
+    /// What the provider last said about a recipient.
+    pub fn standing(&self, of: &Recipient) -> Standing {
+        self.states.get(of).map_or(Standing::Untried, |state| state.standing)
+    }
+
     /// Why nothing could be sent to a recipient the last time.
     pub fn last_failure(&self, of: &Recipient) -> Option<&str> {
         self.states.get(of)?.why.as_deref()

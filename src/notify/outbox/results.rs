@@ -8,7 +8,7 @@ use super::receipts::Receipt;
 use super::recipients::Standing;
 use super::{EXPIRY_CHECK, Outbox};
 use crate::clock::{Mono, Now, format_duration};
-use crate::event::{EventId, Incident, Subject};
+use crate::event::{EventId, GiveUpCause, Incident, Subject};
 use crate::notify::channel::{Delivered, Failure, Scope};
 use crate::store::{Table, Write};
 
@@ -110,6 +110,7 @@ impl Outbox {
                 incidents.extend(delivery.opens.clone());
             }
             self.on_alarm_delivered(&delivery, in_digest);
+            incidents.extend(self.on_notice_delivered(&delivery));
             let record = DeliveryRecord { told_in: in_digest, ..delivery.record(now, None) };
             self.writes.push(Write::put(Table::History, member.key(), &record));
             records.push((member, record));
@@ -252,7 +253,7 @@ impl Outbox {
         }
     }
 
-    fn split_digest(&mut self, id: DeliveryId, alone: bool) {
+    pub(super) fn split_digest(&mut self, id: DeliveryId, alone: bool) {
         let members = self.members(id);
         let Some(first) = self.deliveries.get(&id) else { return };
         let possible_repeat = first.possible_repeat;
@@ -302,22 +303,32 @@ impl Outbox {
         if delivery.plain {
             return self.fail(id, DropReason::MessageRefused, &why, now);
         }
-        let record = delivery.record(now, Some(why.clone()));
         self.update(id, |delivery| delivery.plain = true);
-        let result =
-            DeliveryResult::Retrying { why, delay: Duration::ZERO, may_have_arrived: false };
-        vec![(result, record)]
+        self.retry_at_once(id, &why, now)
     }
 
-    fn update(&mut self, id: DeliveryId, change: impl FnOnce(&mut Delivery)) {
+    fn retry_at_once(
+        &self,
+        id: DeliveryId,
+        why: &str,
+        now: Now,
+    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        let Some(delivery) = self.deliveries.get(&id) else { return Vec::new() };
+        let record = delivery.record(now, Some(why.to_owned()));
+        let (why, delay) = (why.to_owned(), Duration::ZERO);
+        vec![(DeliveryResult::Retrying { why, delay, may_have_arrived: false }, record)]
+    }
+
+    pub(super) fn update(&mut self, id: DeliveryId, change: impl FnOnce(&mut Delivery)) {
         if let Some(delivery) = self.deliveries.get_mut(&id) {
             change(delivery);
             self.writes.push(Write::put(Table::Outbox, id.key(), &*delivery));
         }
     }
 
-    fn remove(&mut self, id: DeliveryId) -> Option<Delivery> {
+    pub(super) fn remove(&mut self, id: DeliveryId) -> Option<Delivery> {
         let delivery = self.deliveries.remove(&id)?;
+        self.notices.remove(id);
         self.digested_in.remove(&id);
         self.shares.remove(&delivery.message.subject);
         if let Some(queue) = self.queues.get_mut(&delivery.channel) {
@@ -335,7 +346,12 @@ impl Outbox {
         why: &str,
         now: Now,
     ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        if reason == DropReason::MessageRefused && self.shorten_notice(id, now) {
+            return self.retry_at_once(id, why, now);
+        }
         let Some(delivery) = self.remove_failed(id) else { return Vec::new() };
+        let cause = self.give_up_cause(&delivery, reason);
+        self.note_given_up(&delivery, cause, Some(why));
         let record = self.record_failure(id, &delivery, why, now);
         let mut ended = vec![(DeliveryResult::Failed { reason, why: why.to_owned() }, record)];
         if delivery.possible_repeat {
@@ -345,7 +361,9 @@ impl Outbox {
         }
         for end in self.orphaned_recoveries(&delivery) {
             if let Some(delivery) = self.remove_failed(end) {
+                // Both were given up: neither is told without the other.
                 let why = "the alarm that it ends never arrived";
+                self.note_given_up(&delivery, cause, None);
                 ended.push((
                     DeliveryResult::Orphaned,
                     self.record_failure(end, &delivery, why, now),
@@ -355,13 +373,25 @@ impl Outbox {
         ended
     }
 
+    /// Why, and whether that concerns one of several recipients.
+    fn give_up_cause(&self, delivery: &Delivery, reason: DropReason) -> (GiveUpCause, bool) {
+        let queue = self.queues.get(&delivery.channel);
+        match (reason, queue) {
+            (DropReason::ChannelRemoved, _) | (_, None) => (GiveUpCause::ChannelRemoved, false),
+            (DropReason::MessageRefused, Some(queue)) => {
+                (GiveUpCause::MessageRefused, queue.has_several_recipients())
+            }
+            (DropReason::Expired, Some(queue)) => queue.give_up_cause(delivery),
+        }
+    }
+
     fn remove_failed(&mut self, id: DeliveryId) -> Option<Delivery> {
         let delivery = self.remove(id)?;
         self.incidents.record_failed(&delivery);
         Some(delivery)
     }
 
-    fn record_failure(
+    pub(super) fn record_failure(
         &mut self,
         id: DeliveryId,
         delivery: &Delivery,
@@ -410,7 +440,9 @@ impl Outbox {
 
     /// The deliveries of one digest expire together, with the last of them.
     fn is_expired(&self, id: DeliveryId, delivery: &Delivery, now: Mono) -> bool {
-        if delivery.in_flight || self.expiry(delivery).is_none_or(|end| now < end) {
+        // A notice waits until its channel is back, and takes in what is given up until then.
+        let stays = delivery.in_flight || delivery.given_up.is_some();
+        if stays || self.expiry(delivery).is_none_or(|end| now < end) {
             return false;
         }
         let Some(first) = self.digested_in.get(&id) else { return true };

@@ -1,114 +1,396 @@
-//! Open incidents whose channels are no longer configured: the present channels of their subject take
-//! them over, and are told of their end. Pure.
+//! What becomes of the channels and recipients that are no longer configured: what waits for them goes
+//! to the present channels of its subject, and these hear of the end of the incidents that are open. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::delivery::{
+    Delivery, DeliveryId, DeliveryRecord, DeliveryResult, DropReason, Place, QueueSettings,
+};
 use super::incidents::{NotifiedChannel, OpenIncident};
 use super::{ChannelTarget, Outbox};
 use crate::clock::Now;
-use crate::event::{Level, Message};
+use crate::event::{EventId, Incident, Level, Message};
 use crate::notify::routing::Routes;
+use crate::store::{Table, Write};
 
-/// What is taken over from one channel that is no longer configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Succession {
-    /// The channel that is gone.
-    pub channel: String,
-    /// The channels that take over.
-    pub successors: Vec<String>,
-    /// How many open incidents.
-    pub incidents: usize,
+/// What becomes of a delivery whose channel or recipient is no longer configured.
+enum Fate {
+    /// It is sent there.
+    Moves(BTreeSet<Place>),
+    /// Every channel that would take it was given it.
+    IsKnown,
+    /// There is no channel at all: it waits for one.
+    Waits,
+    /// No channel takes it.
+    GivenUp,
 }
 
-impl Succession {
-    /// What is taken over of these incidents under these routes.
-    pub fn all<'a>(
-        incidents: impl Iterator<Item = &'a OpenIncident>,
+/// What the log says of deliveries that end alike.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    OtherChannels(String),
+    OtherRecipients(String),
+    Known,
+    Kept,
+    Lost,
+}
+
+impl Fate {
+    fn outcome(&self, channel_is_configured: bool) -> Outcome {
+        match self {
+            Fate::Moves(places) if channel_is_configured => {
+                let recipients = places.iter().filter_map(|(_, recipient)| recipient.clone());
+                Outcome::OtherRecipients(joined(&recipients.collect()).unwrap_or_default())
+            }
+            Fate::Moves(places) => {
+                let names = places.iter().map(|(name, _)| name.clone());
+                Outcome::OtherChannels(joined(&names.collect()).unwrap_or_default())
+            }
+            Fate::IsKnown => Outcome::Known,
+            Fate::Waits => Outcome::Kept,
+            Fate::GivenUp => Outcome::Lost,
+        }
+    }
+}
+
+impl Outcome {
+    fn describe(&self, count: usize) -> String {
+        let one = count == 1;
+        let messages = counted(count, "message");
+        let (go, are) = if one { ("goes", "is") } else { ("go", "are") };
+        match self {
+            Outcome::OtherChannels(names) => {
+                format!("{messages} that waited for it {go} to {names}")
+            }
+            Outcome::OtherRecipients(names) => {
+                format!("{messages} that waited for a former recipient {go} to {names}")
+            }
+            Outcome::Known => format!("{messages} that waited {are} known through others"),
+            Outcome::Kept => {
+                format!("{messages} that waited for it {are} kept for a channel to come")
+            }
+            Outcome::Lost => {
+                format!("{messages} that waited for it {are} given up: no channel takes that level")
+            }
+        }
+    }
+}
+
+/// Where each event that moves goes, as far as that is decided.
+type Moved = BTreeMap<EventId, BTreeSet<Place>>;
+
+impl Outbox {
+    /// What [`Outbox::take_over`] does under these settings and routes: a sentence each, for the log
+    /// and the answer to a reload.
+    pub fn successions(
+        &self,
+        settings: &BTreeMap<String, QueueSettings>,
         routes: &Routes,
-    ) -> Vec<Succession> {
-        let mut gone: BTreeMap<(&str, Vec<String>), usize> = BTreeMap::new();
-        for open in incidents {
+    ) -> Vec<String> {
+        let mut sentences = self.describe_fates(settings, routes);
+        let mut gone: BTreeMap<(&str, BTreeSet<String>), usize> = BTreeMap::new();
+        for open in self.open_incidents() {
             let successors = successors(open, routes);
             for channel in open.gone_channels(|name| routes.has_channel(name)) {
                 *gone.entry((channel, successors.clone())).or_default() += 1;
             }
         }
-        let succession = |((channel, successors), incidents): ((&str, _), _)| Succession {
-            channel: channel.to_owned(),
-            successors,
-            incidents,
-        };
-        gone.into_iter().map(succession).collect()
+        for ((channel, successors), count) in gone {
+            let count = counted(count, "open alarm");
+            let what = match joined(&successors) {
+                None => {
+                    format!("and no channel hears of the end of {count} that it was given")
+                }
+                Some(names) => format!("the end of {count} that it was given goes to {names}"),
+            };
+            sentences.push(format!("notification_channels.{channel}: is gone, {what}"));
+        }
+        sentences
     }
 
-    /// As a sentence, for the log and the answer to a reload.
-    pub fn describe(&self) -> String {
-        let count = match self.incidents {
-            1 => "1 open alarm".into(),
-            more => format!("{more} open alarms"),
+    fn describe_fates(
+        &self,
+        settings: &BTreeMap<String, QueueSettings>,
+        routes: &Routes,
+    ) -> Vec<String> {
+        let mut groups: BTreeMap<(&str, Outcome), BTreeSet<EventId>> = BTreeMap::new();
+        for (id, fate) in self.fates(settings, routes) {
+            let delivery = &self.deliveries[&id];
+            let is_configured = settings.contains_key(&delivery.channel);
+            let group = (delivery.channel.as_str(), fate.outcome(is_configured));
+            groups.entry(group).or_default().insert(delivery.message.event);
+        }
+        let sentence = |((channel, outcome), events): ((&str, Outcome), BTreeSet<EventId>)| {
+            let gone = if settings.contains_key(channel) { "" } else { "is gone, " };
+            let what = outcome.describe(events.len());
+            format!("notification_channels.{channel}: {gone}{what}")
         };
-        let channel = &self.channel;
-        match self.successors.as_slice() {
-            [] => format!(
-                "notification_channels.{channel}: is gone, and no channel hears of the end of {count} that it was given"
-            ),
-            successors => format!(
-                "notification_channels.{channel}: is gone, the end of {count} that it was given goes to {}",
-                successors.join(", ")
-            ),
+        groups.into_iter().map(sentence).collect()
+    }
+
+    /// What becomes of each delivery that has nowhere to go, the oldest event first.
+    fn fates(
+        &self,
+        settings: &BTreeMap<String, QueueSettings>,
+        routes: &Routes,
+    ) -> Vec<(DeliveryId, Fate)> {
+        let is_configured = |delivery: &Delivery| {
+            let queue = settings.get(&delivery.channel);
+            queue.is_some_and(|queue| queue.recipients.contains(&delivery.recipient))
+        };
+        let mut orphans: Vec<_> =
+            self.deliveries.iter().filter(|(_, delivery)| !is_configured(delivery)).collect();
+        orphans.sort_by_key(|(id, delivery)| (delivery.message.event, **id));
+        let mut moved = Moved::new();
+        let mut fates = Vec::with_capacity(orphans.len());
+        for (id, delivery) in orphans {
+            let known = moved.entry(delivery.message.event).or_default();
+            let fate = self.fate(delivery, settings, routes, known);
+            if let Fate::Moves(places) = &fate {
+                known.extend(places.iter().cloned());
+            }
+            fates.push((*id, fate));
+        }
+        fates
+    }
+
+    fn fate(
+        &self,
+        delivery: &Delivery,
+        settings: &BTreeMap<String, QueueSettings>,
+        routes: &Routes,
+        moved: &BTreeSet<Place>,
+    ) -> Fate {
+        if settings.is_empty() {
+            return Fate::Waits;
+        }
+        let places = |name: &String| {
+            let recipients = settings.get(name).map(|queue| queue.recipients.clone());
+            let name = name.clone();
+            recipients.unwrap_or_default().into_iter().map(move |one| (name.clone(), one))
+        };
+        let given = || delivery.given_to.iter().chain(moved);
+        let places: BTreeSet<Place> = if settings.contains_key(&delivery.channel) {
+            places(&delivery.channel).filter(|place| !given().any(|one| one == place)).collect()
+        } else {
+            let heirs = heirs(delivery, routes);
+            if heirs.is_empty() {
+                return Fate::GivenUp;
+            }
+            let event = delivery.message.event;
+            let knows = |name: &String| {
+                let incident = delivery.opens.as_ref();
+                given().any(|(channel, _)| channel == name)
+                    || incident.is_some_and(|one| self.incidents.was_given(one, name, event))
+            };
+            heirs.iter().filter(|name| !knows(name)).flat_map(places).collect()
+        };
+        if places.is_empty() { Fate::IsKnown } else { Fate::Moves(places) }
+    }
+
+    /// Hands everything over that has no channel any more: first what waits, then open incidents.
+    /// Returns what became of the deliveries.
+    pub fn take_over(
+        &mut self,
+        routes: &Routes,
+        now: Now,
+    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
+        let settings = self.settings();
+        let fates = self.fates(&settings, routes);
+        for (id, _) in &fates {
+            if self.deliveries.get(id).is_some_and(|delivery| delivery.digest.is_some()) {
+                self.split_digest(*id, false);
+            }
+        }
+        let mut by_event: BTreeMap<EventId, Vec<DeliveryId>> = BTreeMap::new();
+        for (id, delivery) in self.deliveries.iter().filter(|_| !fates.is_empty()) {
+            by_event.entry(delivery.message.event).or_default().push(*id);
+        }
+        let mut ended = Vec::new();
+        for (id, fate) in fates {
+            match fate {
+                Fate::Waits => self.keep_without_channel(id),
+                Fate::GivenUp => {
+                    let why = "its channel is no longer configured, and no other one takes it";
+                    ended.extend(self.fail(id, DropReason::ChannelRemoved, why, now));
+                }
+                Fate::IsKnown => {
+                    ended.extend(self.move_delivery(id, &BTreeSet::new(), &by_event, now));
+                }
+                Fate::Moves(places) => {
+                    ended.extend(self.move_delivery(id, &places, &by_event, now));
+                }
+            }
+        }
+        self.hand_over_incidents(routes, now);
+        ended
+    }
+
+    fn keep_without_channel(&mut self, id: DeliveryId) {
+        if self.deliveries.get(&id).is_some_and(|delivery| delivery.in_flight) {
+            self.update(id, |delivery| {
+                delivery.in_flight = false;
+                delivery.possible_repeat = true;
+            });
+        }
+    }
+
+    /// Sends a delivery to `places` instead, and has the others of its event know that.
+    fn move_delivery(
+        &mut self,
+        id: DeliveryId,
+        places: &BTreeSet<Place>,
+        by_event: &BTreeMap<EventId, Vec<DeliveryId>>,
+        now: Now,
+    ) -> Option<(DeliveryResult, DeliveryRecord)> {
+        let old = self.remove(id)?;
+        let mut given = BTreeSet::clone(&old.given_to);
+        // It did not arrive there: should that place be configured again, it is one like others.
+        given.remove(&old.place());
+        given.extend(places.iter().cloned());
+        let given = Arc::new(given);
+        for other in by_event.get(&old.message.event).into_iter().flatten() {
+            self.update(*other, |delivery| delivery.given_to = Arc::clone(&given));
+        }
+        if let Some(lost) = &old.given_up {
+            self.forget_notice_at(&old.place(), lost);
+        }
+        for place in places {
+            self.send_instead(&old, place, &given, now);
+        }
+        self.incidents.record_failed(&old);
+        let to: BTreeSet<String> = places.iter().map(|(name, _)| name.clone()).collect();
+        let why = match joined(&to) {
+            Some(names) => format!("no longer configured: it goes to {names}"),
+            None => "no longer configured, and others were given the same".into(),
+        };
+        let record = self.record_failure(id, &old, &why, now);
+        Some((DeliveryResult::Moved { to: to.into_iter().collect() }, record))
+    }
+
+    fn send_instead(
+        &mut self,
+        old: &Delivery,
+        (channel, recipient): &Place,
+        given: &Arc<BTreeSet<Place>>,
+        now: Now,
+    ) {
+        if let Some(lost) = &old.given_up {
+            let event = old.message.event;
+            self.tell_given_up(event, lost, channel, recipient.clone(), given, now);
+            return;
+        }
+        let thread =
+            old.opens.as_ref().and_then(|incident| self.incidents.thread_of(incident, channel));
+        let new = Delivery {
+            channel: channel.clone(),
+            recipient: recipient.clone(),
+            accepted: now,
+            attempts: 0,
+            in_flight: false,
+            possible_repeat: old.possible_repeat || old.in_flight,
+            plain: false,
+            digest: None,
+            thread,
+            given_to: Arc::clone(given),
+            ..old.clone()
+        };
+        let id = self.next_delivery_id(now.wall);
+        self.writes.push(Write::put(Table::Outbox, id.key(), &new));
+        self.incidents.record_moved(&new);
+        self.insert_in_order(id, &new);
+        self.keep(id, new);
+    }
+
+    /// Queues a delivery before what waits of later events about its subject.
+    fn insert_in_order(&mut self, id: DeliveryId, new: &Delivery) {
+        let Some(queue) = self.queues.get(&new.channel) else { return };
+        let is_later = |other: &&DeliveryId| {
+            self.deliveries.get(other).is_some_and(|delivery| {
+                delivery.message.event > new.message.event
+                    && !delivery.in_flight
+                    && !self.digested_in.contains_key(other)
+            })
+        };
+        let before = queue.waiting_with(new).find(is_later).copied();
+        if let Some(queue) = self.queues.get_mut(&new.channel) {
+            queue.insert(id, new, before);
+        }
+    }
+
+    /// Hands open incidents over to the channels that there are. Those that knew nothing of one that is
+    /// critical are told of it once.
+    fn hand_over_incidents(&mut self, routes: &Routes, now: Now) {
+        let is_configured = |name: &str| routes.has_channel(name);
+        let gone = |open: &&OpenIncident| {
+            let returned = |(name, given): (&String, &NotifiedChannel)| {
+                given.handed_over && is_configured(name)
+            };
+            let gone = open.gone_channels(is_configured).next().is_some();
+            gone || open.channels.iter().any(returned)
+        };
+        let heirs: Vec<(Incident, BTreeSet<String>)> = self
+            .open_incidents()
+            .filter(gone)
+            .map(|open| (open.incident.clone(), successors(open, routes)))
+            .collect();
+        for (incident, successors) in heirs {
+            let new = self.incidents.hand_over(&incident, &successors, is_configured);
+            self.tell_of_open_incident(&incident, &new, now);
+        }
+    }
+
+    fn tell_of_open_incident(&mut self, incident: &Incident, channels: &[String], now: Now) {
+        let open = self.incidents.get(incident).filter(|open| open.is_critical_and_unseen());
+        let Some(open) = open.filter(|_| !channels.is_empty()) else { return };
+        let (at, title) = (open.since.unwrap_or(now.wall), open.title());
+        let message = Arc::new(Message {
+            event: self.next_event(now.wall),
+            at,
+            level: Level::Critical,
+            subject: incident.subject(),
+            thread: incident.to_string(),
+            title,
+            details: vec![("told before".into(), "through a channel that is gone".into())],
+            table: None,
+        });
+        let target = ChannelTarget {
+            always_deliver: true,
+            given_to: self.places_of(channels.iter().cloned()),
+            ..ChannelTarget::default()
+        };
+        for name in channels {
+            self.enqueue(name, &message, Some(incident), &target, now);
         }
     }
 }
 
-impl Outbox {
-    /// What [`Outbox::reconfigure`] will do with open incidents under these routes.
-    pub fn successions(&self, routes: &Routes) -> Vec<Succession> {
-        Succession::all(self.open_incidents(), routes)
-    }
-
-    /// Hands open incidents over to the channels that there are. An alarm that still waits for a
-    /// channel that is gone is sent to those that were not given it.
-    pub(super) fn hand_over(&mut self, routes: &Routes, now: Now) {
-        let heirs: Vec<_> = self
-            .open_incidents()
-            .filter(|open| {
-                let returned = |(name, given): (&String, &NotifiedChannel)| {
-                    given.handed_over && routes.has_channel(name)
-                };
-                let gone = open.gone_channels(|name| routes.has_channel(name)).next().is_some();
-                gone || open.channels.iter().any(returned)
-            })
-            .map(|open| (open.incident.clone(), successors(open, routes)))
-            .collect();
-        for (incident, successors) in heirs {
-            let waiting: Vec<_> = self
-                .deliveries
-                .values()
-                .filter(|delivery| delivery.opens.as_ref() == Some(&incident))
-                .filter(|delivery| !routes.has_channel(&delivery.channel))
-                .map(|delivery| delivery.message.clone())
-                .collect();
-            let events: Vec<_> = waiting.iter().map(|message| message.event).collect();
-            let is_configured = |name: &str| routes.has_channel(name);
-            self.incidents.hand_over(&incident, &successors, &events, is_configured);
-            for message in waiting {
-                // A number of its own: behind what its new channels were given before.
-                let event = self.next_event(now.wall);
-                let again = Arc::new(Message { event, ..(*message).clone() });
-                for name in &successors {
-                    if !self.incidents.was_given(&incident, name, message.event) {
-                        let target =
-                            ChannelTarget { always_deliver: true, ..ChannelTarget::default() };
-                        self.enqueue(name, &again, Some(&incident), &target, now);
-                    }
-                }
-            }
+/// The channels that take over a delivery.
+fn heirs(delivery: &Delivery, routes: &Routes) -> BTreeSet<String> {
+    match &delivery.given_up {
+        Some(lost) => {
+            let mut names = routes.concerned(lost);
+            // One that is told of its own losses has a notice of its own.
+            names.remove(&lost.channel);
+            names
+        }
+        None => {
+            routes.heirs(&delivery.message.subject, delivery.for_backups, delivery.routing_level())
         }
     }
 }
 
 /// The present channels for what an incident is about, as far as its level concerns them.
-fn successors(open: &OpenIncident, routes: &Routes) -> Vec<String> {
-    routes.channels_for(&open.incident, open.level.unwrap_or(Level::Warning))
+fn successors(open: &OpenIncident, routes: &Routes) -> BTreeSet<String> {
+    routes.heirs(&open.incident.subject(), false, open.level.unwrap_or(Level::Warning))
+}
+
+fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+fn joined(names: &BTreeSet<String>) -> Option<String> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }

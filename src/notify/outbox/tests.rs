@@ -4,6 +4,9 @@
 #[path = "digest_tests.rs"]
 mod digests;
 #[cfg(test)]
+#[path = "given_up_tests.rs"]
+mod given_up_tests;
+#[cfg(test)]
 #[path = "property_tests.rs"]
 mod properties;
 #[cfg(test)]
@@ -67,16 +70,6 @@ struct TestOutbox {
     routes: Routes,
     now: Now,
     event: EventId,
-}
-
-impl Outbox {
-    fn settings(&self) -> BTreeMap<String, QueueSettings> {
-        let of = |(name, line): (&String, &ChannelQueue)| {
-            let (retry_policy, recipients) = (*line.retry_policy(), line.recipients().to_vec());
-            (name.clone(), QueueSettings { retry_policy, recipients })
-        };
-        self.queues.iter().map(of).collect()
-    }
 }
 
 impl TestOutbox {
@@ -206,10 +199,24 @@ impl TestOutbox {
         let receipts =
             rows(Table::Receipts).map(|(_, row)| serde_json::from_slice(row).unwrap()).collect();
         let kept = StoredOutbox { last_event, deliveries, incidents, receipts };
-        self.outbox.restore(kept, &self.routes, self.now);
+        self.outbox.restore(kept, self.now);
+        self.outbox.take_over(&self.routes, self.now);
+    }
+
+    /// What the end of each turn does.
+    fn report(&mut self) -> &mut TestOutbox {
+        self.outbox.report_given_up(&self.routes, self.now);
+        self
+    }
+
+    /// Gives up what has waited for too long.
+    fn expire(&mut self) -> &mut TestOutbox {
+        self.outbox.expire(self.now);
+        self.report()
     }
 
     fn write_to(&mut self, disk: &mut BTreeMap<(Table, String), Vec<u8>>) {
+        self.report();
         for write in self.outbox.take_writes() {
             match write.value {
                 Some(value) => drop(disk.insert((write.table, write.key), value)),
@@ -596,9 +603,13 @@ fn rows_keep_the_names_that_they_have_on_disk() {
         "accepted":{"mono":1,"wall":2},"attempts":1,"in_flight":true,"possible_repeat":true,
         "plain":true,"alone":true,"opens":{"channel":{"channel":"x"}},
         "closes":[{"channel":{"channel":"y"}}],"told":true,"ends":[4],"thread":"root",
-        "bundle":{"event":6,"at":7,"cause":"unreached","members":[8],"left":9,"lost":10}}"#;
+        "bundle":{"event":6,"at":7,"cause":"unreached","members":[8],"left":9,"lost":10},
+        "for_backups":true,"ended_level":"warning","given_to":[["chat",null],["mail","ann@x"]],
+        "given_up":{"channel":"chat","recipient":"ann@x","cause":"unreachable","messages":[
+        {"event":1,"at":2,"level":"critical","subject":"daemon","for_backups":true,"title":"t",
+        "opens":{"channel":{"channel":"x"}},"over":true}],"count":3,"why":"w","untitled":true}}"#;
     let open = r#"{"trouble":{"channel":{"channel":"x"}},"first":1,"since":2,
-        "level":"warning","acknowledged":{"at":3,"channel":"pager","device":"phone"},
+        "level":"warning","title":"t","acknowledged":{"at":3,"channel":"pager","device":"phone"},
         "given":{"chat":{"delivered":true,"queued":1,"events":[4],"within":[5],"thread":"r"}}}"#;
     let receipt = r#"{"channel":"pager","receipt":"r1","event":1,
         "troubles":[{"channel":{"channel":"x"}}],"sent":2,"records":[]}"#;
