@@ -71,7 +71,9 @@ fn check_head(bytes: &[u8], head: &RequestHead) {
     let second = SecondReading::of(own);
     assert_eq!(second.method, head.method);
     assert_eq!(second.framing(), Some(head.body), "another server sees another body");
-    assert!(head.target.starts_with('/') && head.target.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(
+        head.target.starts_with('/') && head.target.bytes().all(|byte| byte.is_ascii_graphic())
+    );
     let values = head.headers.iter().map(|(_, value)| value);
     assert!(values.flat_map(|value| value.bytes()).all(|byte| matches!(byte, b'\t' | b' '..=b'~')));
     let written = canonical(head);
@@ -115,7 +117,8 @@ fn dechunk(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     loop {
         let size = line(&mut rest)?;
         let digits: String = size.iter().map(|byte| char::from(*byte)).collect();
-        let digits = digits.split(';').next()?.trim_end_matches([' ', '\t', '\x0c', '\r']).to_owned();
+        let digits =
+            digits.split(';').next()?.trim_end_matches([' ', '\t', '\x0c', '\r']).to_owned();
         let size = usize::from_str_radix(&digits, 16).ok()?;
         if size == 0 {
             while !line(&mut rest)?.is_empty() {}

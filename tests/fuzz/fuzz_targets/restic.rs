@@ -3,7 +3,7 @@
 #![no_main]
 
 use heartbeat::backup::restic_output::{
-    LockFile, RepoError, classify_failure, damage, error_line, had_opened, is_id, is_web_page, parse_lock_ids,
+    LockFile, RepoError, classify_failure, damage, error_line, had_opened, is_id, parse_lock_ids,
     parse_restore_size, unreadable_snapshots,
 };
 use heartbeat::clock::Wall;
@@ -34,8 +34,6 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Some(text) = damage(stderr) {
         check_told(&text);
-        assert!(!is_web_page(stderr) || stderr.contains("repository contains errors")
-            || stderr.contains("LoadIndex returned errors") || text.ends_with(": does not exist"));
     }
     let _ = had_opened(stderr);
     if let Some(size) = parse_restore_size(stdout) {

@@ -115,7 +115,8 @@ impl Said {
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             let Some(line) = line.strip_suffix(b"\n") else { return Said::Nothing };
             let line = line.trim_ascii_end();
-            let Some(code) = line.get(..3).filter(|code| code.iter().all(u8::is_ascii_digit)) else {
+            let Some(code) = line.get(..3).filter(|code| code.iter().all(u8::is_ascii_digit))
+            else {
                 return Said::Nothing;
             };
             codes.push(code);
