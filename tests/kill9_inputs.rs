@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -266,7 +266,7 @@ impl Torture {
         fs::rename(new, path).unwrap();
     }
 
-    fn config(&self) -> std::path::PathBuf {
+    fn config(&self) -> PathBuf {
         self.folder.path().join("heartbeat.yaml")
     }
 
