@@ -2,13 +2,13 @@
 //! unsynced writes are missing, whole or in sectors. Each opens as a sound store, with all that the
 //! daemon had said to be stored, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use heartbeat::clock::Now;
-use heartbeat::store::{CommitResult, FILE_NAME, OpenResult, Store, Table, Write};
+use heartbeat::store::{CommitResult, OpenResult, Store, Table, Write};
 
 #[allow(dead_code)]
 mod support {
@@ -20,7 +20,7 @@ mod support {
 
 use support::hbd::{Hbd, TIMEOUT};
 use support::torture::{Dice, request};
-use support::writes::{Loss, Recording, Step, image, install};
+use support::writes::{Loss, Recording, Step, Steps};
 
 /// How often the daemon is killed while it is recorded, without a loss of power.
 const LIVES: u64 = 4;
@@ -58,7 +58,7 @@ fn word(number: u64) -> String {
 
 /// One life of the daemon, in which hosts say what is stored, report metrics, and boot.
 fn live(recording: &Recording, config: &Path, life: u64) {
-    let hbd = Hbd::start_by(recording.command(env!("CARGO_BIN_EXE_hbd"), FILE_NAME), config);
+    let hbd = Hbd::start_by(recording.command(env!("CARGO_BIN_EXE_hbd")), config);
     thread::scope(|scope| {
         for host in 0..HOSTS {
             let address = hbd.address;
@@ -87,9 +87,9 @@ fn live(recording: &Recording, config: &Path, life: u64) {
     if life + 1 < LIVES { hbd.kill() } else { hbd.stop() }
 }
 
-fn record(folder: &Path) -> Vec<Step> {
+fn record(folder: &Path) -> Steps {
     let config = configure(folder);
-    let recording = Recording::new(folder.join("trace"));
+    let recording = Recording::of(folder.join("state"), folder.join("trace"));
     (0..LIVES).for_each(|life| live(&recording, &config, life));
     recording.steps()
 }
@@ -111,7 +111,7 @@ fn numbers(store: &Store) -> BTreeMap<u64, usize> {
 }
 
 /// Opens an image, and goes on with it.
-fn check_store(directory: &Path, acknowledged: &[u64], what: &str) {
+fn check_store(directory: &Path, acknowledged: &BTreeSet<u64>, what: &str) {
     let (mut store, opened) = Store::open(directory, Now::read()).unwrap();
     assert_eq!(opened, OpenResult::Ready, "{what}");
     let found = numbers(&store);
@@ -126,7 +126,7 @@ fn check_store(directory: &Path, acknowledged: &[u64], what: &str) {
 }
 
 /// The daemon itself starts on it and tells all of it.
-fn check_daemon(folder: &Path, acknowledged: &[u64], what: &str) {
+fn check_daemon(folder: &Path, acknowledged: &BTreeSet<u64>, what: &str) {
     let hbd = Hbd::start(&configure(folder));
     let waiting = hbd.metric("hbd_outbox_deliveries");
     assert!(waiting >= acknowledged.len() as f64, "{what}: {waiting} of {}", acknowledged.len());
@@ -140,26 +140,28 @@ fn lose_power(times: usize) {
     let recorded = tempfile::tempdir().unwrap();
     let steps = record(recorded.path());
     let place = |wanted: fn(&Step) -> bool| -> Vec<usize> {
-        (0..steps.len()).filter(|index| wanted(&steps[*index])).collect()
+        (0..steps.steps.len()).filter(|index| wanted(&steps.steps[*index])).collect()
     };
-    let syncs = place(|step| matches!(step, Step::Synced));
     let acknowledged = place(|step| matches!(step, Step::Acknowledged(_)));
-    println!("{} steps, {} syncs, {} were accepted", steps.len(), syncs.len(), acknowledged.len());
     assert!(acknowledged.len() as u64 > HOSTS * WORDS, "this tests nothing");
-    // Before the first sync there is no store yet.
-    let first = syncs[1];
+    // Before the daemon is ready the store may be half made.
+    let first = acknowledged[0];
+    let mut syncs = place(|step| matches!(step, Step::Synced(_)));
+    syncs.retain(|sync| *sync > first);
+    let all = steps.steps.len();
+    println!("{all} steps, {} syncs, {} were accepted", syncs.len(), acknowledged.len());
     let mut dice = Dice(1602);
     for number in 0..times {
         let loss = Loss::ALL[number % Loss::ALL.len()];
         // Half of them when the most is under way.
         let cut = match number / Loss::ALL.len() % 2 {
-            0 => syncs[1 + dice.throw(syncs.len() as u64 - 1) as usize],
-            _ => first + dice.throw((steps.len() - first) as u64) as usize,
+            0 => syncs[dice.throw(syncs.len() as u64) as usize],
+            _ => first + dice.throw((all - first) as u64) as usize,
         };
         let folder = tempfile::tempdir().unwrap();
-        let image = image(&steps, cut, loss, &mut dice);
-        install(&image, &folder.path().join("state"), FILE_NAME);
-        let what = format!("image {number}, {loss:?} after step {cut} of {}", steps.len());
+        let image = steps.image(cut, loss, &mut dice);
+        image.install(&folder.path().join("state"));
+        let what = format!("image {number}, {loss:?} after step {cut} of {all}");
         if number % STARTED == 0 {
             check_daemon(folder.path(), &image.acknowledged, &what);
         } else {
@@ -179,40 +181,65 @@ fn a_loss_of_power_costs_nothing_that_was_accepted_in_five_hundred_images() {
     lose_power(500);
 }
 
+const FILE: u64 = 1;
+const DIRECTORY: u64 = 2;
+
 fn write(offset: usize, byte: u8, count: usize) -> Step {
-    Step::Write { offset, bytes: vec![byte; count] }
+    Step::Write { file: FILE, offset, bytes: vec![byte; count] }
+}
+
+fn named(name: &str) -> Step {
+    Step::Named { file: FILE, name: name.into() }
 }
 
 #[test]
 fn what_is_synced_is_there_and_what_is_not_may_be_missing() {
-    let steps = [
+    let steps = vec![
+        named("store"),
         write(0, 1, 1024),
-        Step::SyncBegins,
+        Step::SyncBegins(FILE),
         write(1024, 2, 512),
-        Step::Synced,
+        Step::Synced(FILE),
         Step::Acknowledged(7),
         write(0, 3, 1024),
-        Step::SetLength(4096),
+        Step::SetLength { file: FILE, length: 4096 },
     ];
-    let of = |cut, loss| image(&steps, cut, loss, &mut Dice(5));
-    assert_eq!(of(4, Loss::All).bytes, vec![1; 1024], "what comes while it syncs is not covered");
-    assert_eq!(of(7, Loss::All).acknowledged, [7]);
-    assert_eq!(of(4, Loss::All).acknowledged, [0; 0]);
-    let mut torn = 0;
-    for seed in 1..50 {
-        let image = image(&steps, 7, Loss::SomeSectors, &mut Dice(seed));
-        let sectors: Vec<_> = image.bytes.chunks(512).map(|sector| sector[0]).collect();
+    let steps = Steps { directory: DIRECTORY, steps };
+    let of = |cut, loss, seed| steps.image(cut, loss, &mut Dice(seed));
+    let synced = of(5, Loss::All, 1).files;
+    assert_eq!(synced["store"], vec![1; 1024], "what comes while it syncs is not covered");
+    assert!(of(5, Loss::All, 1).acknowledged.is_empty());
+    assert_eq!(of(8, Loss::All, 1).acknowledged, BTreeSet::from([7]));
+    assert!(of(4, Loss::All, 1).files.is_empty(), "a name that no sync covers may be gone");
+    let torn = (1..50).filter(|seed| {
+        let bytes = &of(8, Loss::SomeSectors, *seed).files["store"];
+        let sectors: Vec<_> = bytes.chunks(512).map(|sector| sector[0]).collect();
         assert!(matches!(sectors[..], [1 | 3, 1 | 3, ..]), "{sectors:?}");
-        torn += usize::from(sectors[0] != sectors[1]);
-    }
-    assert!(torn > 0, "no write was ever torn");
+        sectors[0] != sectors[1]
+    });
+    assert!(torn.count() > 0, "no write was ever torn");
+}
+
+#[test]
+fn a_rename_is_lost_until_the_directory_is_synced() {
+    let rename = Step::Renamed { from: "new".into(), to: "store".into() };
+    let syncs = |file| [Step::SyncBegins(file), Step::Synced(file)];
+    let mut steps = vec![named("new"), write(0, 1, 512)];
+    steps.extend(syncs(FILE));
+    steps.push(rename);
+    steps.extend(syncs(DIRECTORY));
+    let steps = Steps { directory: DIRECTORY, steps };
+    let names = |cut| -> Vec<String> {
+        steps.image(cut, Loss::All, &mut Dice(1)).files.into_keys().collect()
+    };
+    assert_eq!([names(2), names(5), names(7)].concat(), ["new", "store"]);
 }
 
 #[test]
 #[should_panic(expected = "are lost")]
 fn a_loss_is_found() {
     let folder = tempfile::tempdir().unwrap();
-    check_store(folder.path(), &[7], "an empty store");
+    check_store(folder.path(), &BTreeSet::from([7]), "an empty store");
 }
 
 #[test]
