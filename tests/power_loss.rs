@@ -176,7 +176,7 @@ fn a_loss_of_power_costs_nothing_that_was_accepted_in_twenty_images() {
 }
 
 #[test]
-#[ignore = "500 images of a loss of power: about 5 minutes"]
+#[ignore = "500 images of a loss of power: about a minute"]
 fn a_loss_of_power_costs_nothing_that_was_accepted_in_five_hundred_images() {
     lose_power(500);
 }
