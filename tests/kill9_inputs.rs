@@ -360,8 +360,8 @@ impl Torture {
         }
     }
 
-    /// One life, ended at a moment that is nobody's choice.
-    fn live_and_die(&mut self) {
+    /// One life, ended at a moment that is nobody's choice, or `in_peace` when all is said.
+    fn live_and_die(&mut self, in_peace: bool) {
         let mood = match self.dice.throw(10) {
             0 => Mode::Status(503, "down for maintenance".into()),
             1 => Mode::DropAfterReading,
@@ -370,7 +370,7 @@ impl Torture {
             _ => Mode::Normal,
         };
         let mut hbd = self.begin([mood, Mode::Hang]);
-        if self.dice.throw(10) == 0 {
+        if self.dice.throw(10) == 0 && !in_peace {
             // While it starts; the moment is the randomness itself, nothing is waited for.
             thread::sleep(Duration::from_millis(self.dice.throw(150)));
             self.log.extend(arrivals(&hbd.crash()));
@@ -388,6 +388,10 @@ impl Torture {
                 scope.spawn(move || say_all(inputs, to, &tx));
             }
             drop(tx);
+            if in_peace {
+                rx.iter().for_each(|(input, accepted)| self.note(&input, accepted));
+                return hbd.crash();
+            }
             let begun = Instant::now();
             if let Some(at) = reload_at {
                 thread::sleep(Duration::from_millis(at).min(moment));
@@ -483,7 +487,7 @@ fn kill(times: usize) {
     let seed = given("TORTURE_SEED").unwrap_or(1601);
     println!("the dice begin at {seed}: TORTURE_SEED is another beginning");
     let mut torture = Torture::new(seed);
-    (0..times).for_each(|_| torture.live_and_die());
+    (1..=times).for_each(|life| torture.live_and_die(life == times));
     let mut waiting = [0.0; 2];
     let drains = (1..=MAX_DRAINS).find(|_| {
         waiting = torture.drain(waiting);
