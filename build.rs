@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 fn main() {
+    // `tests/fuzz` is built with it, as `cargo fuzz` does.
+    println!("cargo::rustc-check-cfg=cfg(fuzzing)");
     println!("cargo::rerun-if-env-changed=HEARTBEAT_COMMIT");
     println!("cargo::rerun-if-changed=build.rs");
     // A new commit must not make every development build begin anew.

@@ -271,6 +271,19 @@ fn a_login_that_one_recipient_needs_silenced_the_others() {
 }
 
 #[test]
+fn a_yes_after_a_no_in_one_reply_was_taken_for_delivered() {
+    for (answer, expected) in [
+        ("550-5.7.1 no\r\n250 2.0.0 queued", "unknown"),
+        ("250-2.0.0 well\r\n451 4.3.0 later", "unreachable"),
+        ("250-2.0.0 well\r\n250 2.0.0 queued", "delivered"),
+    ] {
+        let server = Script::default().says(".", answer).start();
+        let result = attempt(&clear(&server), "bob@example.com");
+        assert_eq!(outcome(result).0, expected, "{answer}");
+    }
+}
+
+#[test]
 fn a_refusal_of_the_short_plain_form_is_the_end_of_the_message() {
     for answer in ["552 too large", "554 spam", "550 policy"] {
         let server = Script::default().says(".", answer).start();

@@ -5,7 +5,6 @@
 //! The daemon keeps its real pace: Pushover and Signal get one message at a start, so their queues
 //! become digests. What counts is that a channel's server has taken the words.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,7 +31,7 @@ use support::mattermost::MattermostDouble;
 use support::pushover::PushoverDouble;
 use support::signal::SignalDouble;
 use support::smtp::{Reaction, Script, Server, Session};
-use support::torture::{Dice, request};
+use support::torture::{Dice, judge, request};
 
 const KILLS: usize = 100;
 /// So many starts at most until everything has arrived.
@@ -304,43 +303,6 @@ impl Figures {
         assert!(!samples.is_empty(), "no {start} in {}", self.0);
         samples.into_iter().sum()
     }
-}
-
-/// The numbers that a text tells of, each once, in order.
-fn numbers(host: &str, text: &str) -> Vec<usize> {
-    let mut numbers = Vec::new();
-    for rest in text.split(&format!("{host} number ")).skip(1) {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let number = rest[..end].parse().unwrap();
-        if !numbers.contains(&number) {
-            numbers.push(number);
-        }
-    }
-    numbers
-}
-
-/// How many arrived, and how many repeats there were.
-fn judge(host: &str, told: &[bool], texts: &[String]) -> (usize, usize) {
-    let mut arrived = BTreeSet::new();
-    let mut repeats = 0;
-    for text in texts {
-        for number in numbers(host, text) {
-            assert!(number < told.len(), "{host} never said {number}: {text}");
-            let last = arrived.last().copied();
-            if arrived.insert(number) {
-                assert!(last < Some(number), "{host} number {number} came after {last:?}");
-            } else {
-                repeats += 1;
-                let marked = text.to_lowercase().contains("possible repeat");
-                assert!(marked, "{host} number {number} came twice and does not say so: {text}");
-            }
-        }
-    }
-    for (number, stored) in told.iter().enumerate() {
-        let lost = *stored && !arrived.contains(&number);
-        assert!(!lost, "{host} number {number} was accepted and is lost");
-    }
-    (arrived.len(), repeats)
 }
 
 #[test]

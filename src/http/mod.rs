@@ -21,7 +21,10 @@ mod api;
 mod auth;
 pub mod client_address;
 mod dispatch;
+#[cfg(not(fuzzing))]
 mod front;
+#[cfg(fuzzing)]
+pub mod front;
 mod metrics;
 mod openapi;
 mod origin;

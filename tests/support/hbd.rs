@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::http_double::lock;
@@ -20,6 +20,7 @@ pub struct Hbd {
     /// The address of its HTTP server.
     pub address: SocketAddr,
     log: Arc<(Mutex<Vec<String>>, Condvar)>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Drop for Hbd {
@@ -43,7 +44,14 @@ impl Hbd {
     }
 
     /// The same by a command that starts it.
-    pub fn start_by(mut command: Command, config: &Path) -> Hbd {
+    pub fn start_by(command: Command, config: &Path) -> Hbd {
+        let mut hbd = Hbd::begin(command, config);
+        hbd.wait_ready();
+        hbd
+    }
+
+    /// The same, without waiting: it has no address yet.
+    pub fn begin(mut command: Command, config: &Path) -> Hbd {
         let mut child = command
             .args(["run", "--config"])
             .arg(config)
@@ -57,17 +65,26 @@ impl Hbd {
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let shared = Arc::clone(&log);
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 lock(&shared.0).push(line);
                 shared.1.notify_all();
             }
         });
-        let mut hbd = Hbd { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
-        let ready = hbd.wait_log("is ready: ");
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Hbd { child, address, log, reader: Some(reader) }
+    }
+
+    /// Waits until it is ready.
+    pub fn wait_ready(&mut self) {
+        let ready = self.wait_log("is ready: ");
         let (_, rest) = ready.split_once("HTTP on ").unwrap();
-        hbd.address = rest.split(',').next().unwrap().parse().unwrap();
-        hbd
+        self.address = rest.split(',').next().unwrap().parse().unwrap();
+    }
+
+    /// Where it hears heartbeats over UDP.
+    pub fn udp(&self) -> SocketAddr {
+        self.last_address("heartbeats on UDP ")
     }
 
     /// The first line of its log with these words, as soon as there is one.
@@ -190,6 +207,14 @@ impl Hbd {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The same; all that it wrote, to its end.
+    pub fn crash(mut self) -> Vec<String> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        self.log()
     }
 
     /// As an operator does it.

@@ -308,13 +308,18 @@ impl<'a> SmtpClient<'a> {
     }
 
     fn read_reply(&mut self) -> Result<SmtpReply, SmtpError> {
-        let mut lines = Vec::new();
+        let (mut lines, mut first, mut agreed) = (Vec::new(), None, true);
         while lines.len() < MAX_REPLY_LINES {
             let line = self.stream.read_line().map_err(|error| self.connection_error(error))?;
             let Some((code, last, text)) = parse_reply_line(&line) else {
                 return Err(self.error(Cause::NotSmtp(self.sanitized(&line))));
             };
             lines.push(text.to_owned());
+            agreed &= *first.get_or_insert(code) == code;
+            // A refusal may come after a promising beginning (postscreen); a yes after a no is none.
+            if last && !agreed && code < 400 {
+                return Err(self.error(Cause::NotSmtp(self.sanitized(&line))));
+            }
             if last {
                 return Ok(SmtpReply { code, lines });
             }
