@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
+use super::description::{EventDescription, lines, listed};
 use super::message::{TextTable, decimal};
+use super::store_file::StoreFileEvent;
 use super::{Incident, IncidentChange, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
@@ -88,8 +90,8 @@ pub enum EventKind {
     StoreRefuses { why: String },
     /// The store writes again, and what waited is in it.
     StoreWrites { refused_for: Duration },
-    /// A store that could not be read was moved aside.
-    StoreMovedAside { why: String, to: String },
+    /// What was found of the file of the store, or happened to it.
+    StoreFile(StoreFileEvent),
     /// A channel has been failing for a while, or refuses us.
     ChannelFails { channel: String, why: String, waiting: usize },
     /// A channel that was reported as failing delivers again.
@@ -156,110 +158,9 @@ pub struct ForgottenConnection {
     pub closes: Vec<Incident>,
 }
 
-/// What a kind of event means to the rest of the program.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EventDescription {
-    /// What programs call it, in the API and in the history. It never changes.
-    pub name: &'static str,
-    /// How much it matters.
-    pub level: Level,
-    /// What its deliveries are kept in order by.
-    pub subject: Subject,
-    /// Whether it is notified only for hosts with `watch: true`.
-    pub watched_only: bool,
-    /// Whether it goes to the channels for backups, though it is not about a plan.
-    pub for_backups: bool,
-    /// Whether it is news also at the level OK, and not only the end of an incident.
-    pub ok_is_news: bool,
-    /// Whether it repeats what was notified before.
-    pub is_reminder: bool,
-    /// What it does to incidents.
-    pub incident: IncidentChange,
-    /// One line: the exact text of the contract.
-    pub title: String,
-    /// What more there is to say, as label and text.
-    pub details: Vec<(String, String)>,
-    /// What is best shown in rows and columns.
-    pub table: Option<TextTable>,
-}
-
-impl EventDescription {
-    fn new(name: &'static str, level: Level, subject: Subject, title: String) -> EventDescription {
-        EventDescription {
-            name,
-            level,
-            subject,
-            watched_only: false,
-            for_backups: false,
-            ok_is_news: false,
-            is_reminder: false,
-            incident: IncidentChange::None,
-            title,
-            details: Vec::new(),
-            table: None,
-        }
-    }
-
-    fn of_host(name: &'static str, level: Level, host: &str, title: String) -> EventDescription {
-        EventDescription::new(name, level, Subject::Host(host.to_owned()), title)
-    }
-
-    fn of_channel(
-        name: &'static str,
-        level: Level,
-        channel: &str,
-        title: String,
-    ) -> EventDescription {
-        let incident = Incident::Channel { channel: channel.to_owned() };
-        EventDescription::new(name, level, Subject::Channel(channel.to_owned()), title)
-            .about(incident)
-    }
-
-    fn of_daemon(name: &'static str, level: Level, title: &str) -> EventDescription {
-        EventDescription::new(name, level, Subject::Daemon, title.to_owned())
-    }
-
-    fn watched_only(self) -> EventDescription {
-        EventDescription { watched_only: true, ..self }
-    }
-
-    fn reminder(self, is_reminder: bool) -> EventDescription {
-        EventDescription { is_reminder, ..self }
-    }
-
-    /// The incident is over when the level is OK, else it is open.
-    fn about(self, incident: Incident) -> EventDescription {
-        let incident = match self.level {
-            Level::Ok => IncidentChange::Closes(vec![incident]),
-            Level::Info | Level::Warning | Level::Critical => IncidentChange::Opens(incident),
-        };
-        EventDescription { incident, ..self }
-    }
-
-    fn closes(self, over: Vec<Incident>) -> EventDescription {
-        EventDescription { incident: IncidentChange::Closes(over), ..self }
-    }
-
-    fn detail(mut self, label: &str, text: impl Into<String>) -> EventDescription {
-        self.details.push((label.to_owned(), text.into()));
-        self
-    }
-
-    fn body(self, details: &[(String, String)], table: Option<&TextTable>) -> EventDescription {
-        EventDescription { details: details.to_vec(), table: table.cloned(), ..self }
-    }
-
-    fn detail_if(self, label: &str, text: Option<String>) -> EventDescription {
-        match text {
-            Some(text) => self.detail(label, text),
-            None => self,
-        }
-    }
-}
-
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 26] = [
+    pub const NAMES: [&'static str; 29] = [
         "overdue",
         "shutdown",
         "back",
@@ -276,6 +177,9 @@ impl EventKind {
         "store_refuses",
         "store_writes",
         "store_moved_aside",
+        "store_damaged",
+        "store_behind",
+        "store_replaced",
         "channel_fails",
         "channel_delivers",
         "backup",
@@ -326,7 +230,7 @@ impl EventKind {
             }
             EventKind::StoreRefuses { why } => store_refuses(why),
             EventKind::StoreWrites { refused_for } => store_writes(*refused_for),
-            EventKind::StoreMovedAside { why, to } => store_moved_aside(why, to),
+            EventKind::StoreFile(event) => event.describe(),
             EventKind::ChannelFails { channel, why, waiting } => {
                 channel_fails(channel, why).detail("waiting for it", messages(*waiting))
             }
@@ -488,14 +392,6 @@ fn store_writes(refused_for: Duration) -> EventDescription {
         .detail("refused for", format_duration(refused_for))
 }
 
-fn store_moved_aside(why: &str, to: &str) -> EventDescription {
-    let title = "hbd could not read its state and began anew";
-    EventDescription::of_daemon("store_moved_aside", Level::Warning, title)
-        .detail("why", why)
-        .detail("kept as", to)
-        .detail("lost", "what was waiting to be sent, and which alerts were open")
-}
-
 fn channel_fails(channel: &str, why: &str) -> EventDescription {
     let title = format!("channel {channel} is failing: {why}");
     EventDescription::of_channel("channel_fails", Level::Warning, channel, title)
@@ -576,35 +472,9 @@ fn messages(count: usize) -> String {
     if count == 1 { "1 message".into() } else { format!("{count} messages") }
 }
 
-/// The names, then how many more of `count` there are; nothing where there is no name.
-fn listed(names: &[String], count: usize) -> Option<String> {
-    let all = names.join(", ");
-    match count.saturating_sub(names.len()) {
-        _ if names.is_empty() => None,
-        0 => Some(all),
-        more => Some(format!("{all} and {more} more")),
-    }
-}
-
-/// One below the other, then how many more of `count` there are.
-fn lines(rows: &[String], count: usize) -> String {
-    match count.saturating_sub(rows.len()) {
-        0 => rows.join("\n"),
-        more => format!("{}\nand {more} more", rows.join("\n")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_long_list_of_hosts_is_cut_with_its_true_count() {
-        let names: Vec<_> = (0..MAX_LISTED).map(|n| format!("h{n}")).collect();
-        assert!(listed(&names, 9_999).unwrap().ends_with("h8, h9 and 9989 more"));
-        assert_eq!(listed(&names[..2], 2).unwrap(), "h0, h1");
-        assert_eq!(listed(&[], 0), None);
-    }
 
     #[test]
     fn every_kind_is_listed_once() {
