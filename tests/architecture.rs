@@ -70,7 +70,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("notify", &["deadline", "process", "config_file", "thread", "store", "tls"]),
     // A stop kills the child processes.
     ("process", &["thread"]),
-    ("store", &[]),
+    ("store", &["thread"]),
     ("systemd", &[]),
     ("thread", &[]),
     ("tls", &[]),

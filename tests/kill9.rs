@@ -100,6 +100,8 @@ impl Run {
     /// All that it wrote.
     fn ended(&mut self, shared: &Shared) -> Vec<String> {
         let lines = self.log.take().unwrap().join().unwrap();
+        let invented = lines.iter().find(|line| line.contains("hbd's state file"));
+        assert_eq!(invented, None, "a kill damages no file");
         lock(&shared.0).address = None;
         lines
     }

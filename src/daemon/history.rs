@@ -13,8 +13,8 @@ use crate::history::HistorySource;
 use crate::history::recorder::Recorder;
 use crate::history::retention::RetentionSettings;
 use crate::notify::courier::Courier;
-use crate::notify::outbox::{OpenIncident, Outbox};
-use crate::store::{Change, RawRow, Snapshot, Store, Table, Write};
+use crate::notify::outbox::OpenIncident;
+use crate::store::{Change, RawRow, Snapshot, Table, Write};
 use crate::thread::Stop;
 use crate::view::query::{EventQuery, SeriesQuery};
 use crate::view::{AlertView, EventView, PlanView, SeriesView, UptimeSample};
@@ -78,9 +78,8 @@ impl HistorySource for HistorySources {
         before: Option<&str>,
         count: usize,
     ) -> Result<Vec<RawRow>, String> {
-        let before = before.map(str::to_owned);
-        let newest = move |store: &Store, _: &Outbox| store.newest(table, before.as_deref(), count);
-        self.courier.inspect(TIMEOUT, newest)
+        let view = self.courier.inspect(TIMEOUT, move |store, _| store.view(table))?;
+        Ok(view.newest(before, count))
     }
 
     fn write(&self, writes: Vec<Write>) {
@@ -113,7 +112,7 @@ pub fn events(
 /// The last look at each backup plan, by id. A trouble that an operator ended is not shown, nor what
 /// is remembered of the modules to compare the next look with.
 pub fn plans(courier: &Courier) -> Result<Vec<PlanView>, String> {
-    let plans = courier.inspect(TIMEOUT, |store, _| store.read::<PlanView>(Table::Plans))?;
+    let plans = courier.inspect(TIMEOUT, |store, _| store.view(Table::Plans))?.read::<PlanView>();
     let is_shown = |plan: &PlanView| !plan.told.as_ref().is_some_and(is_forgotten);
     let shown = plans.into_iter().map(|(_, plan)| plan).filter(is_shown);
     Ok(shown

@@ -465,18 +465,14 @@ fn rebase_time(then: Now, last_alive: Option<&LastAlive>, kernel_boot: &str, now
     }
 }
 
-/// Sends a message when the store could not be opened as it was.
+/// Sends a message when the store cannot be written; what else there is to tell of it, the courier
+/// tells.
 fn report_store_state(courier: &Courier, opened: OpenResult, now: Now) {
-    let kind = match opened {
-        OpenResult::Ready => return,
-        OpenResult::MovedAside { why, to } => EventKind::StoreMovedAside { why, to },
-        OpenResult::Failed { why } => {
-            error!("the state cannot be written: {why}");
-            EventKind::StoreRefuses { why }
-        }
-    };
-    let events = vec![Event::new(now.wall, kind)];
-    courier.commit(Change { events, ..Change::default() });
+    if let OpenResult::Failed { why } = opened {
+        error!("the state cannot be written: {why}");
+        let events = vec![Event::new(now.wall, EventKind::StoreRefuses { why })];
+        courier.commit(Change { events, ..Change::default() });
+    }
 }
 
 fn log_ready(config: &Config, hosts: usize, udp: &str, tcp: &str) {

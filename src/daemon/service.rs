@@ -68,10 +68,10 @@ pub struct Services {
 
 impl Daemon for Services {
     fn ready(&self) -> Result<(), String> {
-        if self.courier.stats().store_refuses {
-            return Err("the state cannot be written to disk".into());
+        match self.courier.stats().store_refuses {
+            Some(why) => Err(format!("the state cannot be written to disk: {why}")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn hosts(&self, from: usize, count: usize) -> Vec<HostView> {

@@ -1,7 +1,8 @@
 //! The systemd watchdog (`WatchdogSec=`, systemd.service(5)): fed while every thread makes progress.
 //!
 //! A thread that panics ends the process; one that hangs is found here, and systemd restarts the
-//! daemon when it is not fed.
+//! daemon when it is not fed. The threads that touch the disk are none of these: a restart does not
+//! mend a disk that hangs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use super::description::EventDescription;
+use super::description::{EventDescription, lines, listed};
 use super::message::{TextTable, decimal};
+use super::store_file::StoreFileEvent;
 use super::{GivenUp, Incident, IncidentChange, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
@@ -103,8 +104,8 @@ pub enum EventKind {
         /// The hosts, and how many of each, the most first.
         whose: Vec<(String, u64)>,
     },
-    /// A store that could not be read was moved aside.
-    StoreMovedAside { why: String, to: String },
+    /// What was found of the file of the store, or happened to it.
+    StoreFile(StoreFileEvent),
     /// A channel has been failing for a while, or refuses us.
     ChannelFails { channel: String, why: String, waiting: usize },
     /// A channel that was reported as failing delivers again.
@@ -175,7 +176,7 @@ pub struct ForgottenConnection {
 
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 29] = [
+    pub const NAMES: [&'static str; 32] = [
         "overdue",
         "shutdown",
         "back",
@@ -194,6 +195,9 @@ impl EventKind {
         "store_writes",
         "outbox_refuses",
         "store_moved_aside",
+        "store_damaged",
+        "store_behind",
+        "store_replaced",
         "channel_fails",
         "channel_delivers",
         "given_up",
@@ -246,7 +250,7 @@ impl EventKind {
             EventKind::StoreRefuses { why } => store_refuses(why),
             EventKind::StoreWrites { refused_for } => store_writes(*refused_for),
             EventKind::OutboxRefuses { count, whose } => outbox_refuses(*count, whose),
-            EventKind::StoreMovedAside { why, to } => store_moved_aside(why, to),
+            EventKind::StoreFile(event) => event.describe(),
             EventKind::ChannelFails { channel, why, waiting } => {
                 channel_fails(channel, why, *waiting)
             }
@@ -433,17 +437,6 @@ fn store_writes(refused_for: Duration) -> EventDescription {
         .detail("refused for", format_duration(refused_for))
 }
 
-fn store_moved_aside(why: &str, to: &str) -> EventDescription {
-    let title = "hbd could not read its state and began anew";
-    EventDescription::of_daemon("store_moved_aside", Level::Warning, title)
-        .detail("why", why)
-        .detail("kept as", to)
-        .detail(
-            "lost",
-            "what was waiting to be sent, which alerts were open, which hosts were heard",
-        )
-}
-
 fn channel_fails(channel: &str, why: &str, waiting: usize) -> EventDescription {
     let title = format!("channel {channel} is failing: {why}");
     EventDescription::of_channel("channel_fails", Level::Warning, channel, title)
@@ -525,35 +518,9 @@ fn messages(count: usize) -> String {
     if count == 1 { "1 message".into() } else { format!("{count} messages") }
 }
 
-/// The names, then how many more of `count` there are; nothing where there is no name.
-fn listed(names: &[String], count: usize) -> Option<String> {
-    let all = names.join(", ");
-    match count.saturating_sub(names.len()) {
-        _ if names.is_empty() => None,
-        0 => Some(all),
-        more => Some(format!("{all} and {more} more")),
-    }
-}
-
-/// One below the other, then how many more of `count` there are.
-fn lines(rows: &[String], count: usize) -> String {
-    match count.saturating_sub(rows.len()) {
-        0 => rows.join("\n"),
-        more => format!("{}\nand {more} more", rows.join("\n")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_long_list_of_hosts_is_cut_with_its_true_count() {
-        let names: Vec<_> = (0..MAX_LISTED).map(|n| format!("h{n}")).collect();
-        assert!(listed(&names, 9_999).unwrap().ends_with("h8, h9 and 9989 more"));
-        assert_eq!(listed(&names[..2], 2).unwrap(), "h0, h1");
-        assert_eq!(listed(&[], 0), None);
-    }
 
     #[test]
     fn every_kind_is_listed_once() {

@@ -14,12 +14,14 @@ mod given_up;
 mod incident;
 mod kind;
 mod message;
+mod store_file;
 
 pub use self::description::EventDescription;
 pub use self::given_up::{GiveUpCause, GivenUp, GivenUpMessage};
 pub use self::incident::{Incident, IncidentChange};
 pub use self::kind::{BackupNotice, EventKind, ForgottenConnection, MAX_LISTED};
 pub use self::message::{Message, TextTable, decimal};
+pub use self::store_file::StoreFileEvent;
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -115,7 +115,8 @@ impl Recorder {
 
     /// Records the slot that is running, at the stop.
     pub fn close(&self, now: Now) {
-        let cursor = lock(&self.cursor);
+        // A tick that waits for the disk may do so for ever.
+        let Ok(cursor) = self.cursor.try_lock() else { return };
         if let Some(slot) = cursor.slot.filter(|_| now.wall.is_plausible()) {
             self.record_slot(slot, now, now);
         }
@@ -301,15 +302,14 @@ fn stored_rows(snapshot: &Snapshot, slot: u32, samples: &[UptimeSample]) -> Vec<
     let mut hours = snapshot.get_all(Table::Hours, hosts()).into_iter();
     let mut days = snapshot.get_all(Table::Days, hosts()).into_iter();
     let mut points = snapshot.get_all(Table::Metrics, keys.iter().map(String::as_str)).into_iter();
+    let ranges = hosts().map(MetricNames::keys).collect();
+    let mut names_of = snapshot.last_of_each(Table::Names, ranges).into_iter();
     hosts()
-        .map(|host| {
-            let (from, to) = MetricNames::keys(host);
-            HostRows {
-                hours: hours.next().flatten(),
-                days: days.next().flatten(),
-                names: snapshot.last(Table::Names, &from, &to).map(|(_, row)| row),
-                points: points.next().flatten(),
-            }
+        .map(|_| HostRows {
+            hours: hours.next().flatten(),
+            days: days.next().flatten(),
+            names: names_of.next().flatten().map(|(_, row)| row),
+            points: points.next().flatten(),
         })
         .collect()
 }

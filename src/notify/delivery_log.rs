@@ -9,7 +9,7 @@ use super::outbox::{Delivery, DeliveryId, DeliveryRecord, Outbox};
 use super::text::{TextUnit, cut};
 use crate::clock::Wall;
 use crate::event::{EventId, Level, Message, Subject};
-use crate::store::{Store, Table};
+use crate::store::{Store, Table, TableView};
 use crate::view::query::NotificationQuery;
 use crate::view::{DeliveryState, NotificationView};
 
@@ -39,8 +39,11 @@ pub fn query(courier: &Courier, query: &NotificationQuery) -> Result<Notificatio
         NotificationPage { notifications: Vec::new(), next: query.before.map(DeliveryId) };
     loop {
         let (left, before) = (deadline.saturating_duration_since(Instant::now()), page.next);
-        let batch =
-            courier.inspect(left, move |store, outbox| batch(store, outbox, before, BATCH_ROWS))?;
+        let look = move |store: &Store, outbox: &Outbox| {
+            (store.view(Table::History), waiting(outbox, before, BATCH_ROWS))
+        };
+        let (history, waiting) = courier.inspect(left, look)?;
+        let batch = batch(&history, waiting, before, BATCH_ROWS);
         for (id, view) in batch.rows {
             if page.notifications.len() >= query.limit {
                 return Ok(page);
@@ -63,20 +66,32 @@ struct Batch {
     next: Option<DeliveryId>,
 }
 
+/// The newest deliveries of the outbox that are older than `before`.
+fn waiting(
+    outbox: &Outbox,
+    before: Option<DeliveryId>,
+    count: usize,
+) -> Vec<(DeliveryId, NotificationView)> {
+    let newest = outbox.newest(before).take(count);
+    newest.map(|(id, delivery)| (id, view_of_waiting(id, delivery, outbox))).collect()
+}
+
 /// The newest rows of the history and of the outbox, older than `before`; at most `count` of each.
-fn batch(store: &Store, outbox: &Outbox, before: Option<DeliveryId>, count: usize) -> Batch {
+fn batch(
+    history: &TableView,
+    waiting: Vec<(DeliveryId, NotificationView)>,
+    before: Option<DeliveryId>,
+    count: usize,
+) -> Batch {
     let key = before.map(DeliveryId::key);
-    let kept = store.newest(Table::History, key.as_deref(), count);
-    let waiting: Vec<_> = outbox.newest(before).take(count).collect();
+    let kept = history.newest(key.as_deref(), count);
     // Where one list was cut, the other may not go further.
     let cut_kept = kept.get(count - 1).and_then(|(key, _)| delivery_id(key));
     let cut_waiting = waiting.get(count - 1).map(|(id, _)| *id);
     let next = cut_kept.max(cut_waiting);
     let mut rows: Vec<_> =
         kept.iter().filter_map(|(key, value)| view_of_record(key, value)).collect();
-    rows.extend(
-        waiting.into_iter().map(|(id, delivery)| (id, view_of_waiting(id, delivery, outbox))),
-    );
+    rows.extend(waiting);
     rows.retain(|(id, _)| next.is_none_or(|next| *id >= next));
     rows.sort_unstable_by_key(|(id, _)| Reverse(*id));
     Batch { rows, next }
@@ -225,6 +240,11 @@ mod tests {
             self.outbox.accept(&event, EventId(number), &self.routes, self.now);
         }
 
+        fn batch(&self, before: Option<DeliveryId>, count: usize) -> Batch {
+            let history = self.store.view(Table::History);
+            batch(&history, waiting(&self.outbox, before, count), before, count)
+        }
+
         /// Ends the attempt whose turn it is.
         fn end(&mut self, result: Result<(), Failure>) {
             let job = self.outbox.start(self.now).pop().unwrap();
@@ -238,7 +258,7 @@ mod tests {
         fn listed(&self, count: usize) -> Vec<(String, DeliveryState)> {
             let (mut listed, mut before) = (Vec::new(), None);
             loop {
-                let batch = batch(&self.store, &self.outbox, before, count);
+                let batch = self.batch(before, count);
                 assert!(batch.rows.len() <= 2 * count);
                 listed.extend(batch.rows.into_iter().map(|(_, view)| (view.title, view.state)));
                 before = batch.next;
@@ -282,7 +302,7 @@ mod tests {
         fixture.accept(2);
         fixture.end(Err(Failure::unreachable("nobody home")));
         fixture.accept(3);
-        let rows = batch(&fixture.store, &fixture.outbox, None, 10).rows;
+        let rows = fixture.batch(None, 10).rows;
         let said: Vec<_> =
             rows.iter().map(|(_, view)| (view.state, view.attempts, view.why.as_deref())).collect();
         assert_eq!(
@@ -343,7 +363,7 @@ mod tests {
         fixture.accept(1);
         fixture.end(Err(Failure::channel_refused("bad token")));
         assert!(fixture.outbox.start(fixture.now).is_empty());
-        let rows = batch(&fixture.store, &fixture.outbox, None, 10).rows;
+        let rows = fixture.batch(None, 10).rows;
         let mut record = DeliveryRecord {
             event: EventId(2),
             channel: rows[0].1.channel.clone(),

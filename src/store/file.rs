@@ -1,32 +1,35 @@
-//! The redb file: opened, verified, read and written so that a damaged one is an error and never a
-//! panic. And its directory: private, and locked by one daemon at a time.
+//! The redb file: verified before anything is written to it, opened, read and written so that a
+//! damaged one is an error and never a panic.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write as _};
+use std::io;
+use std::ops::Deref;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::backends::InMemoryBackend;
-use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
-};
+use log::error;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
-use super::history_limit::{BYTES_KEY, HistoryBytes, PendingRows};
-use super::table::{RawRow, Table};
+use super::check;
+use super::directory::identity;
+use super::history_limit::{HistoryBytes, HistoryLimit};
+use super::position::{Position, STORE_KEY, position_of};
+use super::storage::FileStorage;
+use super::table::{RawRow, Rows, Table};
+use super::trim::History;
 use crate::clock::Wall;
+use crate::event::StoreFileEvent;
+use crate::thread::ProgressCounter;
 
 /// redb's default is sized for databases, not for a small box.
 const CACHE_BYTES: usize = 1 << 20;
-
-/// The file whose lock says that a daemon uses the directory.
-pub(super) const LOCK_NAME: &str = "hbd.lock";
-
-/// Another daemon holds the lock of the state directory.
-#[derive(Debug)]
-pub struct LockError {
-    /// A sentence that names the directory and the process that holds it.
-    pub why: String,
-}
+/// The row of [`Table::Meta`] with what people must be told of the file.
+pub(super) const UNTOLD_KEY: &str = "untold";
+/// Of redb's file: what each commit changes.
+const HEADER_LENGTH: usize = 320;
+/// How many rows are read at a time.
+const ROWS_PER_READ: usize = 1000;
 
 /// Why the database cannot be opened.
 pub(super) enum OpenError {
@@ -36,41 +39,351 @@ pub(super) enum OpenError {
     Corrupt(String),
 }
 
-pub(super) fn open_database(path: &Path) -> Result<Database, OpenError> {
-    let existed = path.exists();
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let database =
-            Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(classify_error)?;
-        if existed {
-            verify_rows(&database)?
-        } else {
-            create_tables(&database)?
-        }
-        Ok(database)
-    }));
-    let result = opened.unwrap_or_else(|_| Err(OpenError::Corrupt("its pages are broken".into())));
-    if result.is_ok() && !existed {
-        make_file_private(path).map_err(|why| OpenError::Unavailable(why.to_string()))?;
+/// A database that is closed when it is dropped, even if redb asserts on what it finds then.
+pub(super) struct OpenDatabase(Option<Database>);
+
+impl From<Database> for OpenDatabase {
+    fn from(database: Database) -> OpenDatabase {
+        OpenDatabase(Some(database))
     }
-    if !existed && result.is_err() {
-        // A half-made file of a full disk would look like a damaged one next time.
-        let _ = fs::remove_file(path);
-    }
-    result
 }
 
-/// The file as it stands, opened in memory: on a read-only disk it cannot even be repaired.
-pub(super) fn load_into_memory(path: &Path) -> Option<Database> {
-    let bytes = fs::read(path).ok()?;
+impl Deref for OpenDatabase {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for OpenDatabase {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+    }
+}
+
+/// An open database, and the file that it is in.
+pub(super) struct StateFile {
+    pub(super) database: OpenDatabase,
+    pub(super) position: Position,
+    pub(super) history: History,
+    backend: FileStorage,
+    header: [u8; HEADER_LENGTH],
+}
+
+/// A file that was read and verified, and not written to yet.
+pub(super) struct Verified {
+    database: OpenDatabase,
+    backend: FileStorage,
+    /// Which commit it is; none in a file of an earlier version, whose rows have no checks.
+    pub(super) position: Option<Position>,
+    /// What was found earlier and not told yet.
+    pub(super) untold: Vec<StoreFileEvent>,
+}
+
+/// What the rows of a file say of it.
+#[derive(Default)]
+struct OwnRows {
+    position: Option<Position>,
+    untold: Vec<StoreFileEvent>,
+}
+
+/// Opens a file and verifies it: every page, and every row.
+pub(super) fn verify(path: &Path, progress: &ProgressCounter) -> Result<Verified, OpenError> {
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(unavailable)?;
+    let backend = FileStorage::held(file, progress.clone()).map_err(unavailable)?;
+    verify_backend(backend)
+}
+
+/// The same for a file that can only be read: what is written to it stays in memory.
+pub(super) fn verify_read_only(
+    path: &Path,
+    progress: &ProgressCounter,
+) -> Result<Verified, OpenError> {
+    let file = File::open(path).map_err(unavailable)?;
+    let backend = FileStorage::read_only(file, progress.clone()).map_err(unavailable)?;
+    verify_backend(backend)
+}
+
+fn verify_backend(backend: FileStorage) -> Result<Verified, OpenError> {
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let backend = InMemoryBackend::new();
-        backend.set_len(bytes.len() as u64).and_then(|()| backend.write(0, &bytes)).ok()?;
-        let database =
-            Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend).ok()?;
-        verify_rows(&database).ok()?;
-        Some(database)
+        let mut builder = Builder::new();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+        builder.create_with_backend(backend.clone()).map_err(classify_error)
     }));
-    opened.ok().flatten()
+    let database = OpenDatabase::from(opened.unwrap_or_else(|_| broken())?);
+    let own = catch_unwind(AssertUnwindSafe(|| verify_rows(&database)));
+    let OwnRows { position, untold } = own.unwrap_or_else(|_| broken())?;
+    Ok(Verified { database, backend, position, untold })
+}
+
+const BROKEN_PAGES: &str = "its pages are broken";
+
+fn broken<T>() -> Result<T, OpenError> {
+    Err(OpenError::Corrupt(BROKEN_PAGES.into()))
+}
+
+/// Reads every row, and what the file says of itself.
+fn verify_rows(database: &Database) -> Result<OwnRows, OpenError> {
+    let (mut right, mut wrong, mut own) = (0, 0, OwnRows::default());
+    let transaction = database.begin_read().map_err(classify_error)?;
+    for table in Table::ALL {
+        let rows = match transaction.open_table(table.definition()) {
+            Ok(rows) => rows,
+            Err(redb::TableError::TableDoesNotExist(_)) => continue,
+            Err(why) => return Err(classify_error(why)),
+        };
+        for row in rows.iter().map_err(classify_error)? {
+            let (key, stored) = row.map_err(classify_error)?;
+            match check::open(table, key.value(), stored.value()) {
+                Some(value) => {
+                    right += 1;
+                    match (table, key.value()) {
+                        (Table::Meta, STORE_KEY) => own.position = position_of(value),
+                        (Table::Meta, UNTOLD_KEY) => {
+                            own.untold = serde_json::from_slice(value).unwrap_or_default();
+                        }
+                        _ => {}
+                    }
+                }
+                None => wrong += 1,
+            }
+        }
+    }
+    match (wrong, &own.position) {
+        (0, Some(_)) => Ok(own),
+        (_, None) if right == 0 => Ok(own),
+        (wrong, _) => Err(OpenError::Corrupt(format!("{wrong} of its rows are damaged"))),
+    }
+}
+
+impl Verified {
+    /// Goes on with the file: from now on it is written to.
+    pub(super) fn adopt(self, known: Option<&Position>) -> Result<StateFile, OpenError> {
+        self.backend.release().map_err(unavailable)?;
+        let position = match self.position {
+            Some(position) => position,
+            None => {
+                let first = Position::first(known);
+                seal_rows(&self.database, &first).map_err(OpenError::Unavailable)?;
+                first
+            }
+        };
+        StateFile::new(self.database, self.backend, position)
+    }
+
+    /// Goes on in memory with a file that cannot be written.
+    pub(super) fn into_copy(self) -> Option<(OpenDatabase, Option<Position>)> {
+        if self.position.is_none() {
+            seal_rows(&self.database, &Position::first(None)).ok()?;
+        }
+        Some((self.database, self.position))
+    }
+}
+
+/// Gives every row of an earlier version its check, all in one transaction.
+fn seal_rows(database: &Database, position: &Position) -> Result<(), String> {
+    catch_panics(|| {
+        let transaction = database.begin_write()?;
+        for table in Table::ALL {
+            let mut rows = transaction.open_table(table.definition())?;
+            let mut from = String::new();
+            loop {
+                let some: Result<Vec<RawRow>, redb::StorageError> = rows
+                    .range(from.as_str()..)?
+                    .take(ROWS_PER_READ)
+                    .map(|row| row.map(|(key, value)| (key.value().into(), value.value().into())))
+                    .collect();
+                let some = some?;
+                for (key, value) in &some {
+                    rows.insert(key.as_str(), check::seal(table, key, value).as_slice())?;
+                }
+                let Some((last, _)) = some.last() else { break };
+                from = format!("{last}\0");
+            }
+        }
+        write_position(&transaction, position)?;
+        Ok(transaction.commit()?)
+    })
+}
+
+fn write_position(
+    transaction: &redb::WriteTransaction,
+    position: &Position,
+) -> Result<(), redb::Error> {
+    let row = serde_json::to_vec(position).expect("rows are plain data with text keys");
+    let mut meta = transaction.open_table(Table::Meta.definition())?;
+    meta.insert(STORE_KEY, check::seal(Table::Meta, STORE_KEY, &row).as_slice())?;
+    Ok(())
+}
+
+impl StateFile {
+    fn new(
+        database: OpenDatabase,
+        backend: FileStorage,
+        position: Position,
+    ) -> Result<StateFile, OpenError> {
+        let history = catch_panics(|| history_bytes(&database)).map_err(OpenError::Unavailable)?;
+        let history = History::new(history);
+        let header = [0; HEADER_LENGTH];
+        let mut file = StateFile { database, history, backend, position, header };
+        file.header = file.read_header().map_err(unavailable)?;
+        Ok(file)
+    }
+
+    /// Makes a new file in the place of one that is not there or empty. `fill` writes its first
+    /// rows.
+    pub(super) fn create(
+        path: &Path,
+        position: Position,
+        progress: &ProgressCounter,
+        fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+        before: impl FnOnce() -> io::Result<()>,
+    ) -> Result<StateFile, OpenError> {
+        // A half-made file would look like a damaged one.
+        let made = with_suffix(path, ".new");
+        let _ = fs::remove_file(&made);
+        let result =
+            create_file(&made, &position, progress, fill).and_then(|(database, backend)| {
+                before().and_then(|()| fs::rename(&made, path)).map_err(unavailable)?;
+                let _ = path.parent().map(|directory| File::open(directory)?.sync_all());
+                StateFile::new(database, backend, position)
+            });
+        if result.is_err() {
+            let _ = fs::remove_file(&made);
+        }
+        result
+    }
+
+    fn read_header(&self) -> io::Result<[u8; HEADER_LENGTH]> {
+        let mut header = [0; HEADER_LENGTH];
+        self.backend.file().read_exact_at(&mut header, 0)?;
+        Ok(header)
+    }
+
+    /// Whether the file is still what lies at `path`, and as the last commit left it; else why not.
+    pub(super) fn is_in_place(&self, path: &Path) -> Result<(), String> {
+        match (self.backend.file().metadata(), fs::metadata(path)) {
+            (Ok(ours), Ok(there)) if identity(&ours) == identity(&there) => {}
+            (_, Err(why)) if why.kind() == io::ErrorKind::NotFound => {
+                return Err("it is gone".into());
+            }
+            (Ok(_), Ok(_)) => return Err("another file lies in its place".into()),
+            (Err(why), _) | (_, Err(why)) => return Err(why.to_string()),
+        }
+        match self.read_header() {
+            Ok(header) if header == self.header => Ok(()),
+            _ => Err("it was overwritten".into()),
+        }
+    }
+
+    /// Ends without another write to the file.
+    pub(super) fn abandon(self) {
+        self.backend.cut();
+    }
+
+    /// Writes rows in one transaction, and removes what the history has too much of then. After an error
+    /// the file is to be opened anew.
+    pub(super) fn write(&mut self, rows: &Rows, limit: Option<HistoryLimit>) -> Result<(), String> {
+        let next =
+            Position { id: self.position.id.clone(), commit: self.position.commit.wrapping_add(1) };
+        catch_panics(|| {
+            let transaction = self.database.begin_write()?;
+            insert_rows(&transaction, rows, &mut self.history.bytes)?;
+            if let Some(limit) = &limit {
+                self.history.trim(&transaction, limit, rows)?;
+            }
+            write_position(&transaction, &next)?;
+            Ok(transaction.commit()?)
+        })?;
+        self.position = next;
+        self.header = self.read_header().map_err(|why| why.to_string())?;
+        Ok(())
+    }
+}
+
+fn create_file(
+    path: &Path,
+    position: &Position,
+    progress: &ProgressCounter,
+    fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+) -> Result<(OpenDatabase, FileStorage), OpenError> {
+    let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).to_owned();
+    let backend = FileStorage::held(options.open(path).map_err(unavailable)?, progress.clone())
+        .map_err(unavailable)?;
+    backend.release().map_err(unavailable)?;
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        let database = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(backend.clone())
+            .map_err(|why| OpenError::Unavailable(why.to_string()))?;
+        let database = OpenDatabase::from(database);
+        fill_database(&database, position, fill).map_err(OpenError::Unavailable)?;
+        Ok(database)
+    }));
+    made.unwrap_or_else(|_| Err(OpenError::Unavailable(BROKEN_PAGES.into())))
+        .map(|database| (database, backend))
+}
+
+/// Makes every table, and the first rows.
+pub(super) fn fill_database(
+    database: &Database,
+    position: &Position,
+    fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+) -> Result<(), String> {
+    catch_panics(|| {
+        let transaction = database.begin_write()?;
+        for table in Table::ALL {
+            transaction.open_table(table.definition())?;
+        }
+        fill(&transaction)?;
+        write_position(&transaction, position)?;
+        Ok(transaction.commit()?)
+    })
+}
+
+fn history_bytes(database: &Database) -> Result<HistoryBytes, redb::Error> {
+    let transaction = database.begin_read()?;
+    HistoryBytes::measured(|table| match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(0),
+        rows => Ok(rows?.stats()?.stored_bytes()),
+    })
+}
+
+fn insert_rows(
+    transaction: &redb::WriteTransaction,
+    rows: &Rows,
+    bytes: &mut HistoryBytes,
+) -> Result<(), redb::Error> {
+    for table in Table::ALL {
+        let mut of_table = rows.range((table, String::new())..).take_while(|row| row.0.0 == table);
+        let Some(first) = of_table.next() else { continue };
+        let mut open = transaction.open_table(table.definition())?;
+        for ((_, key), value) in std::iter::once(first).chain(of_table) {
+            let sealed = value.as_ref().map(|value| check::seal(table, key, value));
+            let old = match &sealed {
+                Some(sealed) => open.insert(key.as_str(), sealed.as_slice())?,
+                None => open.remove(key.as_str())?,
+            };
+            let old = old.map(|old| old.value().len());
+            bytes.replace(table, key, old, sealed.map(|sealed| sealed.len()));
+        }
+    }
+    Ok(())
+}
+
+/// The value of a stored row; none, with a line in the log, when it is damaged.
+pub(super) fn value_of(table: Table, key: &str, stored: &[u8]) -> Option<Vec<u8>> {
+    let value = check::open(table, key, stored);
+    if value.is_none() {
+        error!("the store's {table:?} row {key} is damaged and ignored");
+    }
+    value.map(<[u8]>::to_vec)
+}
+
+fn unavailable(why: io::Error) -> OpenError {
+    OpenError::Unavailable(why.to_string())
 }
 
 fn classify_error(why: impl Into<redb::Error>) -> OpenError {
@@ -90,202 +403,27 @@ fn classify_error(why: impl Into<redb::Error>) -> OpenError {
     }
 }
 
-/// Reads every row that the daemon works with: a broken page is better found now than at the first
-/// alarm.
-fn verify_rows(database: &Database) -> Result<(), OpenError> {
-    for table in Table::ALL.into_iter().filter(|table| !table.is_history()) {
-        let transaction = database.begin_read().map_err(classify_error)?;
-        match transaction.open_table(table.definition()) {
-            Ok(rows) => {
-                for row in rows.iter().map_err(classify_error)? {
-                    row.map_err(classify_error)?;
-                }
-            }
-            Err(redb::TableError::TableDoesNotExist(_)) => {}
-            Err(why) => return Err(classify_error(why)),
-        }
-    }
-    Ok(())
-}
-
-fn create_tables(database: &Database) -> Result<(), OpenError> {
-    let transaction = database.begin_write().map_err(classify_error)?;
-    for table in Table::ALL {
-        transaction.open_table(table.definition()).map_err(classify_error)?;
-    }
-    transaction.commit().map_err(classify_error)
-}
-
-pub(super) fn read_table(database: &Database, table: Table) -> Result<Vec<RawRow>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let rows = match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        rows => rows?,
-    };
-    let mut all = Vec::new();
-    for row in rows.iter()? {
-        let (key, value) = row?;
-        all.push((key.value().to_owned(), value.value().to_owned()));
-    }
-    Ok(all)
-}
-
-pub(super) fn read_row(
-    database: &Database,
-    table: Table,
-    key: &str,
-) -> Result<Option<Vec<u8>>, redb::Error> {
-    let transaction = database.begin_read()?;
-    match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-        rows => Ok(rows?.get(key)?.map(|value| value.value().to_owned())),
-    }
-}
-
-pub(super) fn newest_rows(
-    database: &Database,
-    table: Table,
-    before: Option<&str>,
-    count: usize,
-) -> Result<Vec<RawRow>, redb::Error> {
-    let transaction = database.begin_read()?;
-    let rows = match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        rows => rows?,
-    };
-    let range = match before {
-        Some(before) => rows.range(..before)?,
-        None => rows.iter()?,
-    };
-    range
-        .rev()
-        .take(count)
-        .map(|row| {
-            let (key, value) = row?;
-            Ok((key.value().to_owned(), value.value().to_owned()))
-        })
-        .collect()
-}
-
-/// How many bytes the rows of the history have: as it is stored, or counted where it is not.
-pub(super) fn history_bytes(database: &Database) -> Result<HistoryBytes, redb::Error> {
-    let stored = read_row(database, Table::Meta, BYTES_KEY)?;
-    if let Some(bytes) = stored.as_deref().and_then(HistoryBytes::decode) {
-        return Ok(bytes);
-    }
-    let transaction = database.begin_read()?;
-    HistoryBytes::measured(|table| match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(0),
-        rows => Ok(rows?.stats()?.stored_bytes()),
-    })
-}
-
-/// Visits the rows of a table from a key on, until `visit` has seen enough.
-pub(super) fn scan_rows(
-    database: &Database,
-    table: Table,
-    from: &str,
-    mut visit: impl FnMut(&str, &[u8]) -> bool,
-) -> Result<(), redb::Error> {
-    let transaction = database.begin_read()?;
-    let rows = match transaction.open_table(table.definition()) {
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
-        rows => rows?,
-    };
-    for row in rows.range(from..)? {
-        let (key, value) = row?;
-        if !visit(key.value(), value.value()) {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Writes rows in one transaction; how many bytes of history there are then.
-pub(super) fn write_rows(
-    database: &Database,
-    rows: &PendingRows,
-    before: HistoryBytes,
-) -> Result<HistoryBytes, redb::Error> {
-    let transaction = database.begin_write()?;
-    let mut bytes = before;
-    for table in Table::ALL {
-        let mut of_table = rows.range((table, String::new())..).take_while(|row| row.0.0 == table);
-        let Some(first) = of_table.next() else { continue };
-        let mut open = transaction.open_table(table.definition())?;
-        for ((_, key), value) in std::iter::once(first).chain(of_table) {
-            let old = match value {
-                Some(value) => open.insert(key.as_str(), value.as_slice())?,
-                None => open.remove(key.as_str())?,
-            };
-            let old = old.map(|old| old.value().len());
-            bytes.replace(table, key, old, value.as_ref().map(Vec::len));
-        }
-    }
-    if bytes != before {
-        let mut meta = transaction.open_table(Table::Meta.definition())?;
-        meta.insert(BYTES_KEY, bytes.encode().as_slice())?;
-    }
-    transaction.commit()?;
-    Ok(bytes)
-}
-
 /// redb asserts on some damaged pages; a damaged file must not take the daemon down.
 pub(super) fn catch_panics<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|why| why.to_string()),
-        Err(_) => Err("its pages are broken".into()),
+        Err(_) => Err(BROKEN_PAGES.into()),
     }
 }
 
-fn make_file_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-}
-
-pub(super) fn make_directory_private(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    if directory.is_dir() {
-        return Ok(());
-    }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
-/// Takes the lock on the directory: held while the file lives, gone with the process.
-pub(super) fn lock_directory(directory: &Path) -> Result<Result<File, String>, LockError> {
-    let path = directory.join(LOCK_NAME);
-    let refused = |why: io::Error| format!("{} cannot be written: {why}", path.display());
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = match opened {
-        Ok(file) => file,
-        Err(why) => return Ok(Err(refused(why))),
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            return Err(LockError {
-                why: format!(
-                    "{} is in use by another hbd ({}); stop that one, or give this one a state_dir of its own",
-                    directory.display(),
-                    if holder.trim().is_empty() { "pid unknown" } else { holder.trim() },
-                ),
-            });
-        }
-        Err(fs::TryLockError::Error(why)) => return Ok(Err(refused(why))),
-    }
-    // The holder's name is a courtesy: a full disk must not keep the lock from being held.
-    let _ = file.set_len(0);
-    let _ = file.rewind();
-    let _ = writeln!(file, "pid {}", std::process::id());
-    Ok(Ok(file))
-}
-
-pub(super) fn moved_aside_name(path: &Path) -> PathBuf {
+/// The name under which a file is kept that cannot be gone on with; `what` says why.
+pub(super) fn moved_aside_name(path: &Path, what: &str) -> PathBuf {
     let now: Wall = std::time::SystemTime::now().into();
     let stamp = now.to_string().replace([':', '.'], "-");
+    let aside = with_suffix(path, &format!(".{what}-{stamp}"));
+    // Never over another one.
+    let numbered = (2..).map(|number| with_suffix(&aside, &format!("-{number}")));
+    let mut names = std::iter::once(aside.clone()).chain(numbered);
+    names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or(aside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".damaged-{stamp}"));
+    name.push(suffix);
     PathBuf::from(name)
 }

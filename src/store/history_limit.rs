@@ -1,8 +1,6 @@
 //! How many bytes the tables of the history may have together, and how many each has. Pure.
 
-use std::collections::BTreeMap;
-
-use super::table::{Table, Write};
+use super::table::{Rows, Table};
 
 /// The tables that may grow without end.
 const TABLES: [Table; 6] =
@@ -34,24 +32,11 @@ impl HistoryLimit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct HistoryBytes([u64; TABLES.len()]);
 
-/// The row that these sizes are stored in, in the same transaction as the rows themselves.
-pub(super) const BYTES_KEY: &str = "history_bytes";
-
 impl HistoryBytes {
     /// As `measure` finds them.
     pub fn measured<E>(measure: impl FnMut(Table) -> Result<u64, E>) -> Result<HistoryBytes, E> {
         let sizes: Result<Vec<u64>, E> = TABLES.into_iter().map(measure).collect();
         Ok(HistoryBytes(sizes?.try_into().expect("one for each table")))
-    }
-
-    /// From their row; none when it is damaged.
-    pub fn decode(bytes: &[u8]) -> Option<HistoryBytes> {
-        serde_json::from_slice(bytes).ok().map(HistoryBytes)
-    }
-
-    /// Their row.
-    pub fn encode(&self) -> Vec<u8> {
-        Write::put(Table::Meta, BYTES_KEY, &self.0).value.unwrap_or_default()
     }
 
     /// Those of one table.
@@ -75,11 +60,8 @@ impl HistoryBytes {
     }
 }
 
-/// Rows that wait to be written, by table and key; none removes one.
-pub(super) type PendingRows = BTreeMap<(Table, String), Option<Vec<u8>>>;
-
 /// How many bytes of history wait to be written.
-pub(super) fn pending_bytes(pending: &PendingRows) -> u64 {
+pub(super) fn pending_bytes(pending: &Rows) -> u64 {
     let of_table = |table| {
         let rows = pending.range((table, String::new())..);
         let rows = rows.take_while(move |((own, _), _)| *own == table);
@@ -90,7 +72,7 @@ pub(super) fn pending_bytes(pending: &PendingRows) -> u64 {
 
 /// Takes rows that matter less, then the oldest, out of those that wait, until these have at most
 /// `max_bytes`.
-pub(super) fn drop_pending(pending: &mut PendingRows, limit: &HistoryLimit, max_bytes: u64) {
+pub(super) fn drop_pending(pending: &mut Rows, limit: &HistoryLimit, max_bytes: u64) {
     let mut left = pending_bytes(pending);
     for minor_only in [true, false] {
         for table in BY_TIME {
@@ -125,30 +107,28 @@ mod tests {
     }
 
     #[test]
-    fn sizes_follow_the_rows_through_their_own_row() {
+    fn sizes_follow_the_rows() {
         let mut sizes = HistoryBytes::default();
         sizes.replace(Table::Events, "ab", None, Some(8));
         sizes.replace(Table::Events, "ab", Some(8), Some(3));
         sizes.replace(Table::Hours, "web1", None, Some(6));
         sizes.replace(Table::Hosts, "web1", None, Some(1000));
         assert_eq!((sizes.of(Table::Events), sizes.of(Table::Hours)), (5, 10));
-        assert_eq!(HistoryBytes::decode(&sizes.encode()), Some(sizes));
         sizes.replace(Table::Events, "ab", Some(3), None);
         assert_eq!((sizes.of(Table::Events), sizes.counted(&limit(1000))), (0, 10));
         assert_eq!(sizes.counted(&limit(10)), 5, "of what no age removes, half the limit");
-        assert_eq!(HistoryBytes::decode(b"[1]"), None);
     }
 
     #[test]
     fn what_waits_for_the_disk_has_the_same_limit_and_the_same_order() {
-        let mut pending = PendingRows::new();
+        let mut pending = Rows::new();
         for number in 0..10 {
             let text = if number % 2 == 0 { "message  " } else { "alarm    " };
             let key = (Table::Events, number.to_string());
             pending.insert(key, Some(text.as_bytes().to_vec()));
         }
         pending.insert((Table::Hosts, "web1".into()), Some(vec![0; 1000]));
-        let left = |pending: &PendingRows| -> String {
+        let left = |pending: &Rows| -> String {
             pending.keys().filter(|key| key.0 == Table::Events).map(|key| key.1.as_str()).collect()
         };
         drop_pending(&mut pending, &limit(0), 75);

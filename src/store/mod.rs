@@ -1,51 +1,58 @@
 //! The state on disk: one redb file, one transaction for all that belongs together.
 //!
 //! Rows that cannot be written stay in memory and are written later: a full disk delays durability,
-//! it does not lose what the daemon still knows. Rows are JSON under text keys, except those of the
-//! history of metrics, of which there are too many.
+//! it does not lose what the daemon still knows. A disk may also hang: what touches it runs in
+//! threads of its own, `store` for what is written and `store-read` for what is read, and is waited
+//! for five seconds. Rows are JSON under text keys, except those of the history of metrics, of which
+//! there are too many. Each has a check: a row that was altered on disk is never read.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use log::{debug, error, info, warn};
-use redb::{Database, ReadableDatabase};
 
-use crate::clock::Now;
+use crate::clock::{Mono, Now};
+use crate::event::{EventKind, MAX_LISTED, StoreFileEvent};
+use crate::thread::ProgressCounter;
 
 pub mod change;
+mod check;
+mod directory;
+mod disk_thread;
+mod engine;
 mod file;
 mod history_limit;
+mod position;
+mod salvage;
 mod snapshot;
+mod storage;
 mod table;
+mod trim;
 
 pub use self::change::{Change, ChangeSink};
-pub use self::file::LockError;
+pub use self::directory::LockError;
 pub use self::history_limit::HistoryLimit;
-pub use self::snapshot::Snapshot;
+pub use self::snapshot::{Snapshot, TableView};
 pub use self::table::{RawRow, Table, Write};
 
-use self::file::{
-    OpenError, catch_panics, history_bytes, load_into_memory, lock_directory,
-    make_directory_private, moved_aside_name, newest_rows, open_database, read_row, read_table,
-    scan_rows, write_rows,
-};
-use self::history_limit::{
-    BY_TIME, HistoryBytes, PendingRows, WEIGHED, drop_pending, pending_bytes,
-};
+use self::disk_thread::{DiskThread, PATIENCE};
+use self::engine::{Batch, Done, Engine, Opened};
+use self::file::UNTOLD_KEY;
+use self::history_limit::drop_pending;
+use self::table::Rows;
 
 /// The database in the state directory.
 pub const FILE_NAME: &str = "heartbeat.redb";
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is checked, while nothing is written, that the file is still in its place.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long the start waits for a disk that is slow, but answers.
+const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of the history that may be pending while the disk fails.
 const MAX_PENDING_HISTORY: u64 = 8_000_000;
-/// How many bytes of history a commit removes, and four for each that it adds: a limit that a reload
-/// has made lower is reached in several.
-const MAX_TRIMMED: u64 = 1_000_000;
-/// How many rows a commit looks at in search of those that matter less.
-const MAX_SCANNED: usize = 10_000;
 
 /// What happened while the store was opened.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,214 +92,140 @@ pub enum CommitResult {
     /// The disk takes writes again but the old file is gone or unreadable: the caller must write
     /// its whole state again.
     RecoveredEmpty { failed_for: Duration },
+    /// No commit failed, but the file was taken away or replaced, and a new one was begun: the
+    /// caller must write its whole state again.
+    Replaced,
 }
 
 /// The store of one daemon.
 pub struct Store {
     directory: PathBuf,
-    // Open for the sake of its lock; one that could not be taken yet is taken when the disk works.
-    lock: Option<File>,
-    database: Option<Database>,
-    // A copy in memory of a file that can be read but not written.
-    copy: Option<Database>,
-    // There was a file at the start, and it could not be read; nothing was decided from it.
-    unread: bool,
-    pending: PendingRows,
+    engine: DiskThread<Engine>,
+    reader: Arc<DiskThread<()>>,
+    pending: Rows,
+    /// What the engine has been given and has not answered yet.
+    in_flight: Option<InFlight>,
+    /// The first opening, while the disk hangs in it.
+    opening: Option<Receiver<Result<Opened, LockError>>>,
     limit: Option<HistoryLimit>,
-    bytes: HistoryBytes,
-    // By table of the history, from where on there may be rows that matter less.
-    minor_from: BTreeMap<Table, String>,
+    /// There was a file at the start, and it could not be read; nothing was decided from it.
+    unread: bool,
+    /// A new file was begun since the last commit that was reported.
+    fresh: bool,
     failure: Option<WriteFailure>,
+    next_check: Mono,
+    reports: Vec<StoreFileEvent>,
+}
+
+struct InFlight {
+    rows: Arc<Rows>,
+    answer: Receiver<Result<Done, String>>,
 }
 
 /// A period in which commits fail.
 struct WriteFailure {
     since: Now,
     next_attempt: Now,
+    why: String,
 }
 
 impl Store {
     /// Opens the store in `directory`, which is made when it is missing.
     ///
     /// # Errors
-    /// When another daemon holds it. Every other failure (no such disk, damaged, read-only) is
-    /// reported in [`OpenResult`], and the store works in memory meanwhile.
+    /// When another daemon holds it, or no thread can be started. Every other failure (no such
+    /// disk, one that hangs, damaged, read-only) is reported in [`OpenResult`], and the store works
+    /// in memory meanwhile.
     pub fn open(directory: &Path, now: Now) -> Result<(Store, OpenResult), LockError> {
+        let progress = ProgressCounter::default();
+        let no_thread = |why| LockError { why: format!("the store has no thread: {why}") };
+        let engine = Engine::new(directory, progress.clone());
+        let engine = DiskThread::spawn("store", progress.clone(), engine).map_err(no_thread)?;
+        let reader = Arc::new(DiskThread::spawn("store-read", progress, ()).map_err(no_thread)?);
         let mut store = Store {
             directory: directory.to_owned(),
-            lock: None,
-            database: None,
-            copy: None,
-            unread: false,
-            pending: BTreeMap::new(),
+            engine,
+            reader,
+            pending: Rows::new(),
+            in_flight: None,
+            opening: None,
             limit: None,
-            bytes: HistoryBytes::default(),
-            minor_from: BTreeMap::new(),
+            unread: false,
+            fresh: false,
             failure: None,
+            next_check: now.mono + CHECK_INTERVAL,
+            reports: Vec::new(),
         };
-        let opened = match store.open_file()? {
-            Ok(None) => OpenResult::Ready,
-            Ok(Some((why, to))) => OpenResult::MovedAside { why, to },
-            Err(why) => {
-                store.failure =
-                    Some(WriteFailure { since: now, next_attempt: now.later(RETRY_INTERVAL) });
-                let path = directory.join(FILE_NAME);
-                store.copy = load_into_memory(&path);
-                store.unread = store.copy.is_none() && fs::symlink_metadata(&path).is_ok();
-                OpenResult::Failed { why }
+        let opening = store.engine.start(Engine::open);
+        let result = match store.engine.wait(&opening, OPEN_LIMIT) {
+            Some(opened) => store.take_up(opened?),
+            None => {
+                (store.opening, store.unread) = (Some(opening), true);
+                OpenResult::Failed { why: store.hangs() }
             }
         };
-        Ok((store, opened))
-    }
-
-    /// Makes the directory, takes the lock, opens the file; returns why an unreadable one was moved
-    /// aside and where to.
-    #[allow(
-        clippy::type_complexity,
-        reason = "locked, unavailable and moved aside are three outcomes"
-    )]
-    fn open_file(&mut self) -> Result<Result<Option<(String, String)>, String>, LockError> {
-        if self.lock.is_none() {
-            if let Err(why) = make_directory_private(&self.directory) {
-                return Ok(Err(format!("{} cannot be made: {why}", self.directory.display())));
-            }
-            match lock_directory(&self.directory)? {
-                Ok(file) => self.lock = Some(file),
-                Err(why) => return Ok(Err(why)),
-            }
+        if let OpenResult::Failed { why } = &result {
+            let next_attempt = now.later(RETRY_INTERVAL);
+            store.failure = Some(WriteFailure { since: now, next_attempt, why: why.clone() });
         }
-        let path = self.directory.join(FILE_NAME);
-        match open_database(&path) {
-            Ok(database) => {
-                self.use_database(database);
-                Ok(Ok(None))
-            }
-            Err(OpenError::Unavailable(why)) => Ok(Err(format!("{}: {why}", path.display()))),
-            Err(OpenError::Corrupt(why)) => Ok(self.replace_corrupt_file(&path, why)),
-        }
+        Ok((store, result))
     }
 
-    fn replace_corrupt_file(
-        &mut self,
-        path: &Path,
-        why: String,
-    ) -> Result<Option<(String, String)>, String> {
-        let aside = moved_aside_name(path);
-        fs::rename(path, &aside).map_err(|rename| {
-            format!("{} is unreadable ({why}) and cannot be moved aside: {rename}", path.display())
-        })?;
-        error!("{} could not be read ({why}); it is kept as {}", path.display(), aside.display());
-        match open_database(path) {
-            Ok(database) => {
-                self.use_database(database);
-                Ok(Some((why, aside.display().to_string())))
-            }
-            Err(OpenError::Unavailable(why) | OpenError::Corrupt(why)) => {
-                Err(format!("{}: {why}", path.display()))
-            }
-        }
+    fn take_up(&mut self, opened: Opened) -> OpenResult {
+        self.reports.extend(opened.done.reports);
+        self.unread = !opened.read;
+        opened.result
     }
 
-    fn use_database(&mut self, database: Database) {
-        self.bytes = catch_panics(|| history_bytes(&database)).unwrap_or_else(|why| {
-            warn!("the size of the history cannot be read: {why}");
-            HistoryBytes::default()
-        });
-        self.minor_from.clear();
-        self.database = Some(database);
-    }
-
-    fn readable(&self) -> Option<&Database> {
-        self.database.as_ref().or(self.copy.as_ref())
-    }
-
-    /// Every row of a table, by key. Empty while the store cannot be read.
-    pub fn rows(&self, table: Table) -> Vec<RawRow> {
-        let Some(database) = self.readable() else { return Vec::new() };
-        match catch_panics(|| read_table(database, table)) {
-            Ok(rows) => rows,
-            Err(why) => {
-                error!("the store's {table:?} cannot be read: {why}");
-                Vec::new()
-            }
-        }
-    }
-
-    /// Every row of a table that can be parsed. A row that cannot is logged and left where it is.
-    pub fn read<T: serde::de::DeserializeOwned>(&self, table: Table) -> Vec<(String, T)> {
-        let mut rows = Vec::new();
-        for (key, value) in self.rows(table) {
-            match serde_json::from_slice(&value) {
-                Ok(row) => rows.push((key, row)),
-                Err(why) => error!("the store's {table:?} row {key} is damaged and ignored: {why}"),
-            }
-        }
-        rows
-    }
-
-    /// One row, if it is there and can be parsed.
-    pub fn get<T: serde::de::DeserializeOwned>(&self, table: Table, key: &str) -> Option<T> {
-        let database = self.readable()?;
-        let bytes = catch_panics(|| read_row(database, table, key)).unwrap_or_else(|why| {
-            error!("the store's {table:?} row {key} cannot be read: {why}");
-            None
-        })?;
-        serde_json::from_slice(&bytes)
-            .map_err(|why| error!("the store's {table:?} row {key} is damaged and ignored: {why}"))
-            .ok()
-    }
-
-    /// At most `count` rows of a table, those with the greatest keys below `before` first, pending
-    /// rows included.
-    pub fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Vec<RawRow> {
-        let mut rows = BTreeMap::new();
-        if let Some(database) = &self.database {
-            match catch_panics(|| newest_rows(database, table, before, count)) {
-                Ok(stored) => rows.extend(stored),
-                Err(why) => error!("the store's {table:?} cannot be read: {why}"),
-            }
-        }
-        for ((of, key), value) in self.pending.range((table, String::new())..) {
-            if *of != table || before.is_some_and(|before| key.as_str() >= before) {
-                break;
-            }
-            match value {
-                Some(value) => drop(rows.insert(key.clone(), value.clone())),
-                None => drop(rows.remove(key)),
-            }
-        }
-        rows.into_iter().rev().take(count).collect()
+    fn hangs(&self) -> String {
+        let seconds = PATIENCE.as_secs();
+        format!("{}: the disk has not answered for {seconds} s", self.directory.display())
     }
 
     /// What is on disk at this moment, for reading in another thread; none while commits fail.
     pub fn snapshot(&self) -> Option<Snapshot> {
-        let database = self.database.as_ref().filter(|_| self.failure.is_none())?;
-        catch_panics(|| Ok(database.begin_read()?)).map(Snapshot::new).ok()
+        self.failure.is_none().then(|| self.begin_read(false)).flatten()
+    }
+
+    fn begin_read(&self, or_copy: bool) -> Option<Snapshot> {
+        let transaction = self.engine.ask(PATIENCE, move |engine| engine.begin_read(or_copy))??;
+        Some(Snapshot::new(transaction, Arc::clone(&self.reader)))
+    }
+
+    /// Every row of a table, by key. Empty while the store cannot be read.
+    pub fn rows(&self, table: Table) -> Vec<RawRow> {
+        self.begin_read(true).map(|snapshot| snapshot.rows(table)).unwrap_or_default()
+    }
+
+    /// Every row of a table that can be parsed. A row that cannot is logged and left where it is.
+    pub fn read<T: serde::de::DeserializeOwned>(&self, table: Table) -> Vec<(String, T)> {
+        snapshot::parse(table, self.rows(table))
+    }
+
+    /// One row, if it is there and can be parsed.
+    pub fn get<T: serde::de::DeserializeOwned>(&self, table: Table, key: &str) -> Option<T> {
+        let row = self.begin_read(true)?.get(table, key)?;
+        snapshot::parse(table, vec![(key.to_owned(), row)]).pop().map(|(_, row)| row)
+    }
+
+    /// A table with the rows that are not on disk yet, for reading in another thread.
+    pub fn view(&self, table: Table) -> TableView {
+        let of_table = |rows: &Rows| -> Vec<(String, Option<Vec<u8>>)> {
+            let rows = rows.range((table, String::new())..);
+            let rows = rows.take_while(|((of, _), _)| *of == table);
+            rows.map(|((_, key), value)| (key.clone(), value.clone())).collect()
+        };
+        let mut pending = BTreeMap::new();
+        if let Some(in_flight) = &self.in_flight {
+            pending.extend(of_table(&in_flight.rows));
+        }
+        pending.extend(of_table(&self.pending));
+        TableView { table, snapshot: self.snapshot(), pending }
     }
 
     /// Has every commit remove what the history has too much of, in the same transaction.
     pub fn limit_history(&mut self, limit: HistoryLimit) {
         self.limit = Some(limit);
-    }
-
-    /// Has the next commit remove what the history will have too much of.
-    fn trim_history(&mut self) {
-        let (Some(limit), Some(database)) = (self.limit, &self.database) else { return };
-        let added = pending_bytes(&self.pending);
-        let Some(excess) = limit.excess(self.bytes.counted(&limit) + added) else { return };
-        let mut trim = Trim {
-            excess: excess.min(4 * added + MAX_TRIMMED),
-            is_urgent: excess > limit.max_bytes / 4,
-            removed: 0,
-            keys: BTreeSet::new(),
-        };
-        let tables =
-            catch_panics(|| trim.choose(database, &limit, self.bytes, &mut self.minor_from));
-        if let Err(why) = tables {
-            warn!("the history cannot be trimmed: {why}");
-        }
-        self.pending.extend(trim.keys.into_iter().map(|key| (key, None)));
-        drop_pending(&mut self.pending, &limit, limit.max_bytes);
     }
 
     /// Adds a row to the next commit.
@@ -305,44 +238,116 @@ impl Store {
         self.failure.is_some()
     }
 
-    /// When a failed commit is tried again.
-    pub fn next_attempt(&self) -> Option<Now> {
-        self.failure.as_ref().map(|failure| failure.next_attempt)
+    /// Why the disk takes nothing; none while it does.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_ref().map(|failure| failure.why.as_str())
+    }
+
+    /// When a failed commit is tried again, or else the file's place is checked.
+    pub fn next_attempt(&self) -> Mono {
+        self.failure.as_ref().map_or(self.next_check, |failure| failure.next_attempt.mono)
+    }
+
+    /// What people must be told of the file, each once.
+    pub fn take_reports(&mut self) -> Vec<EventKind> {
+        if self.reports.is_empty() {
+            return Vec::new();
+        }
+        self.write(Write::remove(Table::Meta, UNTOLD_KEY));
+        std::mem::take(&mut self.reports).into_iter().flat_map(kinds).collect()
     }
 
     /// Writes all pending rows in one transaction with one fsync. While commits fail, one is tried
     /// every five seconds only.
     pub fn commit(&mut self, now: Now) -> CommitResult {
-        if self.failure.as_ref().is_some_and(|failure| now.mono < failure.next_attempt.mono) {
+        let answered = self.in_flight.as_ref().is_some_and(|given| !given.answer.is_empty())
+            || self.opening.as_ref().is_some_and(|opening| !opening.is_empty());
+        let early = |failure: &WriteFailure| now.mono < failure.next_attempt.mono;
+        if self.failure.as_ref().is_some_and(early) && !answered {
             return CommitResult::StillFailing;
         }
-        self.commit_now(now)
+        self.commit_within(Duration::ZERO, now)
     }
 
     /// The same, however recently the last attempt failed: for the end of the process.
     pub fn commit_now(&mut self, now: Now) -> CommitResult {
-        if self.pending.is_empty() && self.failure.is_none() {
+        self.commit_within(PATIENCE, now)
+    }
+
+    /// `patience` is for a batch that the disk did not take in time before.
+    fn commit_within(&mut self, patience: Duration, now: Now) -> CommitResult {
+        if self.pending.is_empty() && self.failure.is_none() && now.mono < self.next_check {
             return CommitResult::Committed;
         }
-        let reached = if self.database.is_some() { Ok(false) } else { self.reopen() };
-        if reached.is_ok() && self.unread {
-            self.pending.retain(|(table, _), _| table.is_append_only());
-        }
-        self.trim_history();
-        match reached.and_then(|is_empty| self.write_pending().map(|()| is_empty)) {
-            Ok(is_empty) => self.on_committed(is_empty, now),
+        self.next_check = now.mono + CHECK_INTERVAL;
+        match self.settle(patience).and_then(|()| self.hand_over()) {
+            Ok(()) => self.on_committed(now),
             Err(why) => self.on_failed(why, now),
         }
     }
 
-    fn on_committed(&mut self, is_empty: bool, now: Now) -> CommitResult {
-        self.pending.clear();
-        self.copy = None;
-        let unread = std::mem::take(&mut self.unread);
-        let Some(failure) = self.failure.take() else { return CommitResult::Committed };
+    /// Takes up what became of what the disk did not do in time.
+    fn settle(&mut self, patience: Duration) -> Result<(), String> {
+        if let Some(opening) = self.opening.take() {
+            match opening.recv_timeout(patience) {
+                Ok(Ok(opened)) => {
+                    self.fresh |= opened.done.fresh;
+                    self.reports.extend(opened.done.reports);
+                }
+                Ok(Err(held)) => return Err(held.why),
+                Err(_) => {
+                    self.opening = Some(opening);
+                    return Err(self.hangs());
+                }
+            }
+        }
+        let Some(given) = self.in_flight.take() else { return Ok(()) };
+        self.await_answer(given, patience)
+    }
+
+    /// Gives all pending rows to the engine.
+    fn hand_over(&mut self) -> Result<(), String> {
+        if self.engine.hangs() {
+            return Err(self.hangs());
+        }
+        if let Some(limit) = &self.limit {
+            drop_pending(&mut self.pending, limit, limit.max_bytes);
+        }
+        let rows = Arc::new(std::mem::take(&mut self.pending));
+        let batch = Batch { rows: Arc::clone(&rows), limit: self.limit, unread: self.unread };
+        let answer = self.engine.start(move |engine| engine.commit(&batch));
+        self.await_answer(InFlight { rows, answer }, PATIENCE)
+    }
+
+    fn await_answer(&mut self, given: InFlight, patience: Duration) -> Result<(), String> {
+        let Ok(answer) = given.answer.recv_timeout(patience) else {
+            self.in_flight = Some(given);
+            return Err(self.hangs());
+        };
+        match answer {
+            Ok(done) => {
+                self.fresh |= done.fresh;
+                self.reports.extend(done.reports);
+                Ok(())
+            }
+            Err(why) => {
+                // Later rows of the same keys stand.
+                for (key, value) in given.rows.iter() {
+                    self.pending.entry(key.clone()).or_insert_with(|| value.clone());
+                }
+                Err(why)
+            }
+        }
+    }
+
+    fn on_committed(&mut self, now: Now) -> CommitResult {
+        let (unread, fresh) = (std::mem::take(&mut self.unread), std::mem::take(&mut self.fresh));
+        let Some(failure) = self.failure.take() else {
+            return if fresh { CommitResult::Replaced } else { CommitResult::Committed };
+        };
         let failed_for = now.mono.since(failure.since.mono);
         info!("{} takes writes again", self.directory.display());
-        match (is_empty, unread) {
+        match (fresh, unread) {
             (true, _) => CommitResult::RecoveredEmpty { failed_for },
             (false, true) => CommitResult::RecoveredUnread { failed_for },
             (false, false) => CommitResult::Recovered { failed_for },
@@ -351,37 +356,20 @@ impl Store {
 
     /// How many rows are pending.
     pub fn pending(&self) -> usize {
-        self.pending.len()
-    }
-
-    /// Opens the file after a failure; true when the file is now an empty one.
-    fn reopen(&mut self) -> Result<bool, String> {
-        let was_there = self.directory.join(FILE_NAME).exists();
-        match self.open_file() {
-            Ok(Ok(moved)) => Ok(moved.is_some() || !was_there),
-            Ok(Err(why)) => Err(why),
-            Err(held) => Err(held.why),
-        }
-    }
-
-    fn write_pending(&mut self) -> Result<(), String> {
-        let database = self.database.as_ref().ok_or("the file is not open")?;
-        self.bytes = catch_panics(|| write_rows(database, &self.pending, self.bytes))?;
-        Ok(())
+        let given = self.in_flight.as_ref().map_or(0, |given| given.rows.len());
+        self.pending.len() + given
     }
 
     fn on_failed(&mut self, why: String, now: Now) -> CommitResult {
-        // redb refuses everything after an I/O error until the file is opened anew.
-        self.database = None;
         self.drop_old_history();
         let next_attempt = now.later(RETRY_INTERVAL);
         if let Some(failure) = &mut self.failure {
-            failure.next_attempt = next_attempt;
             debug!("the store still refuses: {why}");
+            (failure.next_attempt, failure.why) = (next_attempt, why);
             return CommitResult::StillFailing;
         }
         warn!("{} refuses to be written: {why}", self.directory.display());
-        self.failure = Some(WriteFailure { since: now, next_attempt });
+        self.failure = Some(WriteFailure { since: now, next_attempt, why: why.clone() });
         CommitResult::Failed { why }
     }
 
@@ -392,79 +380,38 @@ impl Store {
     }
 }
 
-/// The choice of the rows that are removed from the history.
-struct Trim {
-    /// How many bytes are to go.
-    excess: u64,
-    /// There are so many too many that alarms do not wait for messages that were not found yet.
-    is_urgent: bool,
-    removed: u64,
-    keys: BTreeSet<(Table, String)>,
+/// What is told of a report. Those who hear of backups hear of their alerts.
+fn kinds(report: StoreFileEvent) -> Vec<EventKind> {
+    let alerts = match &report {
+        StoreFileEvent::Damaged { alerts, .. } if !alerts.is_empty() => {
+            let rows = alerts.iter().take(MAX_LISTED).cloned().collect();
+            Some(EventKind::AlertsLost { rows, count: alerts.len() })
+        }
+        _ => None,
+    };
+    std::iter::once(EventKind::StoreFile(report)).chain(alerts).collect()
 }
 
-impl Trim {
-    fn choose(
-        &mut self,
-        database: &Database,
-        limit: &HistoryLimit,
-        bytes: HistoryBytes,
-        minor_from: &mut BTreeMap<Table, String>,
-    ) -> Result<(), redb::Error> {
-        let mut scanned = 0;
-        let mut weighed = WEIGHED;
-        weighed.sort_by_key(|table| Reverse(bytes.of(*table)));
-        for table in weighed {
-            let from = minor_from.entry(table).or_default();
-            let start = from.clone();
-            scan_rows(database, table, &start, |key, value| {
-                if self.removed >= self.excess || scanned >= MAX_SCANNED {
-                    return false;
-                }
-                scanned += 1;
-                if (limit.is_minor)(value) {
-                    self.remove(table, key, value);
-                }
-                // Behind this one: no key has a character before it.
-                *from = format!("{key}\0");
-                true
-            })?;
+impl Drop for Store {
+    fn drop(&mut self) {
+        if !self.engine.end() {
+            error!("{} is not closed: the disk does not answer", self.directory.display());
         }
-        if scanned >= MAX_SCANNED && !self.is_urgent {
-            return Ok(());
-        }
-        self.choose_oldest(database, bytes)
-    }
-
-    fn choose_oldest(
-        &mut self,
-        database: &Database,
-        bytes: HistoryBytes,
-    ) -> Result<(), redb::Error> {
-        let Some(table) = BY_TIME.into_iter().max_by_key(|table| bytes.of(*table)) else {
-            return Ok(());
-        };
-        scan_rows(database, table, "", |key, value| {
-            let more = self.removed < self.excess;
-            if more && !self.keys.contains(&(table, key.to_owned())) {
-                self.remove(table, key, value);
-            }
-            more
-        })
-    }
-
-    fn remove(&mut self, table: Table, key: &str, value: &[u8]) {
-        self.removed += (key.len() + value.len()) as u64;
-        self.keys.insert((table, key.to_owned()));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::file::LOCK_NAME;
-    use super::*;
-    use crate::clock::{Mono, Wall};
+mod damage_tests;
 
-    fn at(seconds: i64) -> Now {
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::directory::LOCK_NAME;
+    use super::*;
+    use crate::clock::Wall;
+
+    pub(super) fn at(seconds: i64) -> Now {
         Now { mono: Mono(seconds * 1000), wall: Wall(1_800_000_000_000 + seconds * 1000) }
     }
 
@@ -499,7 +446,7 @@ mod tests {
         store.write(Write::put(Table::History, "k5", &5));
         store.write(Write::remove(Table::History, "k0"));
         let keys = |before, count| -> Vec<String> {
-            store.newest(Table::History, before, count).into_iter().map(|row| row.0).collect()
+            store.view(Table::History).newest(before, count).into_iter().map(|row| row.0).collect()
         };
         assert_eq!(keys(None, 10), ["k5", "k4", "k3", "k2", "k1"]);
         assert_eq!(keys(None, 2), ["k5", "k4"]);
@@ -616,7 +563,7 @@ mod tests {
         let limit = |max_bytes| HistoryLimit { max_bytes, is_minor: |_| false };
         store.limit_history(limit(10_000_000));
         for number in 0..6000 {
-            store.write(Write::put(Table::Events, format!("{number:05}"), &"x".repeat(993)));
+            store.write(Write::put(Table::Events, format!("{number:05}"), &"x".repeat(985)));
         }
         assert_eq!(store.commit(at(1)), CommitResult::Committed);
         assert_eq!(history_rows(&store), 6000);
@@ -626,24 +573,15 @@ mod tests {
             store.write(Write::put(Table::Meta, "n", &second));
             assert_eq!(store.commit(at(second)), CommitResult::Committed);
             left.push(history_rows(&store));
+            if second == 4 {
+                // What there is, is counted anew.
+                drop(store);
+                store = open(directory.path());
+                store.limit_history(limit(1_000_000));
+            }
         }
         assert_eq!(left[..3], [6000, 5000, 4000]);
         assert!((900..=1000).contains(left.last().unwrap()), "{left:?}");
         assert_eq!(store.rows(Table::Events).last().unwrap().0, "05999");
-    }
-
-    #[test]
-    fn a_file_that_does_not_know_its_sizes_is_measured() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut store = open(directory.path());
-        store.write(Write::put(Table::Events, "1", &"x".repeat(993)));
-        store.write(Write::put(Table::Names, "web1/0000", &1));
-        store.commit(at(1));
-        let sizes = store.bytes;
-        store.write(Write::remove(Table::Meta, history_limit::BYTES_KEY));
-        store.commit(at(2));
-        drop(store);
-        assert_eq!(open(directory.path()).bytes, sizes);
-        assert_eq!(sizes.of(Table::Events), 996);
     }
 }

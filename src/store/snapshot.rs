@@ -1,39 +1,57 @@
-//! A read transaction: the store as it is at one moment, read in a thread of its own while the courier
-//! goes on writing.
+//! A read transaction: the store as it is at one moment, read in another thread than the one that
+//! writes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use log::error;
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 
-use super::file::catch_panics;
+use super::disk_thread::{DiskThread, PATIENCE};
+use super::file::{catch_panics, value_of};
 use super::table::{RawRow, Table};
 
+type Rows = ReadOnlyTable<&'static str, &'static [u8]>;
+
+/// How long a whole table is waited for, while the disk answers something.
+const TABLE_LIMIT: Duration = Duration::from_secs(60);
+
 /// The store as it is at one moment. redb reuses no page of that moment while this lives: drop it
-/// soon.
-pub struct Snapshot(ReadTransaction);
+/// soon. A disk that hangs is waited for five seconds, and then has no rows.
+pub struct Snapshot {
+    transaction: Arc<ReadTransaction>,
+    reader: Arc<DiskThread<()>>,
+}
 
 impl Snapshot {
-    pub(super) fn new(transaction: ReadTransaction) -> Snapshot {
-        Snapshot(transaction)
+    pub(super) fn new(transaction: ReadTransaction, reader: Arc<DiskThread<()>>) -> Snapshot {
+        Snapshot { transaction: Arc::new(transaction), reader }
     }
 
-    fn read<T: Default>(
+    /// Reads in the thread for it.
+    fn read<T: Default + Send + 'static>(
         &self,
+        limit: Duration,
         table: Table,
-        read: impl FnOnce(&redb::ReadOnlyTable<&'static str, &'static [u8]>) -> Result<T, redb::Error>,
+        read: impl FnOnce(&Rows) -> Result<T, redb::Error> + Send + 'static,
     ) -> T {
-        let result = catch_panics(|| match self.0.open_table(table.definition()) {
-            Err(redb::TableError::TableDoesNotExist(_)) => Ok(T::default()),
-            rows => read(&rows?),
-        });
-        result.unwrap_or_else(|why| {
-            error!("the store's {table:?} cannot be read: {why}");
+        let transaction = Arc::clone(&self.transaction);
+        let answer = self.reader.ask(limit, move |()| read_table(&transaction, table, read));
+        answer.unwrap_or_else(|| {
+            error!("the store's {table:?} cannot be read: the disk does not answer");
             T::default()
         })
     }
 
+    /// Every row of a table, by key.
+    pub fn rows(&self, table: Table) -> Vec<RawRow> {
+        self.read(TABLE_LIMIT, table, move |rows| take_rows(table, rows.iter()?, usize::MAX))
+    }
+
     /// One row.
     pub fn get(&self, table: Table, key: &str) -> Option<Vec<u8>> {
-        self.read(table, |rows| Ok(rows.get(key)?.map(|value| value.value().to_owned())))
+        self.get_all(table, std::iter::once(key)).pop().flatten()
     }
 
     /// Several rows of one table, in the order of the keys.
@@ -42,61 +60,148 @@ impl Snapshot {
         table: Table,
         keys: impl Iterator<Item = &'a str>,
     ) -> Vec<Option<Vec<u8>>> {
-        self.read(table, |rows| {
-            keys.map(|key| Ok(rows.get(key)?.map(|value| value.value().to_owned()))).collect()
+        let keys: Vec<String> = keys.map(str::to_owned).collect();
+        self.read(PATIENCE, table, move |rows| {
+            let value = |key: &String| {
+                let row = rows.get(key.as_str())?;
+                Ok(row.and_then(|stored| value_of(table, key, stored.value())))
+            };
+            keys.iter().map(value).collect()
         })
     }
 
     /// The first `count` rows from a key on, before another.
     pub fn range(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<RawRow> {
-        self.read(table, |rows| {
-            let row = |row: Result<(redb::AccessGuard<&str>, redb::AccessGuard<&[u8]>), _>| {
-                let (key, value) = row?;
-                Ok((key.value().to_owned(), value.value().to_owned()))
-            };
-            rows.range(from..to)?.take(count).map(row).collect()
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.read(PATIENCE, table, move |rows| {
+            take_rows(table, rows.range(from.as_str()..to.as_str())?, count)
         })
     }
 
     /// The last row before a key, from another on.
     pub fn last(&self, table: Table, from: &str, to: &str) -> Option<RawRow> {
-        self.read(table, |rows| match rows.range(from..to)?.next_back() {
-            None => Ok(None),
-            Some(row) => {
-                let (key, value) = row?;
-                Ok(Some((key.value().to_owned(), value.value().to_owned())))
-            }
+        self.last_of_each(table, vec![(from.to_owned(), to.to_owned())]).pop().flatten()
+    }
+
+    /// The same for several ranges of keys, in their order.
+    pub fn last_of_each(&self, table: Table, ranges: Vec<(String, String)>) -> Vec<Option<RawRow>> {
+        self.read(PATIENCE, table, move |rows| {
+            let last = |(from, to): &(String, String)| {
+                let range = rows.range(from.as_str()..to.as_str())?;
+                Ok(take_rows(table, range.rev(), 1)?.pop())
+            };
+            ranges.iter().map(last).collect()
         })
     }
 
     /// At most `count` rows, those with the greatest keys below `before` first.
     pub fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Vec<RawRow> {
-        self.read(table, |rows| {
-            let range = match before {
-                Some(before) => rows.range(..before)?,
+        let before = before.map(str::to_owned);
+        self.read(PATIENCE, table, move |rows| {
+            let range = match &before {
+                Some(before) => rows.range(..before.as_str())?,
                 None => rows.iter()?,
             };
-            let row = |row: Result<(redb::AccessGuard<&str>, redb::AccessGuard<&[u8]>), _>| {
-                let (key, value) = row?;
-                Ok((key.value().to_owned(), value.value().to_owned()))
-            };
-            range.rev().take(count).map(row).collect()
+            take_rows(table, range.rev(), count)
         })
     }
 
     /// The keys of the oldest rows before a key, `count` at most.
     pub fn keys_before(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<String> {
-        self.read(table, |rows| {
-            let keys = rows.range(from..to)?.take(count);
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.read(PATIENCE, table, move |rows| {
+            let keys = rows.range(from.as_str()..to.as_str())?.take(count);
             keys.map(|row| Ok(row?.0.value().to_owned())).collect()
         })
     }
 
-    /// How many bytes a table takes on disk. Reads all of its pages.
+    /// How many bytes a table takes on disk. Reads all of its pages, in the thread that asks, which
+    /// a disk that hangs holds up.
     pub fn bytes(&self, table: Table) -> u64 {
-        self.read(table, |rows| {
+        read_table(&self.transaction, table, |rows| {
             let stats = rows.stats()?;
             Ok(stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
         })
+    }
+}
+
+fn read_table<T: Default>(
+    transaction: &ReadTransaction,
+    table: Table,
+    read: impl FnOnce(&Rows) -> Result<T, redb::Error>,
+) -> T {
+    let result = catch_panics(|| match transaction.open_table(table.definition()) {
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(T::default()),
+        rows => read(&rows?),
+    });
+    result.unwrap_or_else(|why| {
+        error!("the store's {table:?} cannot be read: {why}");
+        T::default()
+    })
+}
+
+/// The first `count` rows of a range that are what was stored.
+fn take_rows<'a>(
+    table: Table,
+    range: impl Iterator<
+        Item = Result<
+            (redb::AccessGuard<'a, &'static str>, redb::AccessGuard<'a, &'static [u8]>),
+            redb::StorageError,
+        >,
+    >,
+    count: usize,
+) -> Result<Vec<RawRow>, redb::Error> {
+    let mut rows = Vec::new();
+    for row in range.take(count) {
+        let (key, stored) = row?;
+        if let Some(value) = value_of(table, key.value(), stored.value()) {
+            rows.push((key.value().to_owned(), value));
+        }
+    }
+    Ok(rows)
+}
+
+/// The rows that can be parsed. One that cannot is logged.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(
+    table: Table,
+    rows: Vec<RawRow>,
+) -> Vec<(String, T)> {
+    let parse = |(key, value): (String, Vec<u8>)| match serde_json::from_slice(&value) {
+        Ok(row) => Some((key, row)),
+        Err(why) => {
+            error!("the store's {table:?} row {key} is damaged and ignored: {why}");
+            None
+        }
+    };
+    rows.into_iter().filter_map(parse).collect()
+}
+
+/// One table as it is at one moment, with the rows that are not on disk yet.
+pub struct TableView {
+    pub(super) table: Table,
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) pending: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+impl TableView {
+    /// At most `count` rows, those with the greatest keys below `before` first.
+    pub fn newest(&self, before: Option<&str>, count: usize) -> Vec<RawRow> {
+        let stored = self.snapshot.as_ref().map(|stored| stored.newest(self.table, before, count));
+        let mut rows: BTreeMap<_, _> = stored.unwrap_or_default().into_iter().collect();
+        let below = |key: &str| before.is_none_or(|before| key < before);
+        for (key, value) in self.pending.iter().filter(|(key, _)| below(key)) {
+            match value {
+                Some(value) => drop(rows.insert(key.clone(), value.clone())),
+                None => drop(rows.remove(key)),
+            }
+        }
+        rows.into_iter().rev().take(count).collect()
+    }
+
+    /// Every row that can be parsed, by key.
+    pub fn read<T: serde::de::DeserializeOwned>(&self) -> Vec<(String, T)> {
+        let mut rows = self.newest(None, usize::MAX);
+        rows.reverse();
+        parse(self.table, rows)
     }
 }

@@ -1,5 +1,7 @@
 //! The tables of the store, and one row to write. Pure.
 
+use std::collections::BTreeMap;
+
 use redb::TableDefinition;
 
 /// A table of the store; its name on disk is in `Table::definition`.
@@ -55,7 +57,12 @@ impl Table {
     ];
 
     pub(super) fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
-        TableDefinition::new(match self {
+        TableDefinition::new(self.name())
+    }
+
+    /// What it is called on disk.
+    pub(super) fn name(self) -> &'static str {
+        match self {
             Table::Meta => "meta",
             Table::Hosts => "hosts",
             Table::Outbox => "outbox",
@@ -70,11 +77,49 @@ impl Table {
             Table::Days => "days",
             Table::Names => "names",
             Table::Metrics => "metrics",
-        })
+        }
     }
 
-    /// Whether it is history: the daemon works without it. Its rows are not verified at the start,
-    /// and the oldest pending ones are dropped while the disk fails.
+    /// What its rows are to people.
+    pub(super) fn people(self) -> &'static str {
+        match self {
+            Table::Meta => "notes of hbd itself",
+            Table::Hosts => "hosts",
+            Table::Outbox => "messages that waited to be sent",
+            Table::Troubles => "records of who was told of what is wrong",
+            Table::Receipts => "emergencies that nobody acknowledged yet",
+            Table::Pipelines => "backup alerts that were accepted",
+            Table::History => "records of sent messages",
+            Table::Dyndns => "names in the DNS",
+            Table::Events => "recorded events",
+            Table::Plans => "backup plans",
+            Table::Hours | Table::Days => "records of availability",
+            Table::Names => "names of metrics",
+            Table::Metrics => "recorded metrics",
+        }
+    }
+
+    /// What one of its rows is to people; its key follows.
+    pub(super) fn row_name(self) -> &'static str {
+        match self {
+            Table::Meta => "hbd's own note",
+            Table::Hosts => "host",
+            Table::Outbox => "a message that waited to be sent, number",
+            Table::Troubles => "who was told of",
+            Table::Receipts => "an emergency not acknowledged yet, receipt",
+            Table::Pipelines => "an accepted backup alert,",
+            Table::History => "the record of a sent message, number",
+            Table::Dyndns => "the name in the DNS of host",
+            Table::Events => "the record of event",
+            Table::Plans => "backup plan",
+            Table::Hours | Table::Days => "the availability of host",
+            Table::Names => "the names of metrics of",
+            Table::Metrics => "recorded metrics,",
+        }
+    }
+
+    /// Whether it is history: the daemon works without it. The oldest pending rows are dropped while
+    /// the disk fails.
     pub(super) fn is_history(self) -> bool {
         match self {
             Table::Meta
@@ -102,6 +147,9 @@ impl Table {
         )
     }
 }
+
+/// Rows to write, by table and key; none removes one.
+pub(super) type Rows = BTreeMap<(Table, String), Option<Vec<u8>>>;
 
 /// The key and the value of a stored row.
 pub type RawRow = (String, Vec<u8>);

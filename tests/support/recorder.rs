@@ -75,7 +75,7 @@ impl<H: Hosts> HistorySource for World<H> {
         before: Option<&str>,
         count: usize,
     ) -> Result<Vec<RawRow>, String> {
-        Ok(lock(&self.store).as_ref().ok_or("no disk")?.newest(table, before, count))
+        Ok(lock(&self.store).as_ref().ok_or("no disk")?.view(table).newest(before, count))
     }
 
     fn write(&self, writes: Vec<Write>) {

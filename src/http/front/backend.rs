@@ -49,7 +49,7 @@ pub struct Backend {
 
 impl Backend {
     /// Starts it in a fresh directory: below `$RUNTIME_DIRECTORY`, else `$XDG_RUNTIME_DIR`, else
-    /// `scratch`, else where temporary files are.
+    /// where temporary files are, else in `scratch`, whose disk may hang or be taken away.
     ///
     /// # Errors
     /// When there is no directory for its socket, or it cannot listen there.
@@ -170,7 +170,7 @@ impl SocketDir {
     fn create(scratch: &Path) -> io::Result<SocketDir> {
         let runtime = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].into_iter().filter_map(first_of);
         let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for parent in runtime.chain([scratch.to_owned(), std::env::temp_dir()]) {
+        for parent in runtime.chain([std::env::temp_dir(), scratch.to_owned()]) {
             match SocketDir::create_in(&parent) {
                 Ok(directory) => return Ok(directory),
                 Err(why) => last = why,

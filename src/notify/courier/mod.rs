@@ -81,16 +81,16 @@ pub struct CourierStats {
     pub sent: BTreeMap<String, u64>,
     /// Attempts that did not, by channel and reason.
     pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
-    /// Whether the disk refuses to write.
-    pub store_refuses: bool,
+    /// Why the disk takes nothing; none while it does.
+    pub store_refuses: Option<String>,
 }
 
 /// A handle of the courier's thread: takes commands, and shows the statistics.
 #[derive(Clone)]
 pub struct Courier {
     /// Unbounded, since a producer must not block and what it has accepted must not be lost.
-    /// While the disk hangs in an fsync nothing is taken out, so each producer is bounded by
-    /// itself (and in time: `WatchdogSec=60s` ends a daemon whose courier does not answer).
+    /// A disk that is slow, or begins to hang, holds up the courier for seconds, so each producer
+    /// is bounded by itself.
     ///
     /// Refused when [`MAX_BACKLOG`] commands wait, before their producer changes any state:
     /// - datagrams and HTTP heartbeats that carry more than a beat, by [`Courier::is_backlogged`];

@@ -84,6 +84,7 @@ impl CourierThread {
             counters: DeliveryCounters::default(),
         };
         thread.counters.log_and_count_all(&dropped, Duration::ZERO);
+        thread.raise_reports(now);
         thread.spawn_workers()?;
         thread.publish_stats(now);
         Ok(thread)
@@ -123,8 +124,8 @@ impl CourierThread {
                 answer(stored);
             }
             looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
-            self.dispatch(tasks);
             self.publish_stats(now);
+            self.dispatch(tasks);
             if let Some(since) = stopping
                 && (!self.outbox.is_busy() || since.elapsed() >= STOP_TIMEOUT)
             {
@@ -149,7 +150,7 @@ impl CourierThread {
 
     fn next_wake(&self, now: Now) -> Option<Duration> {
         let turn = self.outbox.next_wake(now);
-        let store = self.store.next_attempt().map(|next| next.mono);
+        let store = Some(self.store.next_attempt());
         // A millisecond more than the clock's own grain, so as not to wake just before.
         let grain = Duration::from_millis(1);
         [turn, store].into_iter().flatten().min().map(|at| at.since(now.mono) + grain)
@@ -279,6 +280,7 @@ impl CourierThread {
 
     /// Reports what the disk answered; true when everything is on it.
     fn handle_commit(&mut self, committed: CommitResult, now: Now) -> bool {
+        self.raise_reports(now);
         match committed {
             CommitResult::Committed => true,
             CommitResult::StillFailing => false,
@@ -289,19 +291,43 @@ impl CourierThread {
             }
             CommitResult::Recovered { failed_for } => self.on_recovered(failed_for, now),
             CommitResult::RecoveredEmpty { failed_for } => {
-                let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
-                rows.for_each(|write| self.store.write(write));
+                self.write_every_row();
                 self.on_recovered(failed_for, now)
             }
+            CommitResult::Replaced => {
+                self.write_every_row();
+                self.commit_events(now)
+            }
             CommitResult::RecoveredUnread { .. } => {
+                // What was found in the file is told by the next process.
+                self.commit_events(now);
                 self.must_restart = true;
                 false
             }
         }
     }
 
+    /// What the store found out about its file.
+    fn raise_reports(&mut self, now: Now) {
+        for kind in self.store.take_reports() {
+            self.raise(kind, now);
+        }
+    }
+
+    /// All that is known, for a file that has nothing of it.
+    fn write_every_row(&mut self) {
+        let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
+        rows.for_each(|write| self.store.write(write));
+        self.store.write(Write::put(Table::Meta, LAST_EVENT_KEY, &self.outbox.last_event()));
+    }
+
     fn on_recovered(&mut self, failed_for: Duration, now: Now) -> bool {
         self.raise(EventKind::StoreWrites { refused_for: failed_for }, now);
+        self.commit_events(now)
+    }
+
+    /// Puts the courier's own events on disk as well.
+    fn commit_events(&mut self, now: Now) -> bool {
         for write in self.outbox.take_writes() {
             self.store.write(write);
         }
@@ -319,9 +345,8 @@ impl CourierThread {
             CommitResult::Committed
             | CommitResult::Recovered { .. }
             | CommitResult::RecoveredUnread { .. } => CourierExit::Stored,
-            CommitResult::RecoveredEmpty { .. } => {
-                let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
-                rows.for_each(|write| self.store.write(write));
+            CommitResult::RecoveredEmpty { .. } | CommitResult::Replaced => {
+                self.write_every_row();
                 match self.store.commit_now(now) {
                     CommitResult::Committed => CourierExit::Stored,
                     _ => CourierExit::Lost,
@@ -374,7 +399,7 @@ impl CourierThread {
             queues: self.outbox.queue_status(now),
             sent: self.counters.sent.clone(),
             failed: self.counters.failed.clone(),
-            store_refuses: self.store.is_failing(),
+            store_refuses: self.store.failure().map(str::to_owned),
         };
         *lock(&self.stats) = stats;
     }
