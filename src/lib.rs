@@ -73,7 +73,7 @@
 //! | when a backup is told, told again, and told as over | `backup/plan_tracker.rs`; in which words: `backup/notice.rs` |
 //! | what is not awaited because a plan was changed | `backup/plan_changes.rs` |
 //! | when a plan is looked at without an alert | `backup/look_schedule.rs` |
-//! | what of an alert is read leniently: its start, its JSON, its annotations | `backup/alert_start.rs`, `backup/lenient_json.rs`, `backup/annotations.rs` |
+//! | what of an alert is read, and leniently: its JSON, its start, its annotations | `backup/alert_json.rs`, `backup/lenient_json.rs`, `backup/alert_start.rs`, `backup/annotations.rs` |
 //! | the outcome of a backup: SUCCESS, PARTIAL, FAILED ... | `backup/outcome.rs` |
 //! | which run is due, what is pending and what is missing | `backup/schedule/`, `backup/plan.rs` |
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |

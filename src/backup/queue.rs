@@ -14,7 +14,7 @@ use crate::store::{Table, Write};
 /// How many alert instances may wait; beyond this the sender is answered that it must retry.
 pub const MAX_WAITING_ALERTS: usize = 10_000;
 /// How many bytes the waiting alerts may take.
-const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
+const MAX_WAITING_BYTES: usize = 32 << 20;
 /// How many pipelines run at a time.
 pub const MAX_PIPELINES: usize = 64;
 /// A batch whose analysis ended the daemon this many times is reported without another one.
@@ -578,17 +578,17 @@ mod tests {
             annotations: [("summary".to_owned(), "x".repeat(1024 * 1024))].into(),
             ..alert(&n.to_string())
         };
-        for n in 0..15 {
+        for n in 0..31 {
             assert!(enqueue(&mut queue, vec![large(n)], at(0)));
         }
-        assert!(is_full(&mut queue, vec![large(15)]));
+        assert!(is_full(&mut queue, vec![large(31)]));
         let (id, _) = queue.start().unwrap();
         queue.complete(id, at(1).wall);
-        assert!(enqueue(&mut queue, vec![large(15)], at(2)));
+        assert!(enqueue(&mut queue, vec![large(31)], at(2)));
         let rows = queue.every_row().into_iter();
         let rows = rows.filter_map(|write| Some((write.key, write.value?))).collect();
         let mut next = AlertQueue::restore(rows);
-        assert!(is_full(&mut next, vec![large(16)]), "a restart forgets nothing");
+        assert!(is_full(&mut next, vec![large(32)]), "a restart forgets nothing");
         assert_eq!(next.drain_corrupt_rows(), []);
     }
 
