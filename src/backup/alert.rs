@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::alert_json::{AlertsPart, Group, RawAlert, Status, WebhookPart};
+use super::alert_json::{AlertsPart, Group, RawAlert, Status, TextHash, WebhookPart};
 use super::{alert_start, annotations, lenient_json};
 use crate::clock::Wall;
 
@@ -165,7 +165,7 @@ struct Selection<'n> {
     size: usize,
     /// The first backup alert that fires and was not selected because too many were before it, how
     /// many there are, and a hash of them all.
-    beyond: Option<(String, u64, ring::digest::Context)>,
+    beyond: Option<(String, u64, TextHash)>,
 }
 
 impl<'n> Selection<'n> {
@@ -225,10 +225,10 @@ impl<'n> Selection<'n> {
             self.select(alert.clone(), state, false, true);
         }
         if is_backup && state == AlertState::Firing {
-            let new = || (alert.name.clone(), 0, new_hash());
+            let new = || (alert.name.clone(), 0, TextHash::default());
             let (_, count, hash) = self.beyond.get_or_insert_with(new);
             *count += 1;
-            add_to_hash(hash, &alert.instance());
+            hash.add(&alert.instance());
         }
     }
 
@@ -251,7 +251,7 @@ impl<'n> Selection<'n> {
             let summary =
                 format!("{count} more alerts came with it, too many to look at each of them");
             let labels = BTreeMap::from([("alertname".to_owned(), name.clone())]);
-            relevant.backup.push(stand_in(name, short_hex(hash), labels, summary));
+            relevant.backup.push(stand_in(name, hash.short(), labels, summary));
         }
         relevant
     }
@@ -291,7 +291,7 @@ fn parse_alert(alert: RawAlert, names: &AlertNames, now: Wall) -> Option<Alert> 
     let RawAlert { labels, annotations, fingerprint, starts_at, .. } = alert;
     let name = truncate(labels.by_name.get("alertname")?.clone());
     let given = fingerprint.filter(|text| (1..=128).contains(&text.len()));
-    let beyond = labels.beyond.map(short_hex);
+    let beyond = labels.beyond.map(TextHash::short);
     let by_name = labels.by_name;
     let pairs = || by_name.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
     Some(Alert {
@@ -326,24 +326,9 @@ fn truncate(mut text: String) -> String {
 
 /// Sixteen hex digits, a hash of these texts.
 fn short_hash<'a>(parts: impl Iterator<Item = &'a str>) -> String {
-    let mut hash = new_hash();
-    parts.for_each(|part| add_to_hash(&mut hash, part));
-    short_hex(hash)
-}
-
-/// A hash of nothing yet.
-pub fn new_hash() -> ring::digest::Context {
-    ring::digest::Context::new(&ring::digest::SHA256)
-}
-
-/// Adds a text to a hash, so that it makes a difference where one ends and the next begins.
-pub fn add_to_hash(hash: &mut ring::digest::Context, text: &str) {
-    hash.update(&(text.len() as u64).to_be_bytes());
-    hash.update(text.as_bytes());
-}
-
-fn short_hex(hash: ring::digest::Context) -> String {
-    crate::escape::hex(&hash.finish().as_ref()[..8])
+    let mut hash = TextHash::default();
+    parts.for_each(|part| hash.add(part));
+    hash.short()
 }
 
 #[cfg(test)]

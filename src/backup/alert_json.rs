@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess};
 use serde_json::Value;
 
-use super::alert::{add_to_hash, new_hash};
 use super::annotations;
 use super::lenient_json::{Lenient, Part, Scalar};
 
@@ -50,7 +49,29 @@ pub struct Texts {
     /// By name.
     pub by_name: BTreeMap<String, String>,
     /// A hash of those that are too many, in their order.
-    pub beyond: Option<ring::digest::Context>,
+    pub beyond: Option<TextHash>,
+}
+
+/// A hash of texts.
+pub struct TextHash(ring::digest::Context);
+
+impl Default for TextHash {
+    fn default() -> TextHash {
+        TextHash(ring::digest::Context::new(&ring::digest::SHA256))
+    }
+}
+
+impl TextHash {
+    /// Adds a text: it makes a difference where one ends and the next begins.
+    pub fn add(&mut self, text: &str) {
+        self.0.update(&(text.len() as u64).to_be_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    /// Sixteen hex digits.
+    pub fn short(self) -> String {
+        crate::escape::hex(&self.0.finish().as_ref()[..8])
+    }
 }
 
 /// What a webhook says beside its alerts.
@@ -170,8 +191,9 @@ impl<'de> Part<'de> for TextsPart<'_> {
             if kept || (self.0)(&name) {
                 texts.by_name.insert(name, text);
             } else {
-                let beyond = texts.beyond.get_or_insert_with(new_hash);
-                [&name, &text].into_iter().for_each(|part| add_to_hash(beyond, part));
+                let beyond = texts.beyond.get_or_insert_default();
+                beyond.add(&name);
+                beyond.add(&text);
             }
         }
         Ok(texts)

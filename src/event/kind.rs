@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::message::{TextTable, decimal};
-use super::{Incident, IncidentChange, Level, Subject};
+use super::message::{TextTable, decimal, lines, listed, messages};
+use super::{Incident, IncidentChange, KeptLimit, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
 /// How many other hosts an [`EventKind::Overdue`] names, or rows an [`EventKind::AlertsLost`]: when
@@ -126,6 +126,8 @@ pub enum EventKind {
     DyndnsFails { host: String, name: String, why: String },
     /// It is kept again.
     DyndnsKept { host: String, name: String, failed_for: Duration },
+    /// Something is no longer kept, because there is too much of it.
+    LimitReached { limit: KeptLimit },
     /// An operator's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, level: Level, text: String },
 }
@@ -259,7 +261,7 @@ impl EventDescription {
 
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 26] = [
+    pub const NAMES: [&'static str; 27] = [
         "overdue",
         "shutdown",
         "back",
@@ -285,6 +287,7 @@ impl EventKind {
         "alertmanager_answers",
         "dyndns_fails",
         "dyndns_kept",
+        "limit_reached",
         "custom",
     ];
 
@@ -328,7 +331,7 @@ impl EventKind {
             EventKind::StoreWrites { refused_for } => store_writes(*refused_for),
             EventKind::StoreMovedAside { why, to } => store_moved_aside(why, to),
             EventKind::ChannelFails { channel, why, waiting } => {
-                channel_fails(channel, why).detail("waiting for it", messages(*waiting))
+                channel_fails(channel, why, *waiting)
             }
             EventKind::ChannelDelivers { channel, failed_for } => {
                 channel_delivers(channel, *failed_for)
@@ -343,9 +346,8 @@ impl EventKind {
             EventKind::AlertmanagerSilent { why } => alertmanager_silent(why),
             EventKind::AlertmanagerAnswers { silent_for } => alertmanager_answers(*silent_for),
             EventKind::DyndnsFails { host, name, why } => dyndns_fails(host, name, why),
-            EventKind::DyndnsKept { host, name, failed_for } => {
-                dyndns_kept(host, name, *failed_for)
-            }
+            EventKind::DyndnsKept { host, name, failed_for } => name_kept(host, name, *failed_for),
+            EventKind::LimitReached { limit } => limit_reached(*limit),
             EventKind::Custom { host, level, text } => custom(host.as_deref(), *level, text),
         }
     }
@@ -496,9 +498,10 @@ fn store_moved_aside(why: &str, to: &str) -> EventDescription {
         .detail("lost", "what was waiting to be sent, and which alerts were open")
 }
 
-fn channel_fails(channel: &str, why: &str) -> EventDescription {
+fn channel_fails(channel: &str, why: &str, waiting: usize) -> EventDescription {
     let title = format!("channel {channel} is failing: {why}");
     EventDescription::of_channel("channel_fails", Level::Warning, channel, title)
+        .detail("waiting for it", messages(waiting))
 }
 
 fn channel_delivers(channel: &str, failed_for: Duration) -> EventDescription {
@@ -553,7 +556,7 @@ fn dyndns_fails(host: &str, name: &str, why: &str) -> EventDescription {
         .detail("meanwhile", stale)
 }
 
-fn dyndns_kept(host: &str, name: &str, failed_for: Duration) -> EventDescription {
+fn name_kept(host: &str, name: &str, failed_for: Duration) -> EventDescription {
     EventDescription::of_host(
         "dyndns_kept",
         Level::Ok,
@@ -565,33 +568,19 @@ fn dyndns_kept(host: &str, name: &str, failed_for: Duration) -> EventDescription
     .detail("failed for", format_duration(failed_for))
 }
 
+fn limit_reached(limit: KeptLimit) -> EventDescription {
+    let (title, meanwhile, to_do) = limit.words();
+    let described = EventDescription::of_daemon("limit_reached", Level::Warning, &title);
+    EventDescription { for_backups: limit.is_about_backups(), ..described }
+        .detail("meanwhile", meanwhile)
+        .detail("to do", to_do)
+}
+
 fn custom(host: Option<&str>, level: Level, text: &str) -> EventDescription {
     let subject = host.map_or(Subject::Daemon, |host| Subject::Host(host.to_owned()));
     // The words alone need not say which host they are about.
     EventDescription::new("custom", level, subject, text.to_owned())
         .detail_if("host", host.map(str::to_owned))
-}
-
-fn messages(count: usize) -> String {
-    if count == 1 { "1 message".into() } else { format!("{count} messages") }
-}
-
-/// The names, then how many more of `count` there are; nothing where there is no name.
-fn listed(names: &[String], count: usize) -> Option<String> {
-    let all = names.join(", ");
-    match count.saturating_sub(names.len()) {
-        _ if names.is_empty() => None,
-        0 => Some(all),
-        more => Some(format!("{all} and {more} more")),
-    }
-}
-
-/// One below the other, then how many more of `count` there are.
-fn lines(rows: &[String], count: usize) -> String {
-    match count.saturating_sub(rows.len()) {
-        0 => rows.join("\n"),
-        more => format!("{}\nand {more} more", rows.join("\n")),
-    }
 }
 
 #[cfg(test)]

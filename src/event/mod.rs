@@ -11,10 +11,12 @@ use crate::clock::Wall;
 
 mod incident;
 mod kind;
+mod limit;
 mod message;
 
 pub use self::incident::{Incident, IncidentChange};
 pub use self::kind::{BackupNotice, EventDescription, EventKind, ForgottenConnection, MAX_LISTED};
+pub use self::limit::{KeptLimit, LimitEpisodes, LimitUse};
 pub use self::message::{Message, TextTable, decimal};
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
