@@ -198,6 +198,7 @@ impl Daemon for Services {
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
             metrics_left_out: self.monitor.metrics_left_out(),
+            limits: [self.monitor.limits(), self.backups.pipelines.limits()].concat(),
             channels: stats.queues.iter().map(|queue| channel_metrics(queue, &stats)).collect(),
             alerts_received: self.backups.pipelines.received(),
             pipelines: self.backups.pipelines.count() as u64,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident, Level};
 use crate::heartbeat::datagram::{DatagramMetrics, MAX_METRICS};
-use crate::heartbeat::settings::{Interner, Profile};
+use crate::heartbeat::settings::{Interner, NAME_BYTES, Profile};
 use crate::heartbeat::threshold::{Rule, ThresholdState};
 use crate::heartbeat::uptime::MetricAccumulator;
 use crate::view::MetricSummary;
@@ -196,6 +196,8 @@ pub struct MetricChanges {
     pub closed_incidents: Vec<Incident>,
     /// Metrics have other indexes than before.
     pub reindexed: bool,
+    /// How many new ones found no room.
+    pub refused: usize,
 }
 
 /// Which host sent metrics, and over which connection.
@@ -207,6 +209,13 @@ pub struct MetricSource<'a> {
     pub profile: &'a Profile,
     /// The index of the connection.
     pub connection: usize,
+    /// How many bytes its new metrics may take.
+    pub room: usize,
+}
+
+/// What a metric takes in memory, with a name of its own.
+fn size_with_name(path: &str) -> usize {
+    size_of::<Metric>() + NAME_BYTES + path.len()
 }
 
 /// Ingests the metrics of a datagram.
@@ -219,10 +228,11 @@ pub fn ingest(
 ) -> MetricChanges {
     let (host, connection) = (source.host, source.connection);
     let mut changes = MetricChanges::default();
-    let mut next = 0;
+    let (mut next, mut room) = (0, source.room);
     if metrics.is_empty() {
         // The usual growth makes room for four: 100,000 hosts that send one would pay for that.
-        metrics.reserve_exact(received.len().min(MAX_METRICS));
+        let most = (room / size_with_name("")).min(MAX_METRICS);
+        metrics.reserve_exact(received.len().min(most));
     }
     for (path, value) in received.iter() {
         let index = match find_index(metrics, path, next) {
@@ -230,7 +240,12 @@ pub fn ingest(
                 metrics[index].freshness.received(connection, now);
                 index
             }
+            None if room < size_with_name(path) => {
+                changes.refused += 1;
+                continue;
+            }
             None => {
+                room -= size_with_name(path);
                 if metrics.len() == MAX_METRICS {
                     changes.closed_incidents.extend(evict(metrics, host, received));
                     changes.reindexed = true;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use crate::clock::{Mono, Now, Wall, format_duration};
+use crate::event::LimitUse;
 use crate::heartbeat::datagram::{
     Datagram, DatagramKind, DatagramMetrics, MAX_METRICS, ODD_METRICS, ReceivedDatagram, Rejection,
 };
@@ -220,7 +221,7 @@ impl Monitor {
             then(ack, true);
         }
         if let Some(key) = changed_key {
-            log_key_usage(&key);
+            info!("{key}");
         }
         if let Some(path) = left_out {
             let host = &received.datagram.host;
@@ -519,6 +520,11 @@ impl Monitor {
         self.metrics_left_out.load(Ordering::Relaxed)
     }
 
+    /// How near the limits of hosts that are not configured are.
+    pub fn limits(&self) -> [LimitUse; 2] {
+        self.lock().fleet.limits()
+    }
+
     /// [`Fleet::forget`].
     ///
     /// # Errors
@@ -575,14 +581,6 @@ impl MonitorState {
             return true;
         }
         self.previous_key_users.len() < MAX_UNKNOWN_LOGGED && self.previous_key_users.insert(user)
-    }
-}
-
-fn log_key_usage(key: &KeyUsage) {
-    let KeyUsage { host, connection, previous } = key;
-    match previous {
-        false => info!("{host} {connection} signs with its new key"),
-        true => info!("{host} {connection} still signs with the previous key"),
     }
 }
 

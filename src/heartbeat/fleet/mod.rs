@@ -2,7 +2,7 @@
 //! configuration. Pure.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
@@ -15,12 +15,17 @@ use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
 use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
 use crate::view::HostState;
 
+mod address_tracker;
 mod deadlines;
 mod forget;
 pub mod ingest;
+mod unknown;
 mod views;
 
+use self::address_tracker::AddressTracker;
+pub use self::address_tracker::{AddressChange, ConnectionId};
 pub use self::forget::NotForgotten;
+use self::unknown::UnknownHosts;
 pub use self::views::OpenProblem;
 
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
@@ -62,6 +67,15 @@ pub struct KeyUsage {
     pub previous: bool,
 }
 
+impl fmt::Display for KeyUsage {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let KeyUsage { host, connection, previous } = self;
+        let how =
+            if *previous { "still signs with the previous key" } else { "signs with its new key" };
+        write!(f, "{host} {connection} {how}")
+    }
+}
+
 /// What the passing of time, or a new configuration, caused.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
@@ -101,7 +115,7 @@ pub struct Fleet {
     dirty: Vec<u32>,
     /// The profile of hosts that are not configured.
     unknown_profile: Arc<Profile>,
-    unknown_count: usize,
+    unknown: UnknownHosts,
     /// The addresses that names in the DNS follow.
     addresses: AddressTracker,
     /// Which kernel's monotonic clock rows are written on.
@@ -147,13 +161,15 @@ impl Fleet {
             row.connections
                 .iter()
                 .for_each(|connection| fleet.clock_check.observe_past(connection.seen.wall));
+            let known_names = &mut fleet.names;
+            let names = if profile.configured { known_names } else { &mut fleet.unknown.names };
             let (host, closed) = persistence::restore_host(
                 name.clone(),
                 row,
                 profile,
                 &clocks,
                 &fleet.common,
-                &mut fleet.names,
+                names,
             );
             fleet.pending.closed_incidents.extend(closed);
             known.insert(name, host);
@@ -175,7 +191,7 @@ impl Fleet {
             down: BTreeSet::new(),
             dirty: Vec::new(),
             unknown_profile: Arc::default(),
-            unknown_count: 0,
+            unknown: UnknownHosts::default(),
             addresses: AddressTracker::new(now),
             kernel: 0,
             pending: Changes::default(),
@@ -295,8 +311,8 @@ impl Fleet {
     fn add_host(&mut self, host: Host) -> u32 {
         let host_index = u32::try_from(self.hosts.len()).expect("hosts are fewer than their limit");
         self.by_name.insert(host.name.clone(), host_index);
-        self.unknown_count += usize::from(!host.profile.configured);
         self.hosts.push(host);
+        self.unknown.add(&mut self.hosts[host_index as usize]);
         host_index
     }
 
@@ -421,7 +437,8 @@ impl Fleet {
         let mut others: Vec<Host> = known.into_values().collect();
         others.sort_by(|a, b| (a.configured_since, &a.name).cmp(&(b.configured_since, &b.name)));
         for host in others {
-            if !host.forgotten && Some(self.unknown_count) < self.common.max_unknown_hosts {
+            let has_place = Some(self.unknown.count()) < self.common.max_unknown_hosts;
+            if !host.forgotten && has_place && self.unknown_room() > 0 {
                 self.add_host(host);
             } else {
                 self.pending.closed_incidents.extend(host.open_incidents());
@@ -469,6 +486,7 @@ impl Fleet {
         }
         self.populate(profiles, known, now);
         self.names.shrink();
+        self.unknown.names.shrink();
         let mut changes = std::mem::take(&mut self.pending);
         changes.rows.extend(self.flush());
         changes
@@ -481,7 +499,7 @@ impl Fleet {
         self.down.clear();
         self.deadlines.clear();
         self.clock_check.forget_disagreements();
-        self.unknown_count = 0;
+        self.unknown.clear();
         self.addresses.clear();
         std::mem::take(&mut self.hosts)
     }
@@ -532,68 +550,6 @@ impl Fleet {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()
-    }
-
-    /// Records the address of a connection that a datagram has proven
-    /// ([`Ingested::proven_address`]); some when it is another one than before.
-    pub fn track_address(
-        &mut self,
-        (host_index, connection): &ConnectionId,
-        from: IpAddr,
-    ) -> Option<AddressChange> {
-        let address = from.to_canonical();
-        let key = (*host_index, Arc::clone(connection), address.is_ipv6());
-        if self.addresses.reported.insert(key, address) == Some(address) {
-            return None;
-        }
-        let host = &self.hosts[*host_index as usize];
-        Some(AddressChange {
-            host: host.name.as_ref().into(),
-            connection: connection.as_ref().into(),
-            address,
-        })
-    }
-}
-
-/// A host whose name in the DNS follows its address sends from another one than before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressChange {
-    /// The host.
-    pub host: String,
-    /// The connection.
-    pub connection: String,
-    /// Where its datagram came from; v4-mapped addresses are IPv4.
-    pub address: IpAddr,
-}
-
-/// A connection of the fleet: the index of its host, and its name.
-pub type ConnectionId = (u32, Arc<str>);
-
-/// The addresses that names in the DNS follow, as they were last reported.
-#[derive(Debug, Default)]
-pub struct AddressTracker {
-    /// The last addresses, by connection and whether they are of IPv6.
-    reported: HashMap<(u32, Arc<str>, bool), IpAddr>,
-    /// When the daemon began to listen.
-    started_at: Wall,
-}
-
-impl AddressTracker {
-    /// Nothing is reported yet.
-    pub fn new(now: Now) -> AddressTracker {
-        AddressTracker { started_at: now.wall, ..AddressTracker::default() }
-    }
-
-    /// Every address is reported anew: the indexes of hosts may have changed.
-    pub fn clear(&mut self) {
-        self.reported.clear();
-    }
-
-    /// Whether a datagram that was signed at `time`, in microseconds, is from before the start. It may
-    /// have been received then, and that be lost in a crash: an attacker could send it again. A start
-    /// in the future shows that it was our clock that was wrong.
-    pub fn predates_start(&self, time: i64, now: Now) -> bool {
-        self.started_at <= now.wall && time / 1000 < self.started_at.0
     }
 }
 
@@ -1152,7 +1108,7 @@ mod tests {
         test.config.settings.unknown_hosts = UnknownHosts::Accept;
         assert!(test.fleet.reconfigure(test.config.clone(), test.now).removed_hosts.is_empty());
         assert!(!test.fleet.view("web1").unwrap().watch);
-        assert_eq!(test.fleet.unknown_count, 1);
+        assert_eq!(test.fleet.unknown.count(), 1);
     }
 
     #[test]
