@@ -13,6 +13,8 @@ use crate::clock::Wall;
 /// an alert is stored until it is reported.
 const MAX_LABELS: usize = 64;
 const MAX_LABEL_CHARS: usize = 4096;
+/// The longest id of a plan, in bytes.
+const MAX_PLAN_ID: usize = 253;
 /// How many names of alerts that are in no list are told of one delivery, and how much of each.
 const MAX_UNLISTED: usize = 20;
 const MAX_UNLISTED_CHARS: usize = 100;
@@ -67,13 +69,14 @@ impl Alert {
         ALERT_BYTES + self.name.len() + self.fingerprint.len() + texts
     }
 
-    /// The id of the plan that it is about: the value of the first of these labels that it has.
+    /// The id of the plan that it is about: the value of the first of these labels that it has. A text
+    /// that is longer than any id is none.
     pub fn plan_id(&self, labels: &[String]) -> Option<&str> {
         labels
             .iter()
             .filter_map(|label| self.labels.get(label))
             .map(|id| id.trim())
-            .find(|id| !id.is_empty())
+            .find(|id| (1..=MAX_PLAN_ID).contains(&id.len()))
     }
 }
 
@@ -627,6 +630,15 @@ mod tests {
         let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"}});
         let body = json!({"alerts": [alert, alert]}).to_string();
         assert_eq!(webhook(body.as_bytes()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_text_that_is_no_id_of_a_plan_was_remembered_as_one() {
+        let long = "x".repeat(4000);
+        let body = format!(
+            r#"{{"alerts":[{{"status":"firing","labels":{{"alertname":"BackupFailed","id":"{long}"}}}}]}}"#
+        );
+        assert_eq!(about(body.as_bytes()), "BackupFailed -", "it is about every plan");
     }
 
     fn firing(name: &str, id: usize) -> Value {

@@ -15,6 +15,8 @@ pub enum KeptLimit {
     WaitingAlerts,
     /// The same of those that were reported.
     ReportedAlerts,
+    /// How many backup plans that nothing is known of were reported.
+    UnknownPlans,
 }
 
 impl KeptLimit {
@@ -25,6 +27,7 @@ impl KeptLimit {
             KeptLimit::UnknownHosts(_) => "unknown_hosts",
             KeptLimit::WaitingAlerts => "waiting_alerts",
             KeptLimit::ReportedAlerts => "reported_alerts",
+            KeptLimit::UnknownPlans => "unknown_plans",
         }
     }
 
@@ -53,12 +56,21 @@ impl KeptLimit {
                 "the oldest are forgotten: what still fires of them is reported once more",
                 "find out what sends so many different alerts".to_owned(),
             ),
+            KeptLimit::UnknownPlans => (
+                "alerts name more backup plans that do not exist than can be remembered".to_owned(),
+                "the oldest are forgotten: another alert about one is reported once more",
+                "find out what sends them; correlator.backup_id_labels says which label has the id"
+                    .to_owned(),
+            ),
         }
     }
 
     /// Whether those who hear about backups are told.
     pub fn is_about_backups(self) -> bool {
-        matches!(self, KeptLimit::WaitingAlerts | KeptLimit::ReportedAlerts)
+        match self {
+            KeptLimit::WaitingAlerts | KeptLimit::ReportedAlerts | KeptLimit::UnknownPlans => true,
+            KeptLimit::UnknownHostBytes(_) | KeptLimit::UnknownHosts(_) => false,
+        }
     }
 }
 
@@ -122,6 +134,7 @@ mod tests {
             KeptLimit::UnknownHosts(100_000),
             KeptLimit::WaitingAlerts,
             KeptLimit::ReportedAlerts,
+            KeptLimit::UnknownPlans,
         ] {
             let message =
                 Event::new(Wall(0), EventKind::LimitReached { limit }).message(EventId(1));

@@ -25,7 +25,7 @@ mod views;
 use self::address_tracker::AddressTracker;
 pub use self::address_tracker::{AddressChange, ConnectionId};
 pub use self::forget::NotForgotten;
-use self::unknown::UnknownHosts;
+use self::unknown::UnknownMemory;
 pub use self::views::OpenProblem;
 
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
@@ -115,7 +115,7 @@ pub struct Fleet {
     dirty: Vec<u32>,
     /// The profile of hosts that are not configured.
     unknown_profile: Arc<Profile>,
-    unknown: UnknownHosts,
+    unknown: UnknownMemory,
     /// The addresses that names in the DNS follow.
     addresses: AddressTracker,
     /// Which kernel's monotonic clock rows are written on.
@@ -191,7 +191,7 @@ impl Fleet {
             down: BTreeSet::new(),
             dirty: Vec::new(),
             unknown_profile: Arc::default(),
-            unknown: UnknownHosts::default(),
+            unknown: UnknownMemory::default(),
             addresses: AddressTracker::new(now),
             kernel: 0,
             pending: Changes::default(),

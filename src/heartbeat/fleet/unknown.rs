@@ -13,9 +13,9 @@ use crate::heartbeat::settings::Interner;
 /// This part of the budget is freed at a time: all hosts are looked at for it.
 const FREED_PART: usize = 16;
 
-/// The hosts that are not configured.
+/// What hosts that are not configured take together.
 #[derive(Debug, Default)]
-pub struct UnknownHosts {
+pub struct UnknownMemory {
     /// The names of their connections and metrics.
     pub names: Interner,
     count: usize,
@@ -25,7 +25,7 @@ pub struct UnknownHosts {
     hosts_limit: LimitEpisodes,
 }
 
-impl UnknownHosts {
+impl UnknownMemory {
     /// Counts a host that is new in the fleet, unless it is configured.
     pub fn add(&mut self, host: &mut Host) {
         host.memory = HostMemory::default();
@@ -148,9 +148,8 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::heartbeat::datagram::Rejection;
-    use crate::heartbeat::settings::UnknownHosts as Unknown;
+    use crate::heartbeat::settings::UnknownHosts;
     use crate::heartbeat::test_fleet::{HOUR, MINUTE, SECOND, TestFleet, config};
     use crate::view::HostState;
 
@@ -159,7 +158,7 @@ mod tests {
 
     fn test() -> TestFleet {
         let mut config = config();
-        config.settings.unknown_hosts = Unknown::Accept;
+        config.settings.unknown_hosts = UnknownHosts::Accept;
         config.settings.max_unknown_bytes = MOST;
         TestFleet::with(config)
     }
