@@ -97,8 +97,11 @@ impl Pipelines {
         if !corrupt.is_empty() {
             sink(discard_corrupt_rows(&corrupt, Now::read().wall));
         }
-        let writes = queue.trim_reported(Now::read());
-        sink(change_of(&mut queue, writes, Now::read().wall));
+        let now = Now::read();
+        let forgotten = queue.trim_reported(now);
+        if !forgotten.is_empty() {
+            sink(change_of(&mut queue, forgotten, now.wall));
+        }
         if queue.batch_count() > 0 {
             info!("{} backup alerts wait from before the start", queue.batch_count());
         }

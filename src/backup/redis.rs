@@ -201,17 +201,17 @@ impl RedisConnection {
         }
     }
 
-    /// The fields of a hash; none when there is no such key.
+    /// The fields of a hash, with a single question as long as it is small: of something that is no Redis
+    /// a second answer would be waited for. None when there is no such key.
     pub fn hash(&mut self, key: &str) -> Result<KeyResult<Fields>, RedisUnavailable> {
-        let mut hashes = self.hashes(&[key.to_owned()])?;
-        hashes.pop().ok_or_else(|| self.refused(NOT_REDIS))
+        let mut hashes = self.entries("HSCAN", &[key.to_owned()], vec![Ok(Vec::new())])?;
+        hashes.pop().map(|flat| flat.map(fields)).ok_or_else(|| self.refused(NOT_REDIS))
     }
 
     /// The fields of each hash; none when there is no such key.
     pub fn hashes(&mut self, keys: &[String]) -> Result<Vec<KeyResult<Fields>>, RedisUnavailable> {
-        let pair = |pair: &[String]| (pair[0].clone(), pair[1].clone());
-        let fields = |flat: Vec<String>| flat.chunks_exact(2).map(pair).collect();
-        let hashes = self.entries("HSCAN", keys)?;
+        let begun = self.refuse_large(keys)?;
+        let hashes = self.entries("HSCAN", keys, begun)?;
         Ok(hashes.into_iter().map(|flat| flat.map(fields)).collect())
     }
 
@@ -220,7 +220,8 @@ impl RedisConnection {
         &mut self,
         keys: &[String],
     ) -> Result<Vec<KeyResult<Vec<String>>>, RedisUnavailable> {
-        self.entries("SSCAN", keys)
+        let begun = self.refuse_large(keys)?;
+        self.entries("SSCAN", keys, begun)
     }
 
     /// The string values without the space around them; none when there is none, it is empty, or it
@@ -284,23 +285,28 @@ impl RedisConnection {
             for command in batch {
                 pipeline.add_command(command.clone());
             }
-            let size = |answer: Result<Value, RedisError>| match answer {
-                Ok(Value::Int(size)) => u64::try_from(size).unwrap_or_default(),
-                Ok(_) | Err(_) => 0,
-            };
-            sizes.extend(self.send(pipeline.ignore_errors())?.into_iter().map(size));
+            for answer in self.send(pipeline.ignore_errors())? {
+                // A Redis may not know the command: then the size is not known, either.
+                let is_unknown = |error: &RedisError| {
+                    error.detail().is_some_and(|said| said.contains("unknown command"))
+                };
+                sizes.push(match answer {
+                    Err(error) if is_unknown(&error) => 0,
+                    answer => self.judge::<Option<u64>>(answer)?.ok().flatten().unwrap_or(0),
+                });
+            }
         }
         sizes.resize(commands.len(), 0);
         Ok(sizes)
     }
 
-    /// All that HSCAN or SSCAN gives for each key, page by page.
+    /// All that HSCAN or SSCAN gives for each key, page by page, added to `all` where that is no error.
     fn entries(
         &mut self,
         scan: &str,
         keys: &[String],
+        mut all: Vec<KeyResult<Vec<String>>>,
     ) -> Result<Vec<KeyResult<Vec<String>>>, RedisUnavailable> {
-        let mut all = self.refuse_large(keys)?;
         let small = |index: &usize| all[*index].is_ok();
         let mut cursors: Vec<_> = (0..keys.len()).filter(small).map(|index| (index, 0)).collect();
         while !cursors.is_empty() {
@@ -392,6 +398,11 @@ fn size_of_value(value: &Value) -> usize {
         _ => 0,
     };
     size_of::<Value>() + inner
+}
+
+fn fields(flat: Vec<String>) -> Fields {
+    let pair = |pair: &[String]| (pair[0].clone(), pair[1].clone());
+    flat.chunks_exact(2).map(pair).collect()
 }
 
 /// Adds a page to what is known of a key; gives the cursor of the next.
