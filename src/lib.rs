@@ -82,6 +82,7 @@
 //! | what restic's words mean; how it is run, and how many at a time | `backup/restic_output.rs`; `backup/repository.rs`, `backup/restic_permits.rs` |
 //! | a route of HTTP, its parameters, its answer | `http/routes.rs`, `http/query.rs`, `http/api.rs` |
 //! | who may call a route, such as `/-/reload` | `http/api.rs` (which route needs what), `http/auth.rs` (token), `http/origin.rs` (other sites) |
+//! | what is bounded in bytes, and what people are told when it is reached | `event/limit.rs`; hosts that are not configured: `heartbeat/fleet/unknown.rs`; alerts: `backup/queue.rs` |
 //! | limits of HTTP: connections, how long they may be idle, sizes, deadlines | `http/front/limits.rs` |
 //! | a metric of `/metrics` | `http/metrics.rs`; where it comes from: `http/service.rs`, `daemon/service.rs` |
 //! | what is counted and logged of a webhook that is refused | `http/refusals.rs` |

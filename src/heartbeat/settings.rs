@@ -79,7 +79,7 @@ impl Default for HeartbeatSettings {
             clock_skew: Duration::from_secs(300),
             unknown_hosts: UnknownHosts::Ignore,
             max_unknown_hosts: 100_000,
-            max_unknown_bytes: 64_000_000,
+            max_unknown_bytes: 56_000_000,
             accept_unsigned: false,
             new_timeout: Duration::from_secs(24 * 3600),
             forget_after: Duration::from_secs(30 * 24 * 3600),

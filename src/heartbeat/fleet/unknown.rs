@@ -280,6 +280,19 @@ mod tests {
     }
 
     #[test]
+    fn a_hundred_thousand_strangers_fit_into_the_default_budget() {
+        let mut config = config();
+        config.settings.unknown_hosts = UnknownHosts::Accept;
+        let most = config.settings.max_unknown_bytes;
+        let mut test = TestFleet::with(config);
+        for host in 0..1_000 {
+            test.beat(&format!("a-host-with-a-name-of-usual-length-{host:06}"));
+        }
+        let used = test.fleet.unknown.used();
+        assert!(used * 100 < most, "{used} bytes for 1000 hosts");
+    }
+
+    #[test]
     fn one_stranger_too_many_is_told_once() {
         let mut test = test();
         test.config.settings.max_unknown_hosts = 2;
