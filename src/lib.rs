@@ -76,7 +76,7 @@
 //! | when a backup is told, told again, and told as over | `backup/plan_tracker.rs`; in which words: `backup/notice.rs` |
 //! | what is not awaited because a plan was changed | `backup/plan_changes.rs` |
 //! | when a plan is looked at without an alert | `backup/look_schedule.rs` |
-//! | what of an alert is read leniently: its start, its JSON, its annotations | `backup/alert_start.rs`, `backup/lenient_json.rs`, `backup/annotations.rs` |
+//! | what of an alert is read, and leniently: its JSON, its start, its annotations | `backup/alert_json.rs`, `backup/lenient_json.rs`, `backup/alert_start.rs`, `backup/annotations.rs` |
 //! | the outcome of a backup: SUCCESS, PARTIAL, FAILED ... | `backup/outcome.rs` |
 //! | which run is due, what is pending and what is missing | `backup/schedule/`, `backup/plan.rs` |
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
@@ -85,6 +85,7 @@
 //! | what restic's words mean; how it is run, and how many at a time | `backup/restic_output.rs`; `backup/repository.rs`, `backup/restic_permits.rs` |
 //! | a route of HTTP, its parameters, its answer | `http/routes.rs`, `http/query.rs`, `http/api.rs` |
 //! | who may call a route, such as `/-/reload` | `http/api.rs` (which route needs what), `http/auth.rs` (token), `http/origin.rs` (other sites) |
+//! | what is bounded in bytes, and what people are told when it is reached | `event/limit.rs`; hosts that are not configured: `heartbeat/fleet/unknown.rs`; alerts: `backup/queue.rs` |
 //! | limits of HTTP: connections, how long they may be idle, sizes, deadlines | `http/front/limits.rs` |
 //! | a metric of `/metrics` | `http/metrics.rs`; where it comes from: `http/service.rs`, `daemon/service.rs` |
 //! | what is counted and logged of a webhook that is refused | `http/refusals.rs` |

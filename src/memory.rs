@@ -24,14 +24,74 @@ pub fn limit_arenas(arenas: c_int) {
     let _ = arenas;
 }
 
-/// Returns to the kernel what only the start needed: free memory of the allocator (malloc_trim(3)) and
-/// the resident pages of the program. A page that is needed again comes from the page cache.
-pub fn release_unused() {
+/// A block from this size on is a mapping of its own, and goes back to the kernel when it is freed.
+/// glibc would raise the limit to 32 MB with the first large block that is freed, and keep as much.
+const MAPPED_BLOCK: c_int = 128 * 1024;
+/// As much free memory at the end of an arena is kept.
+const KEPT_AT_END: c_int = 1024 * 1024;
+/// So much free memory that is resident is worth a search for whole pages that are free.
+const WORTH_RELEASE: usize = 4 * 1024 * 1024;
+
+/// Large blocks go back to the kernel when they are freed (mallopt(3)): a burst must not be remembered
+/// in memory. To be called before any thread starts.
+pub fn release_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes two numbers; what it returns only says whether it knew the first.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BLOCK);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_AT_END);
+    }
+}
+
+/// Gives free memory between blocks that are in use back to the kernel, where it is much.
+#[derive(Debug, Default)]
+pub struct FreeMemory {
+    /// How much was left after the last time.
+    left: usize,
+}
+
+impl FreeMemory {
+    /// Gives it back where that is worth it. To be called now and then.
+    pub fn release(&mut self) {
+        let Some(free) = free_resident() else { return };
+        self.left = self.left.min(free);
+        if free > self.left + WORTH_RELEASE {
+            trim();
+            self.left = free_resident().unwrap_or(free);
+        }
+    }
+}
+
+/// How many bytes of this process are resident and no block of the allocator: free ones, mostly (proc(5),
+/// mallinfo2(3)).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn free_resident() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = text.split_whitespace().skip(1).map_while(|field| field.parse::<usize>().ok());
+    let own = pages.next()?.saturating_sub(pages.next()?);
+    // SAFETY: neither takes a pointer.
+    let (page, heap) = unsafe { (libc::sysconf(libc::_SC_PAGESIZE), libc::mallinfo2()) };
+    let page = usize::try_from(page).ok()?;
+    Some((own * page).saturating_sub(heap.uordblks + heap.hblkhd))
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn free_resident() -> Option<usize> {
+    None
+}
+
+fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it only touches what the allocator knows to be free.
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Returns to the kernel what only the start needed: free memory of the allocator (malloc_trim(3)) and
+/// the resident pages of the program. A page that is needed again comes from the page cache.
+pub fn release_unused() {
+    trim();
     // SAFETY: the callback takes what it is promised to get, and keeps nothing.
     unsafe {
         libc::dl_iterate_phdr(Some(release_program), std::ptr::null_mut());
@@ -135,6 +195,17 @@ mod tests {
         let (start, count) = mapped(1024);
         split_mapping(start, start + 1024 * 4096, 4096);
         assert_eq!(count(), 1);
+    }
+
+    #[test]
+    fn memory_between_blocks_that_are_in_use_was_kept() {
+        // Every hundredth of many small blocks stays.
+        let blocks: Vec<Vec<u8>> = (0..64 * 1024).map(|_| vec![1; 1000]).collect();
+        let kept: Vec<_> = blocks.into_iter().step_by(100).collect();
+        let before = free_resident().unwrap();
+        FreeMemory::default().release();
+        let after = free_resident().unwrap();
+        assert!(before > 30_000_000 && after < before / 2, "{before} {after} {}", kept.len());
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use super::alert_json::{AlertsPart, Group, RawAlert, Status, TextHash, WebhookPart};
 use super::{alert_start, annotations, lenient_json};
 use crate::clock::Wall;
 
@@ -13,9 +13,18 @@ use crate::clock::Wall;
 /// an alert is stored until it is reported.
 const MAX_LABELS: usize = 64;
 const MAX_LABEL_CHARS: usize = 4096;
+/// The longest id of a plan, in bytes.
+const MAX_PLAN_ID: usize = 253;
 /// How many names of alerts that are in no list are told of one delivery, and how much of each.
 const MAX_UNLISTED: usize = 20;
 const MAX_UNLISTED_CHARS: usize = 100;
+/// How many alerts of one delivery are kept: fewer than may wait, so that every delivery can be taken.
+const MAX_DELIVERED: usize = 9_990;
+/// How many bytes these may take in memory.
+const MAX_DELIVERED_BYTES: usize = 16 << 20;
+/// What an alert takes in memory beside its texts, and each label and annotation.
+const ALERT_BYTES: usize = 256;
+const TEXT_BYTES: usize = 96;
 
 /// An alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,18 +63,20 @@ impl Alert {
     /// About how many bytes it takes in memory.
     pub fn size(&self) -> usize {
         let texts = |texts: &BTreeMap<String, String>| -> usize {
-            texts.iter().map(|(name, text)| name.len() + text.len()).sum()
+            texts.iter().map(|(name, text)| TEXT_BYTES + name.len() + text.len()).sum()
         };
-        self.name.len() + self.fingerprint.len() + texts(&self.labels) + texts(&self.annotations)
+        let texts = texts(&self.labels) + texts(&self.annotations);
+        ALERT_BYTES + self.name.len() + self.fingerprint.len() + texts
     }
 
-    /// The id of the plan that it is about: the value of the first of these labels that it has.
+    /// The id of the plan that it is about: the value of the first of these labels that it has. A text
+    /// that is longer than any id is none.
     pub fn plan_id(&self, labels: &[String]) -> Option<&str> {
         labels
             .iter()
             .filter_map(|label| self.labels.get(label))
             .map(|id| id.trim())
-            .find(|id| !id.is_empty())
+            .find(|id| (1..=MAX_PLAN_ID).contains(&id.len()))
     }
 }
 
@@ -110,25 +121,20 @@ enum AlertState {
 /// # Errors
 /// A sentence for the 400 when the body is no JSON object.
 pub fn from_webhook(body: &[u8], names: &AlertNames, now: Wall) -> Result<RelevantAlerts, String> {
-    let Value::Object(mut body) = lenient_json::parse(body)? else {
-        return Err("the body must be a JSON object".into());
-    };
-    let Some(Value::Array(alerts)) = body.remove("alerts") else {
-        return Ok(RelevantAlerts::default());
-    };
-    let with_state = |alert: Value| {
-        let status = alert.as_object()?.get("status").and_then(Value::as_str)?;
-        let state = if status.eq_ignore_ascii_case("firing") {
-            AlertState::Firing
-        } else if status.eq_ignore_ascii_case("resolved") {
-            AlertState::Resolved
-        } else {
-            return None;
+    let mut selection = Selection::new(names, now);
+    let mut on_alert = |alert: RawAlert| {
+        let state = match &alert.status {
+            Status::Text(text) if text.eq_ignore_ascii_case("firing") => AlertState::Firing,
+            Status::Text(text) if text.eq_ignore_ascii_case("resolved") => AlertState::Resolved,
+            Status::Text(_) | Status::State(_) | Status::Missing => return,
         };
-        Some((alert, state))
+        selection.add(alert, state);
     };
-    let mut relevant = select(alerts.into_iter().filter_map(with_state), names, now);
-    if let Some(left_out) = left_out(&mut body, &relevant) {
+    let webhook = WebhookPart { labels: &names.plan_labels, on_alert: &mut on_alert };
+    let group = lenient_json::read(body, webhook)?;
+    let group = group.ok_or("the body must be a JSON object")?;
+    let mut relevant = selection.finish();
+    if let Some(left_out) = left_out(group, &relevant) {
         relevant.backup.insert(0, left_out);
     }
     Ok(relevant)
@@ -140,103 +146,163 @@ pub fn from_webhook(body: &[u8], names: &AlertNames, now: Wall) -> Result<Releva
 /// # Errors
 /// A sentence when the body is no JSON array.
 pub fn from_api(body: &[u8], names: &AlertNames, now: Wall) -> Result<RelevantAlerts, String> {
-    let Value::Array(alerts) = lenient_json::parse(body)? else {
-        return Err("the body must be a JSON array".into());
+    let mut selection = Selection::new(names, now);
+    let mut on_alert = |alert: RawAlert| {
+        let is_active = matches!(&alert.status, Status::State(state) if state == "active");
+        let state = if is_active { AlertState::Firing } else { AlertState::Suppressed };
+        selection.add(alert, state);
     };
-    let active = |alert: &Map<String, Value>| {
-        let status = alert.get("status").and_then(Value::as_object);
-        status.and_then(|status| status.get("state")).and_then(Value::as_str) == Some("active")
-    };
-    let with_state = |alert: Value| {
-        let is_active = alert.as_object().is_some_and(active);
-        (alert, if is_active { AlertState::Firing } else { AlertState::Suppressed })
-    };
-    Ok(select(alerts.into_iter().map(with_state), names, now))
+    let alerts = AlertsPart { labels: &names.plan_labels, on_alert: &mut on_alert };
+    lenient_json::read(body, alerts)?.ok_or("the body must be a JSON array")?;
+    Ok(selection.finish())
 }
 
-/// Those that have one of the names, each instance once; of backup alerts none that is suppressed.
-fn select(
-    alerts: impl Iterator<Item = (Value, AlertState)>,
-    names: &AlertNames,
+/// Those alerts of a delivery that have one of the names, each instance once; of backup alerts none
+/// that is suppressed. Others leave nothing behind, however many they are.
+struct Selection<'n> {
+    names: &'n AlertNames,
     now: Wall,
-) -> RelevantAlerts {
-    let mut relevant = RelevantAlerts::default();
-    let mut seen = BTreeSet::new();
-    for (alert, state) in alerts {
-        let Some(alert) = parse_alert(alert, names, now) else { continue };
-        if !seen.insert((state, alert.instance())) {
-            continue;
+    relevant: RelevantAlerts,
+    seen: BTreeSet<(AlertState, String)>,
+    /// How many bytes the selected alerts take.
+    size: usize,
+    /// The first backup alert that fires and was not selected because too many were before it, how
+    /// many there are, and a hash of them all.
+    beyond: Option<(String, u64, TextHash)>,
+}
+
+impl<'n> Selection<'n> {
+    fn new(names: &'n AlertNames, now: Wall) -> Selection<'n> {
+        let (relevant, seen) = (RelevantAlerts::default(), BTreeSet::new());
+        Selection { names, now, relevant, seen, size: 0, beyond: None }
+    }
+
+    fn add(&mut self, alert: RawAlert, state: AlertState) {
+        let Some(name) = alert.labels.by_name.get("alertname") else { return };
+        let is_backup = self.names.backup.contains(name) && state != AlertState::Suppressed;
+        let is_heartbeat = self.names.heartbeat.contains(name);
+        if !is_backup && !is_heartbeat {
+            if state == AlertState::Firing && !self.names.backup.contains(name) {
+                self.add_unlisted(&name.clone());
+            }
+            return;
         }
-        let is_backup = names.backup.contains(&alert.name);
-        let is_heartbeat = names.heartbeat.contains(&alert.name);
+        let Some(alert) = parse_alert(alert, self.names, self.now) else { return };
+        if self.seen.contains(&(state, alert.instance())) {
+            return;
+        }
+        if self.seen.len() == MAX_DELIVERED || self.size + alert.size() > MAX_DELIVERED_BYTES {
+            return self.add_beyond(alert, state, is_backup, is_heartbeat);
+        }
+        self.size += alert.size();
+        self.seen.insert((state, alert.instance()));
+        self.select(alert, state, is_backup, is_heartbeat);
+    }
+
+    fn select(&mut self, alert: Alert, state: AlertState, is_backup: bool, is_heartbeat: bool) {
+        let relevant = &mut self.relevant;
         let (backup, heartbeat) = match state {
-            AlertState::Firing => (Some(&mut relevant.backup), &mut relevant.heartbeat),
-            AlertState::Suppressed => (None, &mut relevant.heartbeat),
+            AlertState::Firing | AlertState::Suppressed => {
+                (&mut relevant.backup, &mut relevant.heartbeat)
+            }
             AlertState::Resolved => {
-                (Some(&mut relevant.backup_resolved), &mut relevant.heartbeat_resolved)
+                (&mut relevant.backup_resolved, &mut relevant.heartbeat_resolved)
             }
         };
         if is_heartbeat {
             heartbeat.push(alert.clone());
         }
-        if !is_backup && !is_heartbeat && state == AlertState::Firing {
-            relevant.unlisted.extend(unlisted_name(&alert.name));
-        } else if let Some(backup) = backup.filter(|_| is_backup) {
+        if is_backup {
             backup.push(alert);
         }
     }
-    while relevant.unlisted.len() > MAX_UNLISTED {
-        relevant.unlisted.pop_last();
+
+    /// There is no room for an alert any more. Of a heartbeat one of each name says all, and the end of
+    /// an alert says nothing about a backup.
+    fn add_beyond(&mut self, alert: Alert, state: AlertState, is_backup: bool, is_heartbeat: bool) {
+        let known = match state {
+            AlertState::Resolved => &self.relevant.heartbeat_resolved,
+            AlertState::Firing | AlertState::Suppressed => &self.relevant.heartbeat,
+        };
+        if is_heartbeat && !known.iter().any(|known| known.name == alert.name) {
+            self.select(alert.clone(), state, false, true);
+        }
+        if is_backup && state == AlertState::Firing {
+            let new = || (alert.name.clone(), 0, TextHash::default());
+            let (_, count, hash) = self.beyond.get_or_insert_with(new);
+            *count += 1;
+            hash.add(&alert.instance());
+        }
     }
-    relevant
+
+    /// Notes the name of an alert that is in no list, where it seems to be about backups.
+    fn add_unlisted(&mut self, name: &str) {
+        let is_about_backup = || name.to_lowercase().contains("backup");
+        if name.len() <= MAX_LABEL_CHARS && is_about_backup() {
+            let unlisted = &mut self.relevant.unlisted;
+            unlisted.insert(name.chars().take(MAX_UNLISTED_CHARS).collect());
+            if unlisted.len() > MAX_UNLISTED {
+                unlisted.pop_last();
+            }
+        }
+    }
+
+    /// One alert stands for all that were too many: it is about every plan.
+    fn finish(self) -> RelevantAlerts {
+        let mut relevant = self.relevant;
+        if let Some((name, count, hash)) = self.beyond {
+            let summary =
+                format!("{count} more alerts came with it, too many to look at each of them");
+            let labels = BTreeMap::from([("alertname".to_owned(), name.clone())]);
+            relevant.backup.push(stand_in(name, hash.short(), labels, summary));
+        }
+        relevant
+    }
 }
 
-/// The name of an alert that is in no list, where it seems to be about backups.
-fn unlisted_name(name: &str) -> Option<String> {
-    let is_about_backup = name.to_lowercase().contains("backup");
-    is_about_backup.then(|| name.chars().take(MAX_UNLISTED_CHARS).collect())
+/// An alert that stands for others, of which nothing is known.
+fn stand_in(
+    name: String,
+    fingerprint: String,
+    labels: BTreeMap<String, String>,
+    summary: String,
+) -> Alert {
+    let annotations = BTreeMap::from([("summary".to_owned(), summary)]);
+    Alert { name, fingerprint, starts_at: None, labels, annotations }
 }
 
 /// An alert in place of those that the sender left out of a delivery (`truncatedAlerts`) about backups.
 /// It names a plan only where all alerts of the group are about that plan. As an instance it is told
 /// from another one by what was shown beside it.
-fn left_out(body: &mut Map<String, Value>, relevant: &RelevantAlerts) -> Option<Alert> {
-    let count = body.get("truncatedAlerts").and_then(Value::as_f64)? as u64;
+fn left_out(group: Group, relevant: &RelevantAlerts) -> Option<Alert> {
+    let count = group.left_out;
     if count == 0 {
         return None;
     }
     let name = relevant.backup.first()?.name.clone();
-    let mut labels = parse_texts(body.remove("groupLabels"));
+    let mut labels = group.labels;
     labels.insert("alertname".into(), name.clone());
     let shown = relevant.backup.iter().chain(&relevant.backup_resolved).map(Alert::instance);
-    let group = body.get("groupKey").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let parts: Vec<String> = [group, count.to_string()].into_iter().chain(shown).collect();
+    let parts: Vec<String> = [group.key, count.to_string()].into_iter().chain(shown).collect();
     let alerts = if count == 1 { "alert" } else { "alerts" };
     let summary = format!("the sender left out {count} {alerts}");
-    Some(Alert {
-        name,
-        fingerprint: short_hash(parts.iter().map(String::as_str)),
-        starts_at: None,
-        labels: keep_labels(labels, &[]),
-        annotations: BTreeMap::from([("summary".to_owned(), summary)]),
-    })
+    let fingerprint = short_hash(parts.iter().map(String::as_str));
+    Some(stand_in(name, fingerprint, keep_labels(labels, &[]), summary))
 }
 
-fn parse_alert(alert: Value, names: &AlertNames, now: Wall) -> Option<Alert> {
-    let Value::Object(mut alert) = alert else { return None };
-    let labels = parse_texts(alert.remove("labels"));
-    let name = labels.get("alertname")?.clone();
-    let given = match alert.remove("fingerprint") {
-        Some(Value::String(text)) if (1..=128).contains(&text.len()) => Some(text),
-        _ => None,
-    };
-    let pairs = || labels.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+fn parse_alert(alert: RawAlert, names: &AlertNames, now: Wall) -> Option<Alert> {
+    let RawAlert { labels, annotations, fingerprint, starts_at, .. } = alert;
+    let name = truncate(labels.by_name.get("alertname")?.clone());
+    let given = fingerprint.filter(|text| (1..=128).contains(&text.len()));
+    let beyond = labels.beyond.map(TextHash::short);
+    let by_name = labels.by_name;
+    let pairs = || by_name.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
     Some(Alert {
         name,
-        fingerprint: given.unwrap_or_else(|| short_hash(pairs())),
-        starts_at: alert_start::read(alert.get("startsAt"), now),
-        annotations: annotations::keep(parse_texts(alert.remove("annotations"))),
-        labels: keep_labels(labels, &names.plan_labels),
+        fingerprint: given.unwrap_or_else(|| short_hash(pairs().chain(beyond.as_deref()))),
+        starts_at: alert_start::read(starts_at.as_ref(), now),
+        annotations: annotations::keep(annotations.by_name),
+        labels: keep_labels(by_name, &names.plan_labels),
     })
 }
 
@@ -247,24 +313,6 @@ fn keep_labels(labels: BTreeMap<String, String>, needed: &[String]) -> BTreeMap<
         labels.into_iter().partition(|(name, _)| is_needed(name));
     let kept = needed.into_iter().chain(others.into_iter().take(MAX_LABELS));
     kept.map(|(name, text)| (truncate(name), truncate(text))).collect()
-}
-
-/// The texts of an object. Numbers and booleans are taken as they are written, a whole number without a
-/// fraction; arrays and objects are left out.
-fn parse_texts(object: Option<Value>) -> BTreeMap<String, String> {
-    let Some(Value::Object(pairs)) = object else { return BTreeMap::new() };
-    pairs
-        .into_iter()
-        .filter_map(|(name, value)| match value {
-            Value::String(text) => Some((name, text)),
-            Value::Number(number) => {
-                let text = number.to_string();
-                Some((name, text.strip_suffix(".0").map_or(text.clone(), str::to_owned)))
-            }
-            Value::Bool(flag) => Some((name, flag.to_string())),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
-        })
-        .collect()
 }
 
 fn truncate(mut text: String) -> String {
@@ -281,18 +329,15 @@ fn truncate(mut text: String) -> String {
 
 /// Sixteen hex digits, a hash of these texts.
 fn short_hash<'a>(parts: impl Iterator<Item = &'a str>) -> String {
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
-    }
-    crate::escape::hex(&context.finish().as_ref()[..8])
+    let mut hash = TextHash::default();
+    parts.for_each(|part| hash.add(part));
+    hash.short()
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Map, Value, json};
 
     use super::*;
 
@@ -585,6 +630,111 @@ mod tests {
         let alert = json!({"status": "firing", "labels": {"alertname": "BackupFailed"}});
         let body = json!({"alerts": [alert, alert]}).to_string();
         assert_eq!(webhook(body.as_bytes()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_text_that_is_no_id_of_a_plan_was_remembered_as_one() {
+        let long = "x".repeat(4000);
+        let body = format!(
+            r#"{{"alerts":[{{"status":"firing","labels":{{"alertname":"BackupFailed","id":"{long}"}}}}]}}"#
+        );
+        assert_eq!(about(body.as_bytes()), "BackupFailed -", "it is about every plan");
+    }
+
+    fn firing(name: &str, id: usize) -> Value {
+        json!({"status": "firing", "labels": {"alertname": name, "id": id}})
+    }
+
+    fn body_of(alerts: impl Iterator<Item = Value>) -> String {
+        json!({"alerts": alerts.collect::<Vec<_>>()}).to_string()
+    }
+
+    #[test]
+    fn one_alert_among_45_000_that_are_no_concern_is_the_only_one_that_takes_memory() {
+        let others = (0..45_000).map(|id| firing("Other", id));
+        let body = body_of(others.chain([firing("BackupFailed", 7)]));
+        assert_eq!(about(body.as_bytes()), "BackupFailed 7");
+    }
+
+    #[test]
+    fn a_delivery_of_more_alerts_than_may_wait_was_sent_away_for_ever() {
+        let count = 45_000;
+        let body = body_of((0..count).map(|id| firing("BackupFailed", id)));
+        let alerts = webhook(body.as_bytes()).unwrap();
+        assert_eq!(alerts.len(), MAX_DELIVERED + 1);
+        let last = &alerts[MAX_DELIVERED];
+        assert_eq!(last.plan_id(&ids()), None, "it is about every plan");
+        let more = count - MAX_DELIVERED;
+        let told = format!("{more} more alerts came with it, too many to look at each of them");
+        assert_eq!(last.quoted(), [told.as_str()]);
+        let again = webhook(body.as_bytes()).unwrap().remove(MAX_DELIVERED);
+        assert_eq!(last.instance(), again.instance(), "a repeat");
+        let other = webhook(body.replace("44999", "77777").as_bytes()).unwrap();
+        assert_ne!(last.instance(), other[MAX_DELIVERED].instance(), "another one");
+        let size: usize = alerts.iter().map(Alert::size).sum();
+        assert!(size < MAX_DELIVERED_BYTES, "{size}");
+    }
+
+    #[test]
+    fn large_alerts_of_one_delivery_are_bounded_in_bytes_and_a_heartbeat_beside_them_counts() {
+        let large = |id: usize| {
+            let mut alert = firing("BackupFailed", id);
+            alert["labels"]["long"] = "x".repeat(4096).into();
+            alert["annotations"] = json!({"summary": "y".repeat(4096)});
+            alert
+        };
+        let body = body_of((0..6_000).map(large).chain([firing("Watchdog", 1)]));
+        let found = from_webhook(body.as_bytes(), &both_names(), NOW).unwrap();
+        let size: usize = found.backup.iter().map(Alert::size).sum();
+        assert!(size > MAX_DELIVERED_BYTES / 2 && size < MAX_DELIVERED_BYTES + 8192, "{size}");
+        assert_eq!(found.heartbeat.len(), 1);
+    }
+
+    #[test]
+    fn a_label_of_many_labels_hid_the_name_of_the_alert() {
+        let labels: String = (0..20_000).map(|n| format!("\"a{n}\":{n},")).collect();
+        let body = |last: &str| {
+            let labels = format!("{labels}\"last\":\"{last}\",\"alertname\":\"BackupFailed\"");
+            format!(
+                r#"{{"alerts":[{{"status":"firing","labels":{{{labels},"id":7}},
+                    "annotations":{{{labels},"summary":"It failed"}}}}]}}"#
+            )
+        };
+        let [x, y] = ["x", "y"].map(|last| webhook(body(last).as_bytes()).unwrap().remove(0));
+        assert_eq!((x.plan_id(&ids()), x.quoted()), (Some("7"), vec!["It failed"]));
+        assert_ne!(x.fingerprint, y.fingerprint, "what is not kept tells them apart");
+        assert!(x.size() < 64 * 1024, "{}", x.size());
+    }
+
+    #[test]
+    fn alerts_under_a_name_that_is_there_twice_were_lost() {
+        let alerts = |id| json!([firing("BackupFailed", id)]).to_string();
+        let body = format!(r#"{{"alerts":{},"alerts":{},"alerts":[]}}"#, alerts(1), alerts(7));
+        assert_eq!(about(body.as_bytes()), "BackupFailed 1, BackupFailed 7");
+        let twice = r#"{"status":"x","status":"firing","labels":{},"labels":{"alertname":"BackupFailed","id":1,"id":7}}"#;
+        assert_eq!(about(format!(r#"{{"alerts":[{twice}]}}"#).as_bytes()), "BackupFailed 7");
+    }
+
+    #[test]
+    fn brackets_in_any_place_cost_the_alert_beside_them() {
+        let good = firing("BackupFailed", 7);
+        let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+        let objects = format!("{}0{}", "{\"a\":".repeat(20_000), "}".repeat(20_000));
+        for junk in [deep, objects, format!("[{}0]", "[],".repeat(20_000))] {
+            for place in ["status", "labels", "annotations", "startsAt", "fingerprint", "x"] {
+                let odd = format!(r#"{{"{place}":{junk},"{place}s":{junk}}}"#);
+                let body = format!(
+                    r#"{{"x":{junk},"groupLabels":{junk},"groupKey":{junk},
+                        "truncatedAlerts":{junk},"alerts":[{junk},{odd},{good}]}}"#
+                );
+                assert_eq!(about(body.as_bytes()), "BackupFailed 7", "{place}");
+            }
+            let body = format!(
+                r#"{{"alerts":[{{"status":"firing","labels":{{"x":{junk},"alertname":"BackupFailed",
+                    "id":7}},"annotations":{{"x":{junk}}},"startsAt":{junk}}}]}}"#
+            );
+            assert_eq!(about(body.as_bytes()), "BackupFailed 7");
+        }
     }
 
     /// Replaces the value at the `at`-th place of the document by another.

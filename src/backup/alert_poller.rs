@@ -1,5 +1,6 @@
 //! Polls the API of an Alertmanager for its alerts, where it is not configured to send them.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,10 +78,8 @@ pub fn run(
         match answer {
             Ok(alerts) => {
                 (hooks.ingest)(&alerts.heartbeat);
-                let fires = |alert: &Alert| {
-                    alerts.backup.iter().any(|other| other.instance() == alert.instance())
-                };
-                firing.retain(|alert| !fires(alert));
+                let fires: HashSet<_> = alerts.backup.iter().map(Alert::instance).collect();
+                firing.retain(|alert| !fires.contains(&alert.instance()));
                 pipelines.resolve(&firing);
                 firing.clone_from(&alerts.backup);
                 pipelines.warn_unlisted(alerts.unlisted);

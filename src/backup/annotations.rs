@@ -11,6 +11,8 @@ const MAX_QUOTED_BYTES: usize = 1024;
 const MAX_OTHER_BYTES: usize = 1024;
 /// The longest language: `_pt_BR`.
 const MAX_LANGUAGE: usize = 6;
+/// The rank of a name with a language that is not English.
+const ANY_LANGUAGE: u8 = 2;
 
 /// Those that are kept: what is quoted first, each up to its limit, whatever else the alert has. Names
 /// that begin with `__` are notes of a program to itself (Grafana's `__dashboardUid__`).
@@ -52,25 +54,32 @@ pub fn quoted(annotations: &BTreeMap<String, String>) -> Vec<&str> {
     texts
 }
 
+/// Whether an annotation has one of the names of what is quoted, without a language or in English.
+pub fn is_for_people(name: &str) -> bool {
+    QUOTED.iter().any(|kind| rank(name, kind).is_some_and(|rank| rank < ANY_LANGUAGE))
+}
+
 fn is_private(name: &str) -> bool {
     name.starts_with("__")
 }
 
 /// The name of the annotation of a kind that has a text: without a language, in English, or in any.
 fn named<'a>(annotations: &'a BTreeMap<String, String>, kind: &str) -> Option<&'a str> {
-    let rank = |name: &str| {
-        let (start, language) = name.split_at_checked(kind.len())?;
-        match language.to_ascii_lowercase().as_str() {
-            _ if !start.eq_ignore_ascii_case(kind) => None,
-            "" => Some(0),
-            "_en" => Some(1),
-            other if other.starts_with('_') && other.len() <= MAX_LANGUAGE => Some(2),
-            _ => None,
-        }
-    };
     let with_text = annotations.iter().filter(|(_, text)| !text.trim().is_empty());
-    let ranked = with_text.filter_map(|(name, _)| Some((rank(name)?, name.as_str())));
+    let ranked = with_text.filter_map(|(name, _)| Some((rank(name, kind)?, name.as_str())));
     ranked.min().map(|(_, name)| name)
+}
+
+/// How well a name is that of a kind, the best first.
+fn rank(name: &str, kind: &str) -> Option<u8> {
+    let (start, language) = name.split_at_checked(kind.len())?;
+    match language.to_ascii_lowercase().as_str() {
+        _ if !start.eq_ignore_ascii_case(kind) => None,
+        "" => Some(0),
+        "_en" => Some(1),
+        other if other.starts_with('_') && other.len() <= MAX_LANGUAGE => Some(ANY_LANGUAGE),
+        _ => None,
+    }
 }
 
 /// As much of a text as fits, with an ellipsis where it is cut.

@@ -12,6 +12,7 @@
 //! other than a success that was told, until its end is told.
 
 pub mod alert;
+mod alert_json;
 pub mod alert_poller;
 pub mod alert_start;
 pub mod analysis;

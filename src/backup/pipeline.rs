@@ -24,7 +24,7 @@ use super::queue::{AlertBatch, AlertQueue, BatchId, CorruptRow, Enqueued, MAX_AT
 use super::schedule::ZONE_READER_STACK;
 use super::unlisted::UnlistedAlerts;
 use crate::clock::{Now, Wall};
-use crate::event::{Event, EventKind, MAX_LISTED};
+use crate::event::{Event, EventKind, LimitUse, MAX_LISTED};
 use crate::store::Write;
 use crate::store::change::{Change, ChangeSink};
 use crate::thread::{Stop, lock, spawn_critical};
@@ -76,6 +76,13 @@ fn discard_corrupt_rows(corrupt: &[CorruptRow], now: Wall) -> Change {
     Change { writes, events, ..Change::default() }
 }
 
+/// Rows of the queue, and the limits of it that were reached.
+fn change_of(queue: &mut AlertQueue, writes: Vec<Write>, now: Wall) -> Change {
+    let limits = queue.drain_limits().into_iter();
+    let events = limits.map(|limit| Event::new(now, EventKind::LimitReached { limit })).collect();
+    Change { writes, events, ..Change::default() }
+}
+
 impl Pipelines {
     /// Resumes what the rows of [`crate::store::Table::Pipelines`] hold. Plans whose alerts are
     /// repeated or have ended are requested to be looked at again.
@@ -89,6 +96,11 @@ impl Pipelines {
         let corrupt = queue.drain_corrupt_rows();
         if !corrupt.is_empty() {
             sink(discard_corrupt_rows(&corrupt, Now::read().wall));
+        }
+        let now = Now::read();
+        let forgotten = queue.trim_reported(now);
+        if !forgotten.is_empty() {
+            sink(change_of(&mut queue, forgotten, now.wall));
         }
         if queue.batch_count() > 0 {
             info!("{} backup alerts wait from before the start", queue.batch_count());
@@ -176,7 +188,10 @@ impl Pipelines {
         let mut queue = lock(&self.queue);
         let labels = &settings.correlator.backup_id_labels;
         let taken = match queue.enqueue(alerts, labels, Now::read()) {
-            Enqueued::Full => return None,
+            Enqueued::Full => {
+                (self.sink)(change_of(&mut queue, Vec::new(), Now::read().wall));
+                return None;
+            }
             Enqueued::Taken(taken) => taken,
         };
         // Known ones may still be on their way to the disk: the callback comes after them.
@@ -272,8 +287,10 @@ impl Pipelines {
             return self.requeue(id);
         }
         let mut queue = lock(&self.queue);
-        let writes = queue.complete(id, Now::read().wall);
-        (self.sink)(Change { writes, ..Change::default() });
+        let now = Now::read();
+        let mut writes = queue.complete(id, now.wall);
+        writes.extend(queue.trim_reported(now));
+        (self.sink)(change_of(&mut queue, writes, now.wall));
     }
 
     fn store(&self, writes: Vec<Write>, stored: impl FnOnce(bool) + Send + 'static) {
@@ -299,6 +316,11 @@ impl Pipelines {
     /// How many alert instances were delivered since the start.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// How near the limits of the queue are.
+    pub fn limits(&self) -> [LimitUse; 2] {
+        lock(&self.queue).limits()
     }
 
     /// How many pipelines run or wait.

@@ -13,17 +13,24 @@ use super::plan_tracker::{
     EndReason, Finding, LookCause, LookContext, PlanDecision, PlanTracker, Presence, SuccessPolicy,
     is_forgotten,
 };
+use super::report::ALL_PLANS;
 use super::schedule::Zone;
 use super::settings::TellingSettings;
 use crate::btree::InsertAll;
-use crate::clock::{Mono, Wall};
-use crate::event::Incident;
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Event, EventKind, Incident, KeptLimit, LimitEpisodes, LimitUse};
 use crate::store::change::Change;
 use crate::store::{Table, Write};
 use crate::view::{PlanView, ToldView};
 
 /// How old the row of a plan is when a look that found nothing new renews it.
 const ROW_RENEWAL: Duration = Duration::from_secs(3600);
+
+/// How many plans are remembered that were reported though nothing is known of them: an alert may name
+/// anything.
+const MAX_UNKNOWN_PLANS: usize = 2000;
+/// This part of them is forgotten at a time.
+const FORGOTTEN_PART: usize = 8;
 
 /// A plan that was looked at, and why.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +56,7 @@ pub struct PlanRecords {
     told_as_of: BTreeMap<String, Mono>,
     /// How the plans were configured at the last look at each.
     last_looks: BTreeMap<String, LastLook>,
+    unknown_limit: LimitEpisodes,
 }
 
 impl LookedAt<'_> {
@@ -169,9 +177,49 @@ impl PlanRecords {
         if accepted.is_some_and(|accepted| self.has_answered(look, accepted)) {
             look.cause = LookCause::Recheck;
         }
-        let change = self.record(look, telling, now);
+        let mut change = self.record(look, telling, now);
         self.note_reading(plan, read_at, !change.events.is_empty());
+        self.forget_unknown(&mut change, Now { mono: read_at, wall: now });
         change
+    }
+
+    /// Forgets the oldest plans that nothing is known of, when they are too many.
+    fn forget_unknown(&mut self, change: &mut Change, now: Now) {
+        if self.rows.len() <= MAX_UNKNOWN_PLANS {
+            return;
+        }
+        let is_unknown = |row: &&PlanView| {
+            row.configured.is_none() && row.modules.is_empty() && row.plan != ALL_PLANS
+        };
+        let unknown = self.rows.values().filter(is_unknown);
+        let mut oldest: Vec<(Wall, String)> =
+            unknown.map(|row| (row.at, row.plan.clone())).collect();
+        if oldest.len() <= MAX_UNKNOWN_PLANS {
+            return;
+        }
+        oldest.sort_unstable();
+        let forgotten = oldest.len() - MAX_UNKNOWN_PLANS + MAX_UNKNOWN_PLANS / FORGOTTEN_PART;
+        for (_, plan) in oldest.into_iter().take(forgotten) {
+            self.tracker.end(&plan);
+            self.read_as_of.remove(&plan);
+            self.told_as_of.remove(&plan);
+            change.writes.extend(self.remove_row(&plan));
+            change.closed_silently.push(Incident::Backup { plan });
+        }
+        if self.unknown_limit.reached(forgotten as u64, now.mono) {
+            let limit = KeptLimit::UnknownPlans;
+            change.events.push(Event::new(now.wall, EventKind::LimitReached { limit }));
+        }
+    }
+
+    /// How near the limit of plans that nothing is known of is.
+    pub fn limit(&self) -> LimitUse {
+        LimitUse {
+            name: KeptLimit::UnknownPlans.name(),
+            used: self.rows.values().filter(|row| row.configured.is_none()).count(),
+            most: MAX_UNKNOWN_PLANS,
+            reached: self.unknown_limit.count(),
+        }
     }
 
     /// Takes in a look: the rows and the event that it is worth.
@@ -343,7 +391,6 @@ mod tests {
     use super::super::plan::{BackupRun, Module, ModuleState, Plan};
     use super::super::plan_query::PlanQuery;
     use super::super::repo_check::{RepoCheckResult, RepoState};
-    use super::super::report::ALL_PLANS;
     use super::*;
     use crate::event::EventId;
 
@@ -447,6 +494,48 @@ mod tests {
         let change = records.record(look, &telling, NOW + MINUTE);
         assert_eq!(change.closed_silently, [Incident::Backup { plan: "7".into() }]);
         assert!(change.events.is_empty() && records.open_plans().is_empty());
+    }
+
+    #[test]
+    fn every_plan_that_an_alert_made_up_was_remembered_for_ever() {
+        let mut records = PlanRecords::default();
+        let telling = TellingSettings::default();
+        let (mut stored, mut open, mut told) = (BTreeSet::new(), BTreeSet::new(), 0);
+        let mut take_in = |records: &mut PlanRecords, report: &PlanReport, at: i64| {
+            let cause = LookCause::Alert;
+            let look = LookedAt { report, cause, complete: false, alerts: &[] };
+            let change = records.take_in(look, None, Mono(at), &telling, Wall(NOW.0 + at));
+            for write in change.writes {
+                match write.value {
+                    Some(_) => drop(stored.insert(write.key)),
+                    None => drop(stored.remove(&write.key)),
+                }
+            }
+            for incident in change.closed_silently {
+                let Incident::Backup { plan } = incident else { panic!("{incident}") };
+                assert!(open.remove(&plan));
+            }
+            open.insert(report.plan.id.clone());
+            told += change
+                .events
+                .iter()
+                .filter(|event| matches!(event.kind, EventKind::LimitReached { .. }))
+                .count();
+            (stored.len(), open.len(), told)
+        };
+        let known = report(ModuleState::Failed, NOW);
+        take_in(&mut records, &known, 0);
+        let mut state = (0, 0, 0);
+        for number in 0..2 * MAX_UNKNOWN_PLANS as i64 {
+            let mut made_up = unknown(&PlanQuery::for_all(), "not known").remove(0);
+            made_up.plan.id = format!("made-up-{number}");
+            state = take_in(&mut records, &made_up, number + 1);
+        }
+        let (stored, open, told) = state;
+        assert!((1000..=MAX_UNKNOWN_PLANS + 1).contains(&stored), "{stored}");
+        assert_eq!((open, told), (stored, 1));
+        assert!(records.tracker.told("7").is_some(), "a plan that is known is not forgotten");
+        assert!(records.limit().reached > 1000);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::schedule::{ZONE_READER_STACK, Zone, Zones};
 use super::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
-use crate::event::Event;
+use crate::event::{Event, LimitUse};
 use crate::secret::Secret;
 use crate::store::Write;
 use crate::store::change::ChangeSink;
@@ -127,6 +127,11 @@ impl PlanReporter {
     /// The plans that were looked at and found, by id.
     pub fn known_plans(&self) -> BTreeSet<String> {
         lock(&self.records).known_plans()
+    }
+
+    /// How near the limit of plans that nothing is known of is.
+    pub fn limit(&self) -> LimitUse {
+        lock(&self.records).limit()
     }
 
     /// Whether any plan was ever found.

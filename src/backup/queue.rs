@@ -9,18 +9,27 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::alert::Alert;
 use crate::clock::{Now, Wall};
+use crate::event::{KeptLimit, LimitEpisodes, LimitUse};
 use crate::store::{Table, Write};
 
 /// How many alert instances may wait; beyond this the sender is answered that it must retry.
 pub const MAX_WAITING_ALERTS: usize = 10_000;
 /// How many bytes the waiting alerts may take.
-const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
+const MAX_WAITING_BYTES: usize = 32 << 20;
 /// How many pipelines run at a time.
 pub const MAX_PIPELINES: usize = 64;
 /// A batch whose analysis ended the daemon this many times is reported without another one.
 pub const MAX_ATTEMPTS: u32 = 3;
 /// How many alerts a batch has when none is added to it any more: its row is written anew each time.
 const MAX_JOINED: usize = 100;
+/// How many reported instances are remembered, and how many bytes they may take: the oldest are
+/// forgotten.
+const MAX_REPORTED: usize = 50_000;
+const MAX_REPORTED_BYTES: usize = 8 << 20;
+/// What one takes in memory beside its text.
+const REPORTED_BYTES: usize = 96;
+/// This part of them is forgotten at a time.
+const REPORTED_EXCESS: usize = 16;
 /// How long a reported instance is remembered when no delivery repeats it.
 const REPORTED_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How old the row of a reported instance is when a repeat renews it.
@@ -117,7 +126,13 @@ pub struct AlertQueue {
     /// How many bytes the alerts of all batches take.
     waiting_bytes: usize,
     corrupt_rows: Vec<CorruptRow>,
-    reported: BTreeMap<String, Wall>,
+    reported: BTreeMap<Box<str>, Wall>,
+    /// How many bytes these take.
+    reported_bytes: usize,
+    waiting_limit: LimitEpisodes,
+    reported_limit: LimitEpisodes,
+    /// Limits that were reached and not told yet.
+    untold_limits: Vec<KeptLimit>,
     last_id: BatchId,
     /// By plan the last batch about it that is not being analyzed yet.
     joinable: BTreeMap<Option<String>, BatchId>,
@@ -145,7 +160,7 @@ impl AlertQueue {
             self.batches.insert(id, batch);
         } else if let Some(instance) = key.strip_prefix(REPORTED) {
             let at = serde_json::from_slice(row).map_err(|why| why.to_string())?;
-            self.reported.insert(instance.to_owned(), at);
+            self.insert_reported(instance.into(), at);
         } else {
             return Err("no row is called so".into());
         }
@@ -179,6 +194,9 @@ impl AlertQueue {
         if self.waiting.len() + fresh.len() > MAX_WAITING_ALERTS
             || self.waiting_bytes + size > MAX_WAITING_BYTES
         {
+            if self.waiting_limit.reached(fresh.len() as u64, now.mono) {
+                self.untold_limits.push(KeptLimit::WaitingAlerts);
+            }
             return Enqueued::Full;
         }
         self.waiting_bytes += size;
@@ -283,7 +301,7 @@ impl AlertQueue {
             let instance = alert.instance();
             self.waiting.remove(&instance);
             writes.push(Write::put(Table::Pipelines, reported_key(&instance), &now));
-            self.reported.insert(instance, now);
+            self.insert_reported(instance.into(), now);
         }
         writes.extend(self.expire_reported(now));
         writes
@@ -317,23 +335,74 @@ impl AlertQueue {
             .collect();
         let ended: BTreeSet<String> = alerts.iter().map(Alert::instance_without_start).collect();
         self.waiting.retain(|instance| !(analyzed.contains(instance) && ended.contains(instance)));
-        let was_reported = |instance: &String| self.reported.remove(instance).is_some();
-        let forgotten: Vec<String> = ended.into_iter().filter(was_reported).collect();
-        let row = |instance: String| Write::remove(Table::Pipelines, reported_key(&instance));
-        forgotten.into_iter().map(row).collect()
+        ended.iter().filter_map(|instance| self.remove_reported(instance)).collect()
     }
 
     fn expire_reported(&mut self, now: Wall) -> Vec<Write> {
         let is_old = |at: Wall| now.since(at) > REPORTED_RETENTION;
         let expired = self.reported.iter().filter(|(_, at)| is_old(**at));
-        let expired: Vec<String> = expired.map(|(instance, _)| instance.clone()).collect();
-        expired
-            .into_iter()
-            .map(|instance| {
-                self.reported.remove(&instance);
-                Write::remove(Table::Pipelines, reported_key(&instance))
-            })
-            .collect()
+        let expired: Vec<Box<str>> = expired.map(|(instance, _)| instance.clone()).collect();
+        expired.iter().filter_map(|instance| self.remove_reported(instance)).collect()
+    }
+
+    fn insert_reported(&mut self, instance: Box<str>, at: Wall) {
+        let size = REPORTED_BYTES + instance.len();
+        if self.reported.insert(instance, at).is_none() {
+            self.reported_bytes += size;
+        }
+    }
+
+    /// Forgets that an instance was reported; its row, where it was.
+    fn remove_reported(&mut self, instance: &str) -> Option<Write> {
+        self.reported.remove(instance)?;
+        self.reported_bytes -= REPORTED_BYTES + instance.len();
+        Some(Write::remove(Table::Pipelines, reported_key(instance)))
+    }
+
+    /// Forgets the oldest reported instances when there are too many. Returns their rows.
+    pub fn trim_reported(&mut self, now: Now) -> Vec<Write> {
+        if self.reported.len() <= MAX_REPORTED && self.reported_bytes <= MAX_REPORTED_BYTES {
+            return Vec::new();
+        }
+        let mut oldest: Vec<(Wall, Box<str>)> =
+            self.reported.iter().map(|(instance, at)| (*at, instance.clone())).collect();
+        oldest.sort_unstable();
+        let most = (MAX_REPORTED, MAX_REPORTED_BYTES);
+        let kept = (most.0 - most.0 / REPORTED_EXCESS, most.1 - most.1 / REPORTED_EXCESS);
+        let mut writes = Vec::new();
+        for (_, instance) in oldest {
+            if self.reported.len() <= kept.0 && self.reported_bytes <= kept.1 {
+                break;
+            }
+            writes.extend(self.remove_reported(&instance));
+        }
+        if self.reported_limit.reached(writes.len() as u64, now.mono) {
+            self.untold_limits.push(KeptLimit::ReportedAlerts);
+        }
+        writes
+    }
+
+    /// Limits that were reached, each once for each time that it is reached again and again.
+    pub fn drain_limits(&mut self) -> Vec<KeptLimit> {
+        std::mem::take(&mut self.untold_limits)
+    }
+
+    /// How near the limits are.
+    pub fn limits(&self) -> [LimitUse; 2] {
+        [
+            LimitUse {
+                name: KeptLimit::WaitingAlerts.name(),
+                used: self.waiting.len(),
+                most: MAX_WAITING_ALERTS,
+                reached: self.waiting_limit.count(),
+            },
+            LimitUse {
+                name: KeptLimit::ReportedAlerts.name(),
+                used: self.reported.len(),
+                most: MAX_REPORTED,
+                reached: self.reported_limit.count(),
+            },
+        ]
     }
 
     /// How many batches run or wait.
@@ -578,17 +647,17 @@ mod tests {
             annotations: [("summary".to_owned(), "x".repeat(1024 * 1024))].into(),
             ..alert(&n.to_string())
         };
-        for n in 0..15 {
+        for n in 0..31 {
             assert!(enqueue(&mut queue, vec![large(n)], at(0)));
         }
-        assert!(is_full(&mut queue, vec![large(15)]));
+        assert!(is_full(&mut queue, vec![large(31)]));
         let (id, _) = queue.start().unwrap();
         queue.complete(id, at(1).wall);
-        assert!(enqueue(&mut queue, vec![large(15)], at(2)));
+        assert!(enqueue(&mut queue, vec![large(31)], at(2)));
         let rows = queue.every_row().into_iter();
         let rows = rows.filter_map(|write| Some((write.key, write.value?))).collect();
         let mut next = AlertQueue::restore(rows);
-        assert!(is_full(&mut next, vec![large(16)]), "a restart forgets nothing");
+        assert!(is_full(&mut next, vec![large(32)]), "a restart forgets nothing");
         assert_eq!(next.drain_corrupt_rows(), []);
     }
 
@@ -644,6 +713,74 @@ mod tests {
         let (id, _) = queue.start().unwrap();
         queue.complete(id, at(7).wall);
         assert!(!enqueue(&mut queue, 8));
+    }
+
+    #[test]
+    fn a_million_instances_were_remembered_for_a_month() {
+        let mut queue = queue();
+        let mut disk = BTreeSet::new();
+        let mut told = Vec::new();
+        for round in 0..20 {
+            let many = (0..9_000).map(|n| alert(&format!("{:016x}", round * 9_000 + n)));
+            assert!(enqueue(&mut queue, many.collect(), at(round)));
+            let (id, _) = queue.start().unwrap();
+            let mut writes = queue.complete(id, at(round).wall);
+            writes.extend(queue.trim_reported(at(round)));
+            for write in writes.into_iter().filter(|write| write.key.starts_with(REPORTED)) {
+                match write.value {
+                    Some(_) => drop(disk.insert(write.key)),
+                    None => assert!(disk.remove(&write.key)),
+                }
+            }
+            told.extend(queue.drain_limits());
+        }
+        assert_eq!(told, [KeptLimit::ReportedAlerts], "once");
+        let reported = queue.reported.len();
+        assert!((MAX_REPORTED / 2..=MAX_REPORTED).contains(&reported), "{reported}");
+        assert_eq!(disk.len(), reported);
+        let newest = (0..9_000).map(|n| alert(&format!("{:016x}", 19 * 9_000 + n)));
+        assert!(!enqueue(&mut queue, newest.collect(), at(30)), "these are repeats");
+        let bytes = |queue: &AlertQueue| -> usize {
+            queue.reported.keys().map(|instance| REPORTED_BYTES + instance.len()).sum()
+        };
+        assert_eq!(queue.reported_bytes, bytes(&queue));
+        let long = (0..9_000).map(|n| alert(&format!("{n:0128}")));
+        for (round, alert) in long.enumerate() {
+            queue.insert_reported(alert.instance().into(), at(100 + round as i64).wall);
+        }
+        queue.trim_reported(at(20_000));
+        assert!(queue.reported_bytes <= MAX_REPORTED_BYTES);
+        assert_eq!(queue.reported_bytes, bytes(&queue));
+    }
+
+    #[test]
+    fn a_store_with_a_million_instances_is_trimmed_at_the_start() {
+        let row = |n: i64| (format!("reported/{n:016x} 1 firing"), at(n).wall.0.to_string().into());
+        let mut queue = AlertQueue::restore((0..60_000).map(row).collect());
+        assert_eq!(queue.trim_reported(at(60_000)).len(), 60_000 - queue.reported.len());
+        assert!(queue.reported.len() <= MAX_REPORTED);
+        assert!(queue.was_reported(&format!("{:016x} 1 firing", 59_999), at(60_000).wall));
+    }
+
+    #[test]
+    fn alerts_that_are_sent_away_are_told_once() {
+        let mut queue = queue();
+        let many = |from: usize, to: usize| (from..to).map(|n| alert(&n.to_string())).collect();
+        assert!(enqueue(&mut queue, many(0, 10_000), at(0)));
+        for number in 10_000..10_100 {
+            assert!(is_full(&mut queue, many(number, number + 1)));
+        }
+        assert_eq!(queue.drain_limits(), [KeptLimit::WaitingAlerts]);
+        let [waiting, _] = queue.limits();
+        assert_eq!((waiting.used, waiting.most, waiting.reached), (10_000, 10_000, 100));
+    }
+
+    #[test]
+    fn many_short_labels_took_ten_times_the_memory_that_was_counted() {
+        let labels = |n: usize| (0..64).map(|l| (format!("l{n}{l}"), "x".to_owned())).collect();
+        let many = |n: usize| Alert { labels: labels(n), ..alert(&n.to_string()) };
+        let mut queue = queue();
+        assert!(is_full(&mut queue, (0..9_000).map(many).collect()));
     }
 
     #[test]

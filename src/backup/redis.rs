@@ -27,6 +27,12 @@ const KEYS_PER_SCAN: usize = 10_000;
 /// How many commands are sent before their answers are read.
 const BATCH: usize = 100;
 
+/// How many bytes a key may take, where Redis says so.
+const MAX_KEY_BYTES: u64 = 4 << 20;
+
+/// How many bytes all answers over one connection may take.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
 /// How many bytes of a string value are read.
 const MAX_TEXT_BYTES: isize = 4096;
 
@@ -88,6 +94,8 @@ pub struct RedisConnection {
     server: String,
     database: i64,
     until: Instant,
+    /// How many bytes the answers may still take.
+    left: usize,
 }
 
 impl RedisConnection {
@@ -109,7 +117,8 @@ impl RedisConnection {
         }
         let client = Client::open(info.set_redis_settings(bare)).map_err(down)?;
         let connection = client.get_connection_with_timeout(STEP_TIMEOUT).map_err(down)?;
-        let mut redis = RedisConnection { connection, server, database, until };
+        let mut redis =
+            RedisConnection { connection, server, database, until, left: MAX_ANSWER_BYTES };
         redis.log_in(settings)?;
         Ok(redis)
     }
@@ -135,6 +144,11 @@ impl RedisConnection {
     /// The error for what can be read, and is not what it should be.
     pub fn refused(&self, why: &str) -> RedisUnavailable {
         RedisUnavailable { why: format!("{}: {why}", self.server), answers: true }
+    }
+
+    fn too_much(&self) -> RedisUnavailable {
+        let most = MAX_ANSWER_BYTES >> 20;
+        self.refused(&format!("it holds more than {most} MB about backups, too much to read"))
     }
 
     /// The error for a database without anything of NethServer 8.
@@ -188,17 +202,17 @@ impl RedisConnection {
         }
     }
 
-    /// The fields of a hash; none when there is no such key.
+    /// The fields of a hash, with a single question as long as it is small: of something that is no Redis
+    /// a second answer would be waited for. None when there is no such key.
     pub fn hash(&mut self, key: &str) -> Result<KeyResult<Fields>, RedisUnavailable> {
-        let mut hashes = self.hashes(&[key.to_owned()])?;
-        hashes.pop().ok_or_else(|| self.refused(NOT_REDIS))
+        let mut hashes = self.entries("HSCAN", &[key.to_owned()], vec![Ok(Vec::new())])?;
+        hashes.pop().map(|flat| flat.map(fields)).ok_or_else(|| self.refused(NOT_REDIS))
     }
 
     /// The fields of each hash; none when there is no such key.
     pub fn hashes(&mut self, keys: &[String]) -> Result<Vec<KeyResult<Fields>>, RedisUnavailable> {
-        let pair = |pair: &[String]| (pair[0].clone(), pair[1].clone());
-        let fields = |flat: Vec<String>| flat.chunks_exact(2).map(pair).insert_all();
-        let hashes = self.entries("HSCAN", keys)?;
+        let begun = self.refuse_large(keys)?;
+        let hashes = self.entries("HSCAN", keys, begun)?;
         Ok(hashes.into_iter().map(|flat| flat.map(fields)).collect())
     }
 
@@ -207,7 +221,8 @@ impl RedisConnection {
         &mut self,
         keys: &[String],
     ) -> Result<Vec<KeyResult<Vec<String>>>, RedisUnavailable> {
-        self.entries("SSCAN", keys)
+        let begun = self.refuse_large(keys)?;
+        self.entries("SSCAN", keys, begun)
     }
 
     /// The string values without the space around them; none when there is none, it is empty, or it
@@ -224,9 +239,17 @@ impl RedisConnection {
         &mut self,
         keys_and_fields: &[(String, &str)],
     ) -> Result<Vec<Option<String>>, RedisUnavailable> {
-        let command =
-            |(key, field): &(String, &str)| redis::cmd("HGET").arg(key).arg(*field).to_owned();
-        self.optional_texts(keys_and_fields.iter().map(command).collect())
+        let ask = |command: &str, (key, field): &(String, &str)| {
+            redis::cmd(command).arg(key).arg(*field).to_owned()
+        };
+        let lengths = keys_and_fields.iter().map(|field| ask("HSTRLEN", field));
+        let lengths = self.sizes(lengths.collect())?;
+        let is_short = |length: &u64| *length <= MAX_TEXT_BYTES as u64;
+        let short = keys_and_fields.iter().zip(&lengths).filter(|(_, length)| is_short(length));
+        let commands = short.map(|(field, _)| ask("HGET", field)).collect();
+        let mut texts = self.optional_texts(commands)?.into_iter();
+        let text = |length| if is_short(length) { texts.next().flatten() } else { None };
+        Ok(lengths.iter().map(text).collect())
     }
 
     fn optional_texts(
@@ -241,14 +264,52 @@ impl RedisConnection {
         Ok(self.ask_all(commands)?.into_iter().map(text).collect())
     }
 
-    /// All that HSCAN or SSCAN gives for each key, page by page.
+    /// For each key an empty list, or an error where it takes too many bytes: a scan would give all of
+    /// a value, however large it is. A user that may not ask for that reads on.
+    fn refuse_large(
+        &mut self,
+        keys: &[String],
+    ) -> Result<Vec<KeyResult<Vec<String>>>, RedisUnavailable> {
+        let usage = |key| redis::cmd("MEMORY").arg("USAGE").arg(key).to_owned();
+        let sizes = self.sizes(keys.iter().map(usage).collect())?;
+        let refused =
+            || KeyError::Unusable(format!("it takes more than {} MB", MAX_KEY_BYTES >> 20));
+        let result = |size| if size > MAX_KEY_BYTES { Err(refused()) } else { Ok(Vec::new()) };
+        Ok(sizes.into_iter().map(result).collect())
+    }
+
+    /// The sizes that these commands give; 0 where Redis does not say.
+    fn sizes(&mut self, commands: Vec<Cmd>) -> Result<Vec<u64>, RedisUnavailable> {
+        let mut sizes = Vec::with_capacity(commands.len());
+        for batch in commands.chunks(BATCH) {
+            let mut pipeline = Pipeline::with_capacity(batch.len());
+            for command in batch {
+                pipeline.add_command(command.clone());
+            }
+            for answer in self.send(pipeline.ignore_errors())? {
+                // A Redis may not know the command: then the size is not known, either.
+                let is_unknown = |error: &RedisError| {
+                    error.detail().is_some_and(|said| said.contains("unknown command"))
+                };
+                sizes.push(match answer {
+                    Err(error) if is_unknown(&error) => 0,
+                    answer => self.judge::<Option<u64>>(answer)?.ok().flatten().unwrap_or(0),
+                });
+            }
+        }
+        sizes.resize(commands.len(), 0);
+        Ok(sizes)
+    }
+
+    /// All that HSCAN or SSCAN gives for each key, page by page, added to `all` where that is no error.
     fn entries(
         &mut self,
         scan: &str,
         keys: &[String],
+        mut all: Vec<KeyResult<Vec<String>>>,
     ) -> Result<Vec<KeyResult<Vec<String>>>, RedisUnavailable> {
-        let mut all: Vec<KeyResult<Vec<String>>> = keys.iter().map(|_| Ok(Vec::new())).collect();
-        let mut cursors: Vec<(usize, u64)> = (0..keys.len()).map(|index| (index, 0)).collect();
+        let small = |index: &usize| all[*index].is_ok();
+        let mut cursors: Vec<_> = (0..keys.len()).filter(small).map(|index| (index, 0)).collect();
         while !cursors.is_empty() {
             let command =
                 |&(index, cursor): &(usize, u64)| scan_command(scan, &keys[index], cursor);
@@ -284,6 +345,9 @@ impl RedisConnection {
                 pipeline.add_command(command.clone());
             }
             for answer in self.send(pipeline.ignore_errors())? {
+                let size = answer.as_ref().map_or(0, size_of_value);
+                let left = self.left.checked_sub(size);
+                self.left = left.ok_or_else(|| self.too_much())?;
                 results.push(self.judge(answer)?);
             }
         }
@@ -324,6 +388,22 @@ impl RedisConnection {
             },
         }
     }
+}
+
+/// About how many bytes an answer takes in memory.
+fn size_of_value(value: &Value) -> usize {
+    let inner = match value {
+        Value::BulkString(bytes) => bytes.len(),
+        Value::SimpleString(text) => text.len(),
+        Value::Array(values) | Value::Set(values) => values.iter().map(size_of_value).sum(),
+        _ => 0,
+    };
+    size_of::<Value>() + inner
+}
+
+fn fields(flat: Vec<String>) -> Fields {
+    let pair = |pair: &[String]| (pair[0].clone(), pair[1].clone());
+    flat.chunks_exact(2).map(pair).insert_all()
 }
 
 /// Adds a page to what is known of a key; gives the cursor of the next.

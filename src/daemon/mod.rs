@@ -22,7 +22,7 @@ use crate::heartbeat::listener;
 use crate::heartbeat::monitor::{self, Monitor};
 use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::http::{HttpServer, ReloadResult};
-use crate::memory;
+use crate::memory::{self, FreeMemory};
 use crate::notify::channel::Channel;
 use crate::notify::courier::{Courier, CourierExit, CourierHooks, EveryRow};
 use crate::notify::notifier::Notifier;
@@ -62,6 +62,9 @@ use self::wiring::{Current, HeartbeatAlerts};
 
 /// The arenas of the allocator that all threads of the daemon share.
 const ARENAS: i32 = 2;
+
+/// How often memory that is free is given back to the kernel.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long the stop waits for programs that are being killed, and for threads that are ending.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -108,6 +111,7 @@ impl From<ListenError> for DaemonError {
 /// When it cannot start.
 pub fn run(config_file: &Path) -> Result<(), DaemonError> {
     memory::limit_arenas(ARENAS);
+    memory::release_large_blocks();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
     let config = Config::load(config_file).map_err(DaemonError::Configuration)?;
@@ -445,9 +449,15 @@ fn spawn_deadline_thread(
     let (monitor, pipelines) =
         (Arc::clone(&services.monitor), Arc::clone(&services.backups.pipelines));
     threads.spawn("deadlines", move || {
+        let (mut free, mut released) = (FreeMemory::default(), Now::read().mono);
         monitor.run_deadlines(|| {
             progress.increment();
             pipelines.start_pending();
+            let now = Now::read().mono;
+            if now.since(released) >= RELEASE_INTERVAL {
+                released = now;
+                free.release();
+            }
         });
     })
 }

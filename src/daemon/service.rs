@@ -21,7 +21,7 @@ use crate::backup::plan_reporter::PlanReporter;
 use crate::btree::InsertAll;
 use crate::clock::{Now, Wall};
 use crate::dyndns::updater::Updater;
-use crate::event::EventId;
+use crate::event::{EventId, LimitUse};
 use crate::heartbeat::datagram::Rejection;
 use crate::heartbeat::fleet::NotForgotten;
 use crate::heartbeat::monitor::Monitor;
@@ -199,6 +199,7 @@ impl Daemon for Services {
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .insert_all(),
             metrics_left_out: self.monitor.metrics_left_out(),
+            limits: self.limits(),
             channels: stats.queues.iter().map(|queue| channel_metrics(queue, &stats)).collect(),
             alerts_received: self.backups.pipelines.received(),
             pipelines: self.backups.pipelines.count() as u64,
@@ -207,6 +208,14 @@ impl Daemon for Services {
             last_reload_success: Some(Wall(self.reloads.loaded())),
             certificate_expiry: self.reloads.certificate_expiry(),
         }
+    }
+}
+
+impl Services {
+    fn limits(&self) -> Vec<LimitUse> {
+        let backups = self.backups.pipelines.limits();
+        let own = self.monitor.limits().into_iter().chain(backups);
+        own.chain([self.backups.reporter.limit()]).collect()
     }
 }
 

@@ -117,35 +117,3 @@ impl EventDescription {
         }
     }
 }
-
-/// The names, then how many more of `count` there are; nothing where there is no name.
-pub(super) fn listed(names: &[String], count: usize) -> Option<String> {
-    let all = names.join(", ");
-    match count.saturating_sub(names.len()) {
-        _ if names.is_empty() => None,
-        0 => Some(all),
-        more => Some(format!("{all} and {more} more")),
-    }
-}
-
-/// One below the other, then how many more of `count` there are.
-pub(super) fn lines(rows: &[String], count: usize) -> String {
-    match count.saturating_sub(rows.len()) {
-        0 => rows.join("\n"),
-        more => format!("{}\nand {more} more", rows.join("\n")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::MAX_LISTED;
-    use super::*;
-
-    #[test]
-    fn a_long_list_of_hosts_is_cut_with_its_true_count() {
-        let names: Vec<_> = (0..MAX_LISTED).map(|n| format!("h{n}")).collect();
-        assert!(listed(&names, 9_999).unwrap().ends_with("h8, h9 and 9989 more"));
-        assert_eq!(listed(&names[..2], 2).unwrap(), "h0, h1");
-        assert_eq!(listed(&[], 0), None);
-    }
-}

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use super::description::{EventDescription, lines, listed};
-use super::message::{TextTable, decimal};
+use super::description::EventDescription;
+use super::message::{TextTable, decimal, lines, listed, messages};
 use super::store_file::StoreFileEvent;
-use super::{GivenUp, Incident, IncidentChange, Level, Subject};
+use super::{GivenUp, Incident, IncidentChange, KeptLimit, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
 /// How many other hosts an [`EventKind::Overdue`] names, or rows an [`EventKind::AlertsLost`]: when
@@ -144,6 +144,8 @@ pub enum EventKind {
     DyndnsFails { host: String, name: String, why: String },
     /// It is kept again.
     DyndnsKept { host: String, name: String, failed_for: Duration },
+    /// Something is no longer kept, because there is too much of it.
+    LimitReached { limit: KeptLimit },
     /// An operator's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, level: Level, text: String },
 }
@@ -176,7 +178,7 @@ pub struct ForgottenConnection {
 
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 32] = [
+    pub const NAMES: [&'static str; 33] = [
         "overdue",
         "shutdown",
         "back",
@@ -208,6 +210,7 @@ impl EventKind {
         "alertmanager_answers",
         "dyndns_fails",
         "dyndns_kept",
+        "limit_reached",
         "custom",
     ];
 
@@ -266,9 +269,8 @@ impl EventKind {
             EventKind::AlertmanagerSilent { why } => alertmanager_silent(why),
             EventKind::AlertmanagerAnswers { silent_for } => alertmanager_answers(*silent_for),
             EventKind::DyndnsFails { host, name, why } => dyndns_fails(host, name, why),
-            EventKind::DyndnsKept { host, name, failed_for } => {
-                dyndns_kept(host, name, *failed_for)
-            }
+            EventKind::DyndnsKept { host, name, failed_for } => name_kept(host, name, *failed_for),
+            EventKind::LimitReached { limit } => limit_reached(*limit),
             EventKind::Custom { host, level, text } => custom(host.as_deref(), *level, text),
         }
     }
@@ -495,7 +497,7 @@ fn dyndns_fails(host: &str, name: &str, why: &str) -> EventDescription {
         .detail("meanwhile", stale)
 }
 
-fn dyndns_kept(host: &str, name: &str, failed_for: Duration) -> EventDescription {
+fn name_kept(host: &str, name: &str, failed_for: Duration) -> EventDescription {
     EventDescription::of_host(
         "dyndns_kept",
         Level::Ok,
@@ -507,15 +509,19 @@ fn dyndns_kept(host: &str, name: &str, failed_for: Duration) -> EventDescription
     .detail("failed for", format_duration(failed_for))
 }
 
+fn limit_reached(limit: KeptLimit) -> EventDescription {
+    let (title, meanwhile, to_do) = limit.words();
+    let described = EventDescription::of_daemon("limit_reached", Level::Warning, &title);
+    EventDescription { for_backups: limit.is_about_backups(), ..described }
+        .detail("meanwhile", meanwhile)
+        .detail("to do", to_do)
+}
+
 fn custom(host: Option<&str>, level: Level, text: &str) -> EventDescription {
     let subject = host.map_or(Subject::Daemon, |host| Subject::Host(host.to_owned()));
     // The words alone need not say which host they are about.
     EventDescription::new("custom", level, subject, text.to_owned())
         .detail_if("host", host.map(str::to_owned))
-}
-
-fn messages(count: usize) -> String {
-    if count == 1 { "1 message".into() } else { format!("{count} messages") }
 }
 
 #[cfg(test)]

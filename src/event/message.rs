@@ -52,3 +52,26 @@ pub fn decimal(value: f64) -> String {
     let text = value.to_string();
     if text.contains('.') { text } else { text + ".0" }
 }
+
+/// `1 message`, `2 messages`.
+pub fn messages(count: usize) -> String {
+    format!("{count} message{}", if count == 1 { "" } else { "s" })
+}
+
+/// The names, then how many more of `count` there are; nothing where there is no name.
+pub fn listed(names: &[String], count: usize) -> Option<String> {
+    let all = names.join(", ");
+    match count.saturating_sub(names.len()) {
+        _ if names.is_empty() => None,
+        0 => Some(all),
+        more => Some(format!("{all} and {more} more")),
+    }
+}
+
+/// One below the other, then how many more of `count` there are.
+pub fn lines(rows: &[String], count: usize) -> String {
+    match count.saturating_sub(rows.len()) {
+        0 => rows.join("\n"),
+        more => format!("{}\nand {more} more", rows.join("\n")),
+    }
+}

@@ -13,6 +13,7 @@ mod description;
 mod given_up;
 mod incident;
 mod kind;
+mod limit;
 mod message;
 mod store_file;
 
@@ -20,6 +21,7 @@ pub use self::description::EventDescription;
 pub use self::given_up::{GiveUpCause, GivenUp, GivenUpMessage};
 pub use self::incident::{Incident, IncidentChange};
 pub use self::kind::{BackupNotice, EventKind, ForgottenConnection, MAX_LISTED};
+pub use self::limit::{KeptLimit, LimitEpisodes, LimitUse};
 pub use self::message::{Message, TextTable, decimal};
 pub use self::store_file::StoreFileEvent;
 

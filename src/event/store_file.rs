@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Level;
-use super::description::{EventDescription, lines, listed};
+use super::description::EventDescription;
+use super::message::{lines, listed};
 
 /// What was found when the file was opened, or happened to it while the daemon ran. The store keeps
 /// it until it is told.

@@ -81,6 +81,18 @@ impl BootIds {
         self.past.as_ref()?.alternation.as_ref()
     }
 
+    /// How many bytes they take in memory.
+    pub fn size(&self) -> usize {
+        // Each id is one allocation more.
+        let text = |id: &str| size_of::<Box<str>>() + 16 + id.len();
+        let past = self.past.as_ref().map_or(0, |past| {
+            let alternation = past.alternation.iter().flat_map(|one| one.addresses.keys());
+            let ids = past.ids.iter().chain(alternation);
+            size_of::<PastBoots>() + ids.map(|id| text(id)).sum::<usize>()
+        });
+        size_of::<BootIds>() + text(&self.current) + past
+    }
+
     /// Those of the boots before, the newest first.
     pub fn earlier(&self) -> &[Box<str>] {
         self.past.as_ref().map_or(&[], |past| &past.ids)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident, Level};
 use crate::heartbeat::datagram::{DatagramMetrics, MAX_METRICS};
-use crate::heartbeat::settings::{Interner, Profile};
+use crate::heartbeat::settings::{Interner, NAME_BYTES, Profile};
 use crate::heartbeat::threshold::{Rule, ThresholdState};
 use crate::heartbeat::uptime::MetricAccumulator;
 use crate::view::MetricSummary;
@@ -222,6 +222,8 @@ pub struct MetricChanges {
     /// A recovery was put off, or metrics were left out for which others with an alert would have
     /// had to go.
     pub put_off: bool,
+    /// How many new ones found no room.
+    pub refused: usize,
 }
 
 /// Which host sent metrics, and over which connection.
@@ -233,6 +235,13 @@ pub struct MetricSource<'a> {
     pub profile: &'a Profile,
     /// The index of the connection.
     pub connection: usize,
+    /// How many bytes its new metrics may take.
+    pub room: usize,
+}
+
+/// What a metric takes in memory, with a name of its own.
+fn size_with_name(path: &str) -> usize {
+    size_of::<Metric>() + NAME_BYTES + path.len()
 }
 
 /// Ingests the metrics of a datagram. `may_recover` is asked whenever an alert is to end, be it
@@ -247,7 +256,7 @@ pub fn ingest(
 ) -> MetricChanges {
     let (host, connection) = (source.host, source.connection);
     let mut changes = MetricChanges::default();
-    let (mut next, mut put_off) = (0, false);
+    let (mut next, mut room, mut put_off) = (0, source.room, false);
     let mut may_recover = || {
         let may = may_recover();
         put_off |= !may;
@@ -255,13 +264,18 @@ pub fn ingest(
     };
     if metrics.is_empty() {
         // The usual growth makes room for four: 100,000 hosts that send one would pay for that.
-        metrics.reserve_exact(received.len().min(MAX_METRICS));
+        let most = (room / size_with_name("")).min(MAX_METRICS);
+        metrics.reserve_exact(received.len().min(most));
     }
     for (path, value) in received.iter() {
         let index = match find_index(metrics, path, next) {
             Some(index) => {
                 metrics[index].freshness.received(connection, now);
                 index
+            }
+            None if room < size_with_name(path) => {
+                changes.refused += 1;
+                continue;
             }
             None => {
                 if metrics.len() == MAX_METRICS && !changes.reindexed {
@@ -272,6 +286,7 @@ pub fn ingest(
                 if metrics.len() == MAX_METRICS {
                     continue;
                 }
+                room -= size_with_name(path);
                 let freshness = Freshness::new(connection, now);
                 let path = names.intern(path);
                 metrics.push(Metric::new(path, value, freshness, source.profile, now));

@@ -13,6 +13,7 @@ use log::{debug, info, warn};
 
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall, format_duration};
+use crate::event::LimitUse;
 use crate::heartbeat::datagram::{
     Datagram, DatagramMetrics, MAX_METRICS, ODD_METRICS, ReceivedDatagram, Rejection,
 };
@@ -219,7 +220,7 @@ impl Monitor {
             then(ack, true);
         }
         if let Some(key) = changed_key {
-            log_key_usage(&key);
+            info!("{key}");
         }
         if let Some(path) = left_out {
             let host = &received.datagram.host;
@@ -520,6 +521,11 @@ impl Monitor {
         self.metrics_left_out.load(Ordering::Relaxed)
     }
 
+    /// How near the limits of hosts that are not configured are.
+    pub fn limits(&self) -> [LimitUse; 2] {
+        self.lock().fleet.limits()
+    }
+
     /// [`Fleet::forget`].
     ///
     /// # Errors
@@ -576,14 +582,6 @@ impl MonitorState {
             return true;
         }
         self.previous_key_users.len() < MAX_UNKNOWN_LOGGED && self.previous_key_users.insert(user)
-    }
-}
-
-fn log_key_usage(key: &KeyUsage) {
-    let KeyUsage { host, connection, previous } = key;
-    match previous {
-        false => info!("{host} {connection} signs with its new key"),
-        true => info!("{host} {connection} still signs with the previous key"),
     }
 }
 

@@ -58,6 +58,8 @@ pub struct HeartbeatSettings {
     pub unknown_hosts: UnknownHosts,
     /// How many of them are kept at most.
     pub max_unknown_hosts: usize,
+    /// How many bytes they may take together.
+    pub max_unknown_bytes: usize,
     /// Needed to listen beyond loopback without a key.
     pub accept_unsigned: bool,
     /// A watched host that was never seen is reported after this time; zero turns it off.
@@ -78,6 +80,7 @@ impl Default for HeartbeatSettings {
             clock_skew: Duration::from_secs(300),
             unknown_hosts: UnknownHosts::Ignore,
             max_unknown_hosts: 100_000,
+            max_unknown_bytes: 56_000_000,
             accept_unsigned: false,
             new_timeout: Duration::from_secs(24 * 3600),
             forget_after: Duration::from_secs(30 * 24 * 3600),
@@ -94,6 +97,7 @@ impl HeartbeatSettings {
         let defaults = HeartbeatSettings::default();
         let accept = [("ignore", UnknownHosts::Ignore), ("accept", UnknownHosts::Accept)];
         let max_unknown_hosts = section.number("max_unknown_hosts", 0..=10_000_000);
+        let max_unknown_bytes = section.number("max_unknown_bytes", 1_000_000..=100_000_000_000);
         let settings = HeartbeatSettings {
             host: section.host("host", "an address").unwrap_or(defaults.host),
             port: section.listen_port("port").unwrap_or(defaults.port),
@@ -108,6 +112,9 @@ impl HeartbeatSettings {
             max_unknown_hosts: max_unknown_hosts
                 .and_then(|max| usize::try_from(max).ok())
                 .unwrap_or(defaults.max_unknown_hosts),
+            max_unknown_bytes: max_unknown_bytes
+                .and_then(|max| usize::try_from(max).ok())
+                .unwrap_or(defaults.max_unknown_bytes),
             accept_unsigned: section.flag("accept_unsigned").unwrap_or(defaults.accept_unsigned),
             new_timeout: section.duration("new_timeout").unwrap_or(defaults.new_timeout),
             forget_after: section.duration("forget_after").unwrap_or(defaults.forget_after),
@@ -325,6 +332,8 @@ pub struct SharedSettings {
     pub clock_skew: Duration,
     /// How many unknown hosts are accepted; none when they are ignored.
     pub max_unknown_hosts: Option<usize>,
+    /// How many bytes they may take together.
+    pub max_unknown_bytes: usize,
     /// When a watched host that was never seen is reported; zero: never.
     pub new_timeout: Duration,
     /// When a connection that is down is forgotten; none: never.
@@ -408,6 +417,7 @@ impl SharedSettings {
                 UnknownHosts::Ignore => None,
                 UnknownHosts::Accept => Some(settings.max_unknown_hosts),
             },
+            max_unknown_bytes: settings.max_unknown_bytes,
             new_timeout: settings.new_timeout,
             forget_after: Some(settings.forget_after).filter(|after| !after.is_zero()),
             renotify: config.renotify_interval,
@@ -487,7 +497,12 @@ pub struct Interner {
     known: HashSet<Arc<str>>,
     /// How many were in use when it was shrunk last.
     used: usize,
+    /// How many bytes all of them take.
+    bytes: usize,
 }
+
+/// What a name takes in memory beside its text.
+pub const NAME_BYTES: usize = 64;
 
 /// Fewer names than this are not worth shrinking.
 const MIN_SHRINK: usize = 1024;
@@ -500,6 +515,7 @@ impl Interner {
         }
         let name: Arc<str> = name.into();
         self.known.insert(name.clone());
+        self.bytes += NAME_BYTES + name.len();
         // A host may send other paths with every beat: they must not fill the memory.
         if self.known.len() > 2 * self.used.max(MIN_SHRINK) {
             self.shrink();
@@ -511,6 +527,22 @@ impl Interner {
     pub fn shrink(&mut self) {
         self.known.retain(|name| Arc::strong_count(name) > 1);
         self.used = self.known.len();
+        if self.known.capacity() > 4 * self.used.max(MIN_SHRINK) {
+            self.known.shrink_to_fit();
+        }
+        self.bytes = self.known.iter().map(|name| NAME_BYTES + name.len()).sum();
+    }
+
+    /// The same, where many are new since it was shrunk last.
+    pub fn shrink_if_worth(&mut self) {
+        if self.known.len() > self.used + self.used / 8 + 64 {
+            self.shrink();
+        }
+    }
+
+    /// How many bytes the names take, those included that are no longer in use.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

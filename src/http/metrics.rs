@@ -9,7 +9,7 @@ use super::refusals::RefusedAlerts;
 use super::response::GeneratedBody;
 use super::service::{ChannelMetrics, Daemon, MetricsSnapshot};
 use crate::clock::Wall;
-use crate::event::Level;
+use crate::event::{Level, LimitUse};
 use crate::version::VERSION;
 use crate::view::{DyndnsState, DyndnsView, HostState, HostView};
 
@@ -94,9 +94,25 @@ fn snapshot(snapshot: &MetricsSnapshot, text: &mut String) {
     for (reason, count) in &snapshot.datagrams_rejected {
         sample(text, "hbd_datagrams_rejected_total", &[("reason", reason)], count);
     }
+    limits(&snapshot.limits, text);
     channels(&snapshot.channels, text);
     backups(snapshot, text);
     reloads(snapshot, text);
+}
+
+fn limits(limits: &[LimitUse], text: &mut String) {
+    type LimitValue = fn(&LimitUse) -> u64;
+    let families: [(&str, &str, &str, LimitValue); 3] = [
+        ("hbd_limit", "gauge", "How much of something is kept at most.", |l| l.most as u64),
+        ("hbd_limit_used", "gauge", "How much of it is kept.", |l| l.used as u64),
+        ("hbd_limit_reached_total", "counter", "What was not kept.", |l| l.reached),
+    ];
+    for (name, kind, help, value) in families {
+        head(text, name, kind, help);
+        for limit in limits {
+            sample(text, name, &[("limit", limit.name)], value(limit));
+        }
+    }
 }
 
 fn channels(channels: &[ChannelMetrics], text: &mut String) {

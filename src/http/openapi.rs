@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn every_kind_of_event_is_described() {
         let kinds = &read()["components"]["schemas"]["Event"]["properties"]["kind"]["enum"];
-        assert_eq!(kinds, &serde_json::json!(EventKind::NAMES));
+        assert_eq!(kinds, &serde_json::json!(EventKind::NAMES.to_vec()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::query::NotifyRequest;
 use crate::clock::Wall;
-use crate::event::EventId;
+use crate::event::{EventId, LimitUse};
 use crate::problem::Problems;
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
@@ -189,6 +189,8 @@ pub struct MetricsSnapshot {
     pub datagrams_rejected: BTreeMap<String, u64>,
     /// Metrics of accepted datagrams that were left out because they cannot be used.
     pub metrics_left_out: u64,
+    /// How near the limits of what is kept are.
+    pub limits: Vec<LimitUse>,
     /// The channels, in the order in which they are shown.
     pub channels: Vec<ChannelMetrics>,
     /// Alert instances that came in, repeats too.

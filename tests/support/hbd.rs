@@ -191,9 +191,18 @@ impl Hbd {
 
     /// Its own memory in kB (proc(5), `RssAnon`).
     pub fn memory(&self) -> i64 {
+        self.status("RssAnon:")
+    }
+
+    /// The most memory that it ever had, in kB (proc(5), `VmHWM`).
+    pub fn peak(&self) -> i64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, name: &str) -> i64 {
         let path = format!("/proc/{}/status", self.child.id());
         let text = std::fs::read_to_string(path).unwrap();
-        let line = text.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 

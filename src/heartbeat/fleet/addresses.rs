@@ -4,7 +4,30 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Fleet;
 use crate::clock::{Now, Wall};
+
+impl Fleet {
+    /// Records the address of a connection that a datagram has proven
+    /// ([`Ingested::proven_address`]); some when it is another one than before.
+    pub fn track_address(
+        &mut self,
+        (host_index, connection): &ConnectionId,
+        from: IpAddr,
+    ) -> Option<AddressChange> {
+        let address = from.to_canonical();
+        let key = (*host_index, Arc::clone(connection), address.is_ipv6());
+        if self.addresses.reported.insert(key, address) == Some(address) {
+            return None;
+        }
+        let host = &self.hosts[*host_index as usize];
+        Some(AddressChange {
+            host: host.name.as_ref().into(),
+            connection: connection.as_ref().into(),
+            address,
+        })
+    }
+}
 
 /// A host whose name in the DNS follows its address sends from another one than before.
 #[derive(Clone, Debug, PartialEq, Eq)]

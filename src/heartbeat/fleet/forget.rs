@@ -87,6 +87,7 @@ impl Fleet {
     }
 
     fn after_forgetting(&mut self, host_index: u32, now: Now) {
+        self.unknown.recount(&mut self.hosts[host_index as usize]);
         self.schedule_connections(host_index);
         self.schedule_forget(host_index);
         self.update_down_set(host_index);

@@ -281,21 +281,15 @@ impl Fleet {
         let datagram = incoming.datagram;
         let host = match incoming.host {
             Some(host) => host,
-            None if Some(self.unknown_count) >= self.common.max_unknown_hosts => {
-                return Err(Rejection::TooManyHosts);
-            }
+            None if !self.has_room_for_host(incoming.now) => return Err(Rejection::TooManyHosts),
             None => {
                 let profile = self.unknown_profile.clone();
                 self.add_host(Host::new((&*datagram.host).into(), profile, incoming.now))
             }
         };
-        let entry = &mut self.hosts[host as usize];
         let index = match incoming.connection_index {
             Some(index) => index,
-            None if entry.connections.len() == MAX_CONNECTIONS => {
-                return Err(Rejection::TooManyConnections);
-            }
-            None => entry.add_connection(self.names.intern(incoming.connection_name), incoming.now),
+            None => self.add_connection(host, incoming)?,
         };
         Ok((host, index))
     }
@@ -324,10 +318,34 @@ impl Fleet {
         may
     }
 
+    fn add_connection(
+        &mut self,
+        host: u32,
+        incoming: &IncomingDatagram,
+    ) -> Result<usize, Rejection> {
+        let room = self.room_for(host);
+        let entry = &mut self.hosts[host as usize];
+        let count = entry.connections.len();
+        if count == MAX_CONNECTIONS {
+            return Err(Rejection::TooManyConnections);
+        }
+        if room == 0 && count > 0 {
+            self.note_no_room(1, incoming.now);
+            return Err(Rejection::TooManyConnections);
+        }
+        let known = entry.profile.configured;
+        let names = if known { &mut self.names } else { &mut self.unknown.names };
+        Ok(entry.add_connection(names.intern(incoming.connection_name), incoming.now))
+    }
+
     fn apply(&mut self, host_index: u32, index: usize, incoming: &IncomingDatagram) -> Ingested {
         let (datagram, now) = (incoming.datagram, incoming.now);
+        let has_room = self.room_for(host_index) > 0;
+        let host = &self.hosts[host_index as usize];
+        let bare = if has_room { None } else { without_new_boot_id(datagram, host) };
+        let kept = bare.as_ref().unwrap_or(datagram);
         let beats = matches!(datagram.event, DatagramKind::Beat | DatagramKind::Boot);
-        let returns = beats && self.hosts[host_index as usize].may_return(index, datagram, now);
+        let returns = beats && host.may_return(index, kept, now);
         let put_off = incoming.load == Load::ShareUsed;
         let put_off = returns && (put_off || !self.may(host_index, LimitedEvent::Return, now));
         let host = &mut self.hosts[host_index as usize];
@@ -337,7 +355,7 @@ impl Fleet {
         let mut ingested = Ingested {
             events: match put_off {
                 true => host.put_off_return(index, now),
-                false => host.on_datagram(index, datagram, incoming.from, &self.common, now),
+                false => host.on_datagram(index, kept, incoming.from, &self.common, now),
             },
             ..Ingested::default()
         };
@@ -352,6 +370,7 @@ impl Fleet {
             reschedule |=
                 self.ingest_metrics(host_index, index, check_missing, incoming, &mut ingested);
         }
+        self.unknown.recount(&mut self.hosts[host_index as usize]);
         self.schedule_connections(host_index);
         if datagram.event == DatagramKind::Shutdown && !ingested.events.is_empty() {
             self.schedule_return(host_index);
@@ -381,23 +400,27 @@ impl Fleet {
         ingested: &mut Ingested,
     ) -> bool {
         let (datagram, now) = (incoming.datagram, incoming.now);
+        let (room, mut refused) = (self.room_for(host_index), 0);
         let host = &mut self.hosts[host_index as usize];
         let mut reschedule = false;
         if !datagram.metrics.is_empty() {
             if check_missing {
                 host.adopt_metrics(index, now);
             }
-            let source =
-                MetricSource { host: &host.name, profile: &host.profile, connection: index };
-            let (metrics, names) = (&mut host.metrics, &mut self.names);
-            let (limits, overloaded) = (&mut self.limits, incoming.load == Load::ShareUsed);
+            let known = host.profile.configured;
+            let (name, profile) = (&host.name, &host.profile);
+            let source = MetricSource { host: name, profile, connection: index, room };
+            let names = if known { &mut self.names } else { &mut self.unknown.names };
+            let (metrics, limits) = (&mut host.metrics, &mut self.limits);
+            let overloaded = incoming.load == Load::ShareUsed;
             let mut may_recover =
                 || !overloaded && limits.take(source.host, LimitedEvent::Recovery, now);
             let changes =
                 metric::ingest(metrics, &source, &datagram.metrics, names, &mut may_recover, now);
-            if changes.put_off && !overloaded && source.profile.configured {
+            if changes.put_off && !overloaded && known {
                 limits.refused(source.host, now);
             }
+            refused = changes.refused;
             reschedule |= changes.reindexed || !changes.events.is_empty();
             host.must_store_now |=
                 !changes.events.is_empty() || !changes.closed_incidents.is_empty();
@@ -412,8 +435,17 @@ impl Fleet {
             ingested.events.extend(missing.events);
             ingested.closed_incidents.extend(missing.closed_incidents);
         }
+        self.note_no_room(refused, now);
         reschedule
     }
+}
+
+/// The datagram without its `boot_id`, where that is one that the host has not sent yet.
+fn without_new_boot_id<'a>(datagram: &Datagram<'a>, host: &Host) -> Option<Datagram<'a>> {
+    let id = datagram.boot_id.as_deref()?;
+    let is_known = host.boot_ids.as_deref().is_some_and(|boots| boots.is_known(id));
+    let bare = || Datagram { boot_id: None, metrics: Default::default(), ..datagram.clone() };
+    (!is_known).then(bare)
 }
 
 /// The names of connections that have none of their own.

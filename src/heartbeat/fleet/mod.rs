@@ -2,7 +2,7 @@
 //! configuration. Pure.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
@@ -21,11 +21,13 @@ mod addresses;
 mod deadlines;
 mod forget;
 pub mod ingest;
+mod unknown;
 mod views;
 
 use self::addresses::AddressTracker;
 pub use self::addresses::{AddressChange, ConnectionId};
 pub use self::forget::NotForgotten;
+use self::unknown::UnknownMemory;
 pub use self::views::OpenProblem;
 
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
@@ -67,6 +69,15 @@ pub struct KeyUsage {
     pub previous: bool,
 }
 
+impl fmt::Display for KeyUsage {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let KeyUsage { host, connection, previous } = self;
+        let how =
+            if *previous { "still signs with the previous key" } else { "signs with its new key" };
+        write!(f, "{host} {connection} {how}")
+    }
+}
+
 /// What the passing of time, or a new configuration, caused.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
@@ -106,7 +117,7 @@ pub struct Fleet {
     dirty: Vec<u32>,
     /// The profile of hosts that are not configured.
     unknown_profile: Arc<Profile>,
-    unknown_count: usize,
+    unknown: UnknownMemory,
     /// The addresses that names in the DNS follow.
     addresses: AddressTracker,
     /// How many events each host may cause.
@@ -154,13 +165,15 @@ impl Fleet {
             row.connections
                 .iter()
                 .for_each(|connection| fleet.clock_check.observe_past(connection.seen.wall));
+            let known_names = &mut fleet.names;
+            let names = if profile.configured { known_names } else { &mut fleet.unknown.names };
             let (host, closed) = persistence::restore_host(
                 name.clone(),
                 row,
                 profile,
                 &clocks,
                 &fleet.common,
-                &mut fleet.names,
+                names,
             );
             fleet.pending.closed_incidents.extend(closed);
             known.insert(name, host);
@@ -183,7 +196,7 @@ impl Fleet {
             down: BTreeSet::new(),
             dirty: Vec::new(),
             unknown_profile: Arc::default(),
-            unknown_count: 0,
+            unknown: UnknownMemory::default(),
             addresses: AddressTracker::new(now),
             limits: EventLimits::default(),
             kernel: 0,
@@ -296,8 +309,8 @@ impl Fleet {
     fn add_host(&mut self, host: Host) -> u32 {
         let host_index = u32::try_from(self.hosts.len()).expect("hosts are fewer than their limit");
         self.by_name.insert(host.name.clone(), host_index);
-        self.unknown_count += usize::from(!host.profile.configured);
         self.hosts.push(host);
+        self.unknown.add(&mut self.hosts[host_index as usize]);
         host_index
     }
 
@@ -424,7 +437,8 @@ impl Fleet {
             (a.configured_since, &a.name).cmp(&(b.configured_since, &b.name))
         });
         for host in others {
-            if !host.forgotten && Some(self.unknown_count) < self.common.max_unknown_hosts {
+            let has_place = Some(self.unknown.count()) < self.common.max_unknown_hosts;
+            if !host.forgotten && has_place && self.unknown_room() > 0 {
                 self.add_host(host);
             } else {
                 self.pending.closed_incidents.extend(host.open_incidents());
@@ -473,6 +487,7 @@ impl Fleet {
         }
         self.populate(profiles, known, now);
         self.names.shrink();
+        self.unknown.names.shrink();
         let mut changes = std::mem::take(&mut self.pending);
         changes.rows.extend(self.flush());
         changes
@@ -485,7 +500,7 @@ impl Fleet {
         self.down.clear();
         self.deadlines.clear();
         self.clock_check.forget_disagreements();
-        self.unknown_count = 0;
+        self.unknown.clear();
         self.addresses.clear();
         std::mem::take(&mut self.hosts)
     }
@@ -541,26 +556,6 @@ impl Fleet {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()
-    }
-
-    /// Records the address of a connection that a datagram has proven
-    /// ([`Ingested::proven_address`]); some when it is another one than before.
-    pub fn track_address(
-        &mut self,
-        (host_index, connection): &ConnectionId,
-        from: IpAddr,
-    ) -> Option<AddressChange> {
-        let address = from.to_canonical();
-        let key = (*host_index, Arc::clone(connection), address.is_ipv6());
-        if self.addresses.reported.insert(key, address) == Some(address) {
-            return None;
-        }
-        let host = &self.hosts[*host_index as usize];
-        Some(AddressChange {
-            host: host.name.as_ref().into(),
-            connection: connection.as_ref().into(),
-            address,
-        })
     }
 }
 
@@ -1204,7 +1199,7 @@ mod tests {
         test.config.settings.unknown_hosts = UnknownHosts::Accept;
         assert!(test.fleet.reconfigure(test.config.clone(), test.now).removed_hosts.is_empty());
         assert!(!test.fleet.view("web1").unwrap().watch);
-        assert_eq!(test.fleet.unknown_count, 1);
+        assert_eq!(test.fleet.unknown.count(), 1);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::heartbeat::boots::BootIds;
 use crate::heartbeat::connection::{BlindPeriod, Connection};
 use crate::heartbeat::datagram::{Datagram, DatagramKind};
 use crate::heartbeat::goodbye::Goodbye;
+use crate::heartbeat::host::memory::HostMemory;
 use crate::heartbeat::metric::{self, Metric};
 use crate::heartbeat::settings::{Expectation, Profile, SharedSettings};
 use crate::heartbeat::uptime::{UptimeCounter, UptimeStatus};
@@ -18,6 +19,7 @@ use crate::view::{HostState, UptimeSample};
 
 mod boot;
 mod departure;
+pub mod memory;
 
 /// The most connections that a host may have.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -69,6 +71,8 @@ pub struct Host {
     pub dirty: bool,
     /// It is in the fleet's list of dirty hosts.
     pub in_dirty_list: bool,
+    /// The memory that is counted of it, while it is not configured.
+    pub memory: HostMemory,
 }
 
 /// Other watched hosts that are overdue.
@@ -114,6 +118,7 @@ impl Host {
             must_store_now: false,
             dirty: false,
             in_dirty_list: false,
+            memory: HostMemory::default(),
         }
     }
 
@@ -414,6 +419,7 @@ impl Host {
         });
         missing.reindexed = self.metrics.len() < before;
         if missing.reindexed {
+            self.metrics.shrink_to(2 * self.metrics.len());
             metric::clear_schedule(&mut self.metrics);
         }
         missing
