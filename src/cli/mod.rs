@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 
 use crate::daemon::{self, DaemonError};
+use crate::escape::{self, LineBreaks, visible};
 use crate::logger;
 use crate::process;
 use crate::version;
@@ -206,6 +207,12 @@ fn print(text: &str) -> u8 {
     0
 }
 
+/// JSON as one line, which may be read on a terminal.
+fn json_line(value: &serde_json::Value) -> String {
+    escape::json(format!("{value}\n"))
+}
+
 fn print_error(what: &dyn Display) {
-    let _ = writeln!(io::stderr(), "{what}");
+    let text: String = visible(&what.to_string(), LineBreaks::Keep).collect();
+    let _ = writeln!(io::stderr(), "{text}");
 }
