@@ -59,7 +59,6 @@ pub fn run(
     let waker = poller.waker();
     let mut agent = Agent::new(&settings, collect(&settings), &waker, last_timestamp)?;
     systemd::notify("READY=1");
-    memory::release_unused();
     while agent.run(&mut poller, &signals)? == SignalAction::Reload {
         match load(overrides) {
             Ok(new) if new == settings => info!("the configuration is as it was"),
@@ -331,10 +330,6 @@ impl Agent {
                         Some(change) => log_change(endpoint, &change, true),
                         None if !known => info!("{} answers", endpoint.label()),
                         None => {}
-                    }
-                    if !known {
-                        // All code of the start and of the first beat has run by now.
-                        memory::release_unused();
                     }
                 }
                 Err(why) => self.endpoints[index].last_error = Some(why.into()),
