@@ -17,8 +17,12 @@ const CONFIGURATION: u8 = 78;
 /// What this build can do, for bug reports.
 const FEATURES: &[&str] = &["run", "send", "exec", "metrics"];
 
+/// Before all else: what is resident once stays so.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = memory::map_code_in_pieces;
+
 fn main() -> ExitCode {
-    memory::map_program_by_page();
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(CliCommand::Help) => print(HELP),
         Ok(CliCommand::Version) => print(&version::lines("hbc", FEATURES)),
