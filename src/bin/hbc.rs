@@ -17,7 +17,7 @@ const CONFIGURATION: u8 = 78;
 /// What this build can do, for bug reports.
 const FEATURES: &[&str] = &["run", "send", "exec", "metrics"];
 
-/// Before all else: what is resident once stays so.
+/// Before anything runs: what is used from then on stays resident.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = memory::map_code_in_pieces;
