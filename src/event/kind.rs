@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::message::{TextTable, decimal};
+use super::message::{TextTable, decimal, differing_clocks};
 use super::{Incident, IncidentChange, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
@@ -28,6 +28,8 @@ pub enum EventKind {
         others_count: usize,
         /// It was the host's last connection that was up.
         was_last_up: bool,
+        /// Its datagrams come and are not believed: its clock and ours differ by so much.
+        clock: Option<Duration>,
     },
     /// A host announced its shutdown on a connection.
     Shutdown { host: String, connection: String },
@@ -54,7 +56,7 @@ pub enum EventKind {
     /// A host sent a text.
     HostMessage { host: String, text: String },
     /// A configured, watched host was never heard since it was configured.
-    NeverSeen { host: String, configured: Wall },
+    NeverSeen { host: String, configured: Wall, clock: Option<Duration> },
     /// A host that was reported as never seen sent its first beat.
     FirstHeard { host: String, connection: String },
     /// A metric changed its level, or still stands at it.
@@ -299,9 +301,11 @@ impl EventKind {
                 others_down,
                 others_count,
                 was_last_up,
+                clock,
             } => overdue(host, connection, *was_last_up)
                 .detail("last seen", last_seen.to_string())
                 .detail("promised", format!("the next beat by {promised}"))
+                .detail_if("clock", clock.map(differing_clocks))
                 .detail_if("also overdue", listed(others_down, *others_count)),
             EventKind::Shutdown { host, connection } => shutdown(host, connection),
             EventKind::Back { host, connection, gone } => back(host, connection, *gone),
@@ -313,7 +317,7 @@ impl EventKind {
             EventKind::TwoMachines { host, addresses } => two_machines(host, addresses),
             EventKind::Forgotten { host, connection } => forgotten(host, connection),
             EventKind::HostMessage { host, text } => host_message(host, text),
-            EventKind::NeverSeen { host, configured } => never_seen(host, *configured),
+            EventKind::NeverSeen { host, configured: at, clock } => never_seen(host, *at, *clock),
             EventKind::FirstHeard { host, connection } => first_heard(host, connection),
             EventKind::Threshold { host, metric, value, limit, level, since, reminder } => {
                 threshold(*level, host, metric, *value, limit)
@@ -343,9 +347,7 @@ impl EventKind {
             EventKind::AlertmanagerSilent { why } => alertmanager_silent(why),
             EventKind::AlertmanagerAnswers { silent_for } => alertmanager_answers(*silent_for),
             EventKind::DyndnsFails { host, name, why } => dyndns_fails(host, name, why),
-            EventKind::DyndnsKept { host, name, failed_for } => {
-                dyndns_kept(host, name, *failed_for)
-            }
+            EventKind::DyndnsKept { host, name, failed_for: gap } => dyndns_kept(host, name, *gap),
             EventKind::Custom { host, level, text } => custom(host.as_deref(), *level, text),
         }
     }
@@ -437,12 +439,13 @@ fn host_message(host: &str, text: &str) -> EventDescription {
         .watched_only()
 }
 
-fn never_seen(host: &str, configured: Wall) -> EventDescription {
+fn never_seen(host: &str, configured: Wall, clock: Option<Duration>) -> EventDescription {
     let remedy = "install the agent there, or take the host out of the configuration";
     EventDescription::of_host("never_seen", Level::Warning, host, format!("{host} was never heard"))
         .watched_only()
         .about(Incident::NeverSeen { host: host.to_owned() })
         .detail("configured since", configured.to_string())
+        .detail_if("clock", clock.map(differing_clocks))
         .detail("to do", remedy)
 }
 

@@ -31,6 +31,7 @@ pub mod fleet;
 mod goodbye;
 mod host;
 pub mod listener;
+mod loop_clock;
 mod metric;
 pub mod monitor;
 pub mod persistence;

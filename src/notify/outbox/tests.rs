@@ -142,6 +142,7 @@ impl TestOutbox {
                 others_down: Vec::new(),
                 others_count: 0,
                 was_last_up: true,
+                clock: None,
             },
         )
     }
