@@ -97,6 +97,8 @@
 //! | how long a disk that hangs is waited for | `store/disk_thread.rs` |
 //! | threads, and the order of start and stop | `daemon/mod.rs` |
 //! | what a reload applies | `daemon/mod.rs`; what it says that has changed: `daemon/config_diff.rs` |
+//! | which characters of others are shown; text in HTML and JSON | `escape.rs` |
+//! | what a program that is started is given: environment, directory, descriptors | `process.rs` |
 //! | a command of `hbd` | one file in `cli/`, and its arm in `cli/mod.rs` |
 //! | a command or an option of `hbc` | `agent/cli.rs` |
 //! | what an agent measures | `agent/collect/` |

@@ -6,6 +6,7 @@ use env_logger::{Builder, Target};
 use log::{Level, LevelFilter, Record};
 
 use crate::clock::Now;
+use crate::escape::{LineBreaks, visible};
 use crate::notify::channel;
 
 /// Starts the log. `HBD_LOG` sets what is shown (`debug`, `warn`, `heartbeat::notify=debug`; see
@@ -46,9 +47,9 @@ fn may_print_secrets(target: &str, level: Level) -> bool {
         || target.starts_with("rustls") && level > Level::Warn
 }
 
+/// Text of others must neither forge a second line nor steer the terminal that shows the log.
 fn single_line(record: &Record) -> String {
-    // Text from the network must neither forge a second line nor send control sequences.
-    record.args().to_string().replace(char::is_control, " ")
+    visible(&record.args().to_string(), LineBreaks::Remove).collect()
 }
 
 /// syslog(3).
@@ -64,6 +65,13 @@ fn priority(level: Level) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_a_plan_turned_a_line_of_the_log_round() {
+        let arguments = format_args!("plan \u{202e}7\u{200b}\n\u{9b}31m\u{2028}of {}", "\u{1b}[1m");
+        let record = Record::builder().args(arguments).build();
+        assert_eq!(single_line(&record), "plan 7 31m of [1m");
+    }
 
     #[test]
     fn no_filter_makes_the_http_client_print_its_urls() {

@@ -1,8 +1,10 @@
 //! Problems of a configuration: file, line, path of the key, what is wrong and what to do. Pure.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::Serialize;
+
+use crate::escape::{LineBreaks, visible};
 
 /// Whether a problem is an error or a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -32,7 +34,10 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.file)?;
+        let show = |f: &mut fmt::Formatter, text: &str| {
+            visible(text, LineBreaks::Remove).try_for_each(|character| f.write_char(character))
+        };
+        show(f, &self.file)?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
@@ -41,9 +46,10 @@ impl fmt::Display for Problem {
             f.write_str("warning: ")?;
         }
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+            show(f, &self.path)?;
+            f.write_str(": ")?;
         }
-        f.write_str(&self.what)
+        show(f, &self.what)
     }
 }
 

@@ -1,16 +1,19 @@
-//! One run of another program with bounded output and a deadline; its process group is killed at the
-//! end.
+//! One run of another program, in an environment that says only what it needs, with bounded output and
+//! a deadline; its process group is killed at the end.
 
 use std::fs::File;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, absolute};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 
+use crate::secret;
 use crate::thread::Stop;
 
 /// How many bytes of each output stream are kept.
@@ -25,6 +28,78 @@ const MAX_TAIL: usize = 4 * 1024;
 
 /// Reads of one stream before the other streams are served.
 const MAX_READS_IN_A_ROW: usize = 16;
+
+/// The variables of our environment that every program is given: where it finds and puts things, and
+/// whose language and time it speaks (environ(7), the XDG Base Directory Specification).
+const COMMON_VARIABLES: &[&str] = &[
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LOGNAME",
+    "PATH",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
+];
+
+/// What a program is given that speaks to the network: the way out, and whom it trusts there.
+pub const NETWORK_VARIABLES: &[&str] = &[
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "all_proxy",
+    "https_proxy",
+    "http_proxy",
+    "no_proxy",
+];
+
+/// A command for another program: in `/`, with an environment that is empty but for the common
+/// variables and `more` of ours. Those that secrets are read from are never among them: a caller
+/// that wants one gives it.
+///
+/// The standard library gives it no blocked signal and the default action of SIGPIPE;
+/// [`close_inherited_on_exec`] keeps it from descriptors that we were given.
+pub fn command(program: &Path, more: &[&str]) -> Command {
+    // A path with a slash is relative to where we are; a name is searched in PATH.
+    let is_path = program.as_os_str().as_bytes().contains(&b'/');
+    let found = is_path.then(|| absolute(program).ok()).flatten();
+    let mut command = Command::new(found.as_deref().unwrap_or(program));
+    command.current_dir("/").env_clear();
+    for name in COMMON_VARIABLES.iter().chain(more).filter(|name| !secret::is_variable(name)) {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+/// Descriptors that whoever started us left open are not left open for the programs that we start
+/// (close_range(2)). To be called at the start: all that we open ourselves is closed there anyway.
+pub fn close_inherited_on_exec() {
+    // SAFETY: no memory is involved, and no descriptor is closed here.
+    let done = unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if done == 0 {
+        return;
+    }
+    // Before Linux 5.11.
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    for descriptor in numbers.filter(|descriptor| *descriptor > 2) {
+        // SAFETY: no memory is involved; a descriptor that is closed by now gives an error.
+        unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
 
 /// How a program ended.
 #[derive(Debug)]
@@ -344,6 +419,64 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         command
+    }
+
+    /// Runs the script by [`command`]; its output.
+    fn said(script: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> String {
+        let mut command = command(Path::new("sh"), &["CARGO_PKG_NAME", "CARGO_PKG_VERSION"]);
+        run(prepare(command.args(["-c", script])), "", LONG).unwrap().stdout
+    }
+
+    #[test]
+    fn a_program_was_given_the_secrets_of_our_environment() {
+        secret::record_variable("CARGO_PKG_VERSION");
+        let variables = said("env", |command| command.env("GIVEN", "yes"));
+        let names = variables.lines().filter_map(|line| Some(line.split_once('=')?.0));
+        // What the shell itself sets, and this command.
+        let own = ["PWD", "OLDPWD", "SHLVL", "_", "GIVEN", "CARGO_PKG_NAME"];
+        let odd: Vec<_> =
+            names.filter(|name| !own.contains(name) && !COMMON_VARIABLES.contains(name)).collect();
+        assert!(odd.is_empty(), "{odd:?}");
+        for given in ["GIVEN=yes\n", "CARGO_PKG_NAME=heartbeat\n", "PATH="] {
+            assert!(variables.contains(given), "{given} in {variables}");
+        }
+        let given = said("echo $CARGO_PKG_VERSION", |c| c.env("CARGO_PKG_VERSION", "given"));
+        assert_eq!(given, "given\n", "a secret may be given all the same");
+    }
+
+    #[test]
+    fn a_program_starts_in_the_root_with_every_signal_as_it_is_by_default() {
+        assert_eq!(said("pwd", |command| command), "/\n");
+        let status = said("cat /proc/self/status", |command| command);
+        let set = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap()
+        };
+        let sigpipe = 1 << (libc::SIGPIPE - 1);
+        assert_eq!((set("SigBlk:"), set("SigIgn:") & sigpipe), (0, 0));
+    }
+
+    #[test]
+    fn a_program_is_found_where_we_are_and_not_where_it_runs() {
+        let here = std::env::current_dir().unwrap();
+        let relative: std::path::PathBuf = here.ancestors().skip(1).map(|_| "..").collect();
+        let finished = run(command(&relative.join("bin/sh"), &[]).args(["-c", "pwd"]), "", LONG);
+        assert_eq!(finished.unwrap().stdout, "/\n");
+    }
+
+    #[test]
+    fn a_descriptor_that_we_were_given_was_open_in_programs() {
+        let file = File::open("/dev/null").unwrap();
+        // SAFETY: the descriptor is open, and no memory is involved.
+        let inherited = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD, 100) };
+        assert!(inherited >= 100);
+        let shown = |_: &str| said("ls -l /proc/self/fd", |command| command);
+        assert!(shown("before").contains(&format!(" {inherited} -> ")));
+        close_inherited_on_exec();
+        let after = shown("after");
+        assert!(!after.contains(&format!(" {inherited} -> ")), "{after}");
+        // SAFETY: it is ours alone.
+        unsafe { libc::close(inherited) };
     }
 
     const LONG: Duration = Duration::from_secs(20);

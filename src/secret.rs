@@ -1,7 +1,9 @@
 //! Secrets that cannot be printed by accident, and their removal from texts of others.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 /// What stands in place of a secret wherever one would be shown.
 pub const REDACTED: &str = "[secret]";
@@ -33,6 +35,19 @@ impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(REDACTED)
     }
+}
+
+/// The variables of the environment that secrets are read from.
+static VARIABLES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// A secret is read from this variable of the environment: programs that we start do not inherit it.
+pub fn record_variable(name: &str) {
+    VARIABLES.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+}
+
+/// Whether a secret is read from this variable of the environment.
+pub fn is_variable(name: &str) -> bool {
+    VARIABLES.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
 }
 
 /// Replaces every one of `secrets` in `text`: providers echo tokens in their error bodies.

@@ -343,6 +343,26 @@ fn own_metrics_are_shown_and_refusals_are_logged() {
 }
 
 #[test]
+fn an_own_metric_was_given_the_environment_and_the_open_files_of_hbc() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = "printf '#!/bin/sh\n{ env; ls -l /proc/self/fd; } >%s\necho load 1\n' $PWD/seen >one; \
+                 chmod 755 one";
+    let done = Command::new("sh").args(["-c", write]).current_dir(&folder).status().unwrap();
+    assert!(done.success());
+    let start = "exec 9</dev/zero; exec \"$0\" metrics --metrics-dir \"$1\"";
+    let output = Command::new("sh")
+        .args(["-c", start, env!("CARGO_BIN_EXE_hbc")])
+        .arg(folder.path())
+        .envs([("HBC_KEY", "hunter22"), ("https_proxy", "http://proxy:3128")])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().contains("load 1"));
+    let seen = fs::read_to_string(folder.path().join("seen")).unwrap();
+    assert!(seen.contains("PATH=") && seen.contains("https_proxy=http://proxy:3128"), "{seen}");
+    assert!(!seen.contains("hunter22") && !seen.contains("/dev/zero"), "{seen}");
+}
+
+#[test]
 fn a_full_image_was_an_alarm_and_a_disk_that_cannot_be_entered_was_missing_without_a_word() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -34,7 +34,10 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("backup", &["process", "config_file", "thread", "store", "tls"]),
     (
         "cli",
-        &["deadline", "backup", "config", "daemon", "dyndns", "logger", "notify", "thread", "tls"],
+        &[
+            "deadline", "backup", "config", "daemon", "dyndns", "logger", "notify", "process",
+            "thread", "tls",
+        ],
     ),
     (
         "config",
@@ -137,6 +140,10 @@ const NOWHERE: &[(&str, &str)] = &[
     ("print!", "a closed output would panic: write to it and ignore that"),
 ];
 
+/// Who may start a program with all of our environment: the one function that takes it away, the job
+/// that a user wraps in `hbc exec`, and hbd itself, which starts anew.
+const STARTS_PROGRAMS: &[&str] = &["src/process.rs", "src/agent/exec/mod.rs", "src/daemon/mod.rs"];
+
 const MAX_FUNCTION_LINES: usize = 60;
 const MAX_FILE_LINES: usize = 600;
 
@@ -171,6 +178,11 @@ fn broken_rules(source: &Source) -> Vec<String> {
     if source.path.contains("notify/channel/") && !source.path.ends_with("channel/log.rs") {
         for (word, line) in source.find(NOT_IN_A_CHANNEL) {
             complain(format!("line {line}: a channel neither logs nor sleeps, it mentions {word}"));
+        }
+    }
+    if !STARTS_PROGRAMS.contains(&source.path.as_str()) {
+        for (_, line) in source.find(&["Command::new"]) {
+            complain(format!("line {line}: a program inherits our secrets: use process::command"));
         }
     }
     for (word, remedy) in NOWHERE {
@@ -347,6 +359,7 @@ fn what_belongs_nowhere_is_found() {
         ("fn f() { todo!() }", "finish it"),
         ("// TODO: more", "do it or leave it"),
         ("fn f() { println!(\"\"); }", "a closed output would panic"),
+        ("fn f() { Command::new(p).spawn(); }", "use process::command"),
     ] {
         assert!(complaints("src/heartbeat/a.rs", text).contains(what), "{text}");
     }

@@ -8,6 +8,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+#[path = "support/clock.rs"]
+mod clock;
+
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A directory with a configuration and a state.
@@ -50,13 +53,9 @@ struct Daemon {
     http: SocketAddr,
 }
 
-fn spawn(config: &Path) -> (Child, Receiver<String>) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_hbd"))
-        .args(["run", "--config"])
-        .arg(config)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+fn spawn_by(mut command: Command, config: &Path) -> (Child, Receiver<String>) {
+    let mut child =
+        command.args(["run", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (tx, rx) = channel();
     std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tx.send(line)));
@@ -65,7 +64,11 @@ fn spawn(config: &Path) -> (Child, Receiver<String>) {
 
 impl Daemon {
     fn start(config: &Path) -> Daemon {
-        let (child, log) = spawn(config);
+        Daemon::start_by(Command::new(env!("CARGO_BIN_EXE_hbd")), config)
+    }
+
+    fn start_by(command: Command, config: &Path) -> Daemon {
+        let (child, log) = spawn_by(command, config);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
         let mut daemon = Daemon { child, log, seen: Vec::new(), udp: nowhere, http: nowhere };
         let ready = daemon.wait_for("is ready");
@@ -99,6 +102,12 @@ impl Daemon {
         if !self.seen.iter().any(|line| line.contains(words)) {
             self.wait_for(words);
         }
+    }
+
+    /// Whether a line of the log so far has these words.
+    fn has_said(&mut self, words: &str) -> bool {
+        self.seen.extend(self.log.try_iter());
+        self.seen.iter().any(|line| line.contains(words))
     }
 
     fn beat(&self, json: &str) {
@@ -319,6 +328,75 @@ fn signed(key: &str, json: &str) -> String {
     openssl.stdin.take().unwrap().write_all(json.as_bytes()).unwrap();
     let digest = openssl.wait_with_output().unwrap().stdout;
     format!("{} {json}", std::str::from_utf8(&digest[..64]).unwrap())
+}
+
+/// A beat of the host, by our own clock, moved by so many milliseconds.
+fn beat_at(key: &str, host: &str, moved: i128) -> String {
+    let millis = unix_millis() + moved;
+    let time = format!("{}.{:03}", millis / 1000, millis % 1000);
+    signed(key, &format!(r#"{{"host":"{host}","time":{time}}}"#))
+}
+
+/// Whether the daemon believes the datagram.
+fn is_heard(daemon: &Daemon, datagram: &str) -> bool {
+    let mut stream = TcpStream::connect(daemon.http).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let length = datagram.len();
+    write!(stream, "POST /api/v1/heartbeat HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{datagram}")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(" 200 ") || answer.contains("time"), "{answer}");
+    answer.contains(" 200 ")
+}
+
+#[test]
+fn a_clock_that_was_set_under_a_running_daemon_did_silence_its_only_signed_host() {
+    let place =
+        Place::new("{web1: {watch: true, key: a-key-of-some-length, interval: 2s, grace: 2s}}");
+    let shift = place.directory.path().join("shift");
+    let set = |seconds: i64| fs::write(&shift, seconds.to_string()).unwrap();
+    set(0);
+    let mut daemon = Daemon::start_by(clock::hbd_ahead_by(&shift), &place.config());
+    let mut heard: Vec<String> = Vec::new();
+    for (seconds, restart) in
+        [(0, false), (3600, false), (-3600, false), (0, false), (7200, true), (-86_400, true)]
+    {
+        assert!(!daemon.has_said("overdue"), "{:#?}", daemon.seen);
+        set(seconds);
+        if restart {
+            daemon.signal(libc::SIGTERM);
+            daemon.child.wait().unwrap();
+            daemon = Daemon::start_by(clock::hbd_ahead_by(&shift), &place.config());
+        }
+        for _ in 0..2 {
+            let beat = beat_at("a-key-of-some-length", "web1", 0);
+            assert!(is_heard(&daemon, &beat), "{seconds}: {:#?}", daemon.seen);
+            heard.push(beat);
+            for echo in &heard {
+                assert!(!is_heard(&daemon, echo), "{seconds}: an echo");
+            }
+        }
+    }
+    assert!(!daemon.has_said("overdue"), "{:#?}", daemon.seen);
+    // Its own clock is wrong, and nothing says whose it is.
+    set(0);
+    assert!(is_heard(&daemon, &beat_at("a-key-of-some-length", "web1", 0)));
+    let beginning = Instant::now();
+    while !daemon.has_said("overdue") {
+        assert!(beginning.elapsed() < TIMEOUT, "{:#?}", daemon.seen);
+        daemon.beat(&beat_at("a-key-of-some-length", "web1", 4 * 3_600_000));
+        if let Ok(line) = daemon.log.recv_timeout(Duration::from_millis(500)) {
+            daemon.seen.push(line);
+        }
+    }
+    let words = "overdue (last seen: ";
+    let told = daemon.seen.iter().find(|line| line.contains(words)).unwrap();
+    assert!(
+        told.contains("clock: its datagrams come, but its clock and ours differ by 4 h"),
+        "{told}"
+    );
+    daemon.stop();
 }
 
 fn hbd(arguments: &[&str]) -> (Option<i32>, String) {

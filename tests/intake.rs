@@ -16,6 +16,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use heartbeat::escape::is_unseen;
 use serde_json::{Value, json};
 use support::alertmanager::Alertmanager;
 use support::certificates::certificates;
@@ -85,6 +86,62 @@ fn refused(hbd: &Hbd, reason: &str) -> u64 {
     let name = format!("hbd_alerts_refused_total{{reason=\"{reason}\"}} ");
     let line = answer.lines().find_map(|line| line.strip_prefix(&name));
     line.unwrap_or_else(|| panic!("no {name}in {answer}")).parse().unwrap()
+}
+
+#[test]
+fn what_nobody_sees_turned_lines_of_the_log_and_steered_the_terminal() {
+    const EVIL: &str = "a\u{202e}b\u{200b}\u{2066}c\u{9b}31m\u{2028}\u{e0041}\u{7f}\u{ad}d";
+    let place = Place::new();
+    place.redis.run(&["HSET", "cluster/backup/1", "name", EVIL]);
+    let hbd = place.start(
+        "",
+        0,
+        "hosts: {web1: {watch: true}}\nthreshold_configs: {default: {\"m.*\": {warning: \"> 1\"}}}\n",
+    );
+    let alert = json!({
+        "status": "firing",
+        "labels": {"alertname": "BackupFailed", "id": "1", EVIL: EVIL},
+        "annotations": {"summary": EVIL, EVIL: EVIL},
+    });
+    assert_eq!(hbd.alert(&webhook(&[alert])), 200);
+    for more in [
+        json!({"metrics": {"m": {"x\u{202e}\u{200b}y": 95}}}),
+        json!({"event": "message", "message": EVIL}),
+    ] {
+        let mut beat = json!({"host": "web1"});
+        beat.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (status, said) = hbd.request("POST", "/api/v1/heartbeat", beat.to_string().as_bytes());
+        assert_eq!(status, 200, "{said}");
+    }
+    let chat = || place.chat.received().into_iter().map(|post| post.text).collect::<Vec<_>>();
+    hbd.wait_until("all is told", |_| chat().len() >= 3);
+    let mut sinks = vec![hbd.log().join("\n"), chat().join("\n")];
+    for target in [
+        "/",
+        "/hosts/web1",
+        "/backups",
+        "/metrics",
+        "/api/v1/hosts",
+        "/api/v1/events",
+        "/api/v1/backups",
+        "/api/v1/alerts",
+        "/api/v1/notifications",
+    ] {
+        sinks.push(hbd.request("GET", target, b"").1);
+    }
+    for sink in &sinks {
+        let unseen = |c: char| is_unseen(c) && !"\r\n".contains(c);
+        assert!(!sink.contains(unseen), "{:?}", sink.escape_debug().to_string());
+    }
+    let all = sinks.join("\n");
+    assert!(all.contains("abc31m") && all.contains("\\u202e"), "{all}");
+    // A program is told what was said.
+    let events = hbd.request("GET", "/api/v1/events", b"").1;
+    let title = format!("web1 {EVIL}");
+    let events: Value = serde_json::from_str(events.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let told = events["events"].as_array().unwrap().iter().any(|event| event["text"] == *title);
+    assert!(told, "{events}");
+    hbd.stop();
 }
 
 #[test]

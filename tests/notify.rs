@@ -319,6 +319,9 @@ fn hostile_texts_arrive_right_on_every_channel() {
         ("@channel @here <!channel>", "@channel @here <!channel>"),
         ("abc\u{202e}txt.exe\u{2066}", "abctxt.exe"),
         ("\u{1b}[31mred\u{7}", "[31mred"),
+        ("\u{9b}pay\u{200b}pal\u{ad}\u{e0041}\u{feff}.com", "paypal.com"),
+        ("\u{5e9}\u{5dc}\u{5d5}\u{5dd} \u{2067}7\u{2069}", "\u{5e9}\u{5dc}\u{5d5}\u{5dd} 7"),
+        ("\u{646}\u{647}\u{200c}\u{647}\u{627}", "\u{646}\u{647}\u{200c}\u{647}\u{627}"),
         ("", "(no details)"),
         (" \t ", "(no details)"),
         (&long, &long[..200]),
@@ -330,6 +333,37 @@ fn hostile_texts_arrive_right_on_every_channel() {
             assert!(arrived.replace("\r\n", "\n").contains(shown), "{text:?} became {arrived:?}");
         }
         assert!(said.out.lines().count() == 4, "{said:?}");
+    }
+    place.assert_contracts();
+}
+
+#[test]
+fn signal_cli_was_given_the_secrets_and_the_open_files_of_hbd() {
+    let place = Place::new();
+    let text = fs::read_to_string(place.file()).unwrap();
+    // One by a name that signal-cli would be given; and one that no channel of this run needs.
+    let text = text.replace(&place.chat.token, r#""${JAVA_OPTS}""#);
+    let text = text.replace(PushoverDouble::TOKEN, r#""${PUSHOVER_TOKEN}""#);
+    fs::write(place.file(), text).unwrap();
+    let seen = place.directory.path().join("seen");
+    place.signal.answer(&format!("{{ env; pwd; ls -l /proc/self/fd; }} >{}", seen.display()));
+    let start = "exec 9</dev/zero; exec \"$0\" notify --config \"$1\" --channel phone hello";
+    let output = Command::new("sh")
+        .args(["-c", start, env!("CARGO_BIN_EXE_hbd")])
+        .arg(place.file())
+        .env("JAVA_OPTS", &place.chat.token)
+        .env("PUSHOVER_TOKEN", PushoverDouble::TOKEN)
+        .envs([("JAVA_HOME", "/opt/java"), ("HBD_TOKEN", "hunter22")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let seen = fs::read_to_string(seen).unwrap();
+    for given in ["PATH=", "LC_ALL=C.UTF-8", "JAVA_HOME=/opt/java"] {
+        assert!(seen.contains(given), "{given}: {seen}");
+    }
+    assert!(seen.lines().any(|line| line == "/"), "{seen}");
+    for kept in [&place.chat.token, PushoverDouble::TOKEN, "hunter22", "/dev/zero"] {
+        assert!(!seen.contains(kept), "{kept}: {seen}");
     }
     place.assert_contracts();
 }

@@ -277,6 +277,27 @@ fn nothing_secret_is_on_the_command_line() {
 }
 
 #[test]
+fn restic_was_given_all_that_stands_in_the_environment_of_hbd() {
+    let restic = Restic::new();
+    let seen = restic.path("seen");
+    let script = format!("pwd >{seen}; env >>{seen}; echo null", seen = seen.display());
+    let mut settings =
+        RepoCheckSettings { restic_path: restic.script(&script), ..restic.settings() };
+    let repository = settings.repositories.get_mut("default").unwrap();
+    repository.env.insert("RCLONE_CONFIG".into(), Secret::new("/etc/rclone.conf"));
+    state(&settings);
+    let seen = std::fs::read_to_string(seen).unwrap();
+    assert!(seen.starts_with("/\n"), "{seen}");
+    for given in
+        ["PATH=", "RESTIC_REPOSITORY=", "RESTIC_PASSWORD", "RCLONE_CONFIG=/etc/rclone.conf"]
+    {
+        assert!(seen.lines().any(|line| line.starts_with(given)), "{given}: {seen}");
+    }
+    // Each test is run with these.
+    assert!(std::env::vars().any(|(name, _)| name.starts_with("CARGO")) && !seen.contains("CARGO"));
+}
+
+#[test]
 fn checks_of_several_plans_share_the_bound_on_concurrent_runs() {
     let restic = Restic::new();
     let log = restic.path("log");

@@ -21,9 +21,9 @@ use super::signals::{SignalAction, SignalFlags};
 use crate::clock::{Mono, Now, Wall, format_duration};
 use crate::heartbeat::datagram::MAX_BYTES;
 use crate::heartbeat::encode;
-use crate::memory;
 use crate::problem::Problems;
 use crate::systemd;
+use crate::{memory, process};
 
 /// Why it did not run.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ pub fn run(
     collect: &dyn Fn(&AgentSettings) -> Option<CollectFn>,
 ) -> Result<(), RunError> {
     memory::limit_arenas(ARENAS);
+    process::close_inherited_on_exec();
     let mut poller = Poller::new().map_err(|why| format!("nothing can be waited for: {why}"))?;
     let signals = SignalFlags::new(&poller.waker())
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
@@ -58,7 +59,6 @@ pub fn run(
     let waker = poller.waker();
     let mut agent = Agent::new(&settings, collect(&settings), &waker, last_timestamp)?;
     systemd::notify("READY=1");
-    memory::release_unused();
     while agent.run(&mut poller, &signals)? == SignalAction::Reload {
         match load(overrides) {
             Ok(new) if new == settings => info!("the configuration is as it was"),
@@ -330,10 +330,6 @@ impl Agent {
                         Some(change) => log_change(endpoint, &change, true),
                         None if !known => info!("{} answers", endpoint.label()),
                         None => {}
-                    }
-                    if !known {
-                        // All code of the start and of the first beat has run by now.
-                        memory::release_unused();
                     }
                 }
                 Err(why) => self.endpoints[index].last_error = Some(why.into()),

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use log::debug;
@@ -30,7 +29,7 @@ pub fn find() -> Option<ShutdownReason> {
 
 /// The standard output; empty when it cannot be run or does not end.
 fn output(program: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
+    let mut command = process::command(Path::new(program), &[]);
     command.args(arguments).env("LC_ALL", "C");
     match process::run_until(&mut command, "", TIMEOUT, None) {
         Ok(finished) if !finished.timed_out => finished.stdout,

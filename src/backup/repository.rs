@@ -2,7 +2,7 @@
 //! on no command line and in no error.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, absolute};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -127,7 +127,7 @@ impl<'a> Repository<'a> {
             return Err(NoAnswer::NotRun(NO_TIME_LEFT.into()));
         }
         let path = self.settings.restic_path.as_path();
-        let mut command = Command::new(path);
+        let mut command = process::command(path, process::NETWORK_VARIABLES);
         command.args(arguments).args(["--no-lock", "--no-cache"]);
         self.set_environment(&mut command);
         let finished = match reader {
@@ -148,20 +148,16 @@ impl<'a> Repository<'a> {
         format!("killed after {after}: {error_line}")
     }
 
-    /// Hands repository and password to restic (its manual, "Environment Variables"). What else of its
-    /// variables stands in our own environment would change what it answers: `RESTIC_HOST` hides the
-    /// snapshots of other hosts.
+    /// Hands repository and password to restic (its manual, "Environment Variables"). Of its variables in
+    /// our own environment it gets none: `RESTIC_HOST` hides the snapshots of other hosts.
     fn set_environment(&self, command: &mut Command) {
-        let inherited = std::env::vars_os().map(|(name, _)| name);
-        for name in inherited.filter(|name| name.to_string_lossy().starts_with("RESTIC_")) {
-            command.env_remove(name);
-        }
         match (&self.configured.password, self.password) {
             (Some(RepositoryPassword::Clear(password)), _) => {
                 command.env("RESTIC_PASSWORD", password.reveal());
             }
             (Some(RepositoryPassword::File(path)), _) => {
-                command.env("RESTIC_PASSWORD_FILE", path);
+                // It runs in another directory.
+                command.env("RESTIC_PASSWORD_FILE", absolute(path).unwrap_or(path.clone()));
             }
             (None, Some(password)) => {
                 command.env("RESTIC_PASSWORD", password.reveal());

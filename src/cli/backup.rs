@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::client::Client;
-use super::{CONFIGURATION, print, print_error};
+use super::{CONFIGURATION, json_line, print, print_error};
 use crate::backup::analysis::{Analyzer, PlanReport};
 use crate::backup::outcome::Outcome;
 use crate::backup::plan_query::PlanQuery;
@@ -54,7 +54,7 @@ pub fn backup(
     };
     if json {
         let plans: Vec<Value> = reports.iter().map(to_json).collect();
-        writeln!(out, "{}", json!({ "plans": plans }))?;
+        out.write_all(json_line(&json!({ "plans": plans })).as_bytes())?;
     } else {
         let parts: Vec<String> = match plan {
             Some(_) => reports.iter().map(format_report).collect(),

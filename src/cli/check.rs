@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::CONFIGURATION;
+use super::{CONFIGURATION, json_line};
 use crate::backup::correlator;
 use crate::config::Config;
 use crate::problem::{Problem, Problems, Severity};
@@ -64,7 +64,7 @@ fn report(
             "hosts": hosts,
             "threshold_sets": sets,
         });
-        writeln!(out, "{answer}")?;
+        out.write_all(json_line(&answer).as_bytes())?;
     } else {
         for problem in &problems.0 {
             writeln!(out, "{problem}")?;

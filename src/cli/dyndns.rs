@@ -8,7 +8,7 @@ use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::client::{Client, print_unreachable};
-use super::{CONFIGURATION, FAILED, HELP, config_file, print, print_error};
+use super::{CONFIGURATION, FAILED, HELP, config_file, json_line, print, print_error};
 use crate::config::Config;
 use crate::dyndns::dry_run;
 use crate::dyndns::method::UpdateRequest;
@@ -96,8 +96,7 @@ fn print_state(client: &Client, args: &DyndnsArgs) -> u8 {
         print_error(&format!("the daemon keeps no name of {host}"));
         return FAILED;
     }
-    let text =
-        if args.json { format!("{}\n", json!({ "names": names })) } else { format_names(&names) };
+    let text = if args.json { json_line(&json!({ "names": names })) } else { format_names(&names) };
     print(&text);
     let bad = |one: &Json| matches!(one["state"].as_str(), Some("failing" | "refused") | None);
     if names.iter().any(bad) { FAILED } else { 0 }

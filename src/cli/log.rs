@@ -7,7 +7,7 @@ use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::client::{Client, print_unreachable};
-use super::{HELP, print, terminal};
+use super::{HELP, json_line, print, terminal};
 use crate::notify::text::{LineBreaks, TextUnit, clean, cut};
 
 /// How many rows are shown without `--limit`.
@@ -55,7 +55,7 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
         Err(why) => return Ok(print_unreachable(&why)),
     };
     let text = if args.json {
-        format!("{}\n", json!({ args.what(): found }))
+        json_line(&json!({ args.what(): found }))
     } else if args.events {
         table(EVENTS, found.iter().map(event_row), terminal::width())
     } else {

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 
 use crate::daemon::{self, DaemonError};
+use crate::escape::{self, LineBreaks, visible};
 use crate::logger;
+use crate::process;
 use crate::version;
 
 pub mod backup;
@@ -85,6 +87,7 @@ Manual: hbd(8), heartbeat.yaml(5)
 
 /// Runs `hbd` with these arguments.
 pub fn hbd(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    process::close_inherited_on_exec();
     // One TLS stack; the second call of a test process changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match command(lexopt::Parser::from_args(arguments)) {
@@ -204,6 +207,12 @@ fn print(text: &str) -> u8 {
     0
 }
 
+/// JSON as one line, which may be read on a terminal.
+fn json_line(value: &serde_json::Value) -> String {
+    escape::json(format!("{value}\n"))
+}
+
 fn print_error(what: &dyn Display) {
-    let _ = writeln!(io::stderr(), "{what}");
+    let text: String = visible(&what.to_string(), LineBreaks::Keep).collect();
+    let _ = writeln!(io::stderr(), "{text}");
 }

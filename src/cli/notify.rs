@@ -11,7 +11,7 @@ use lexopt::prelude::*;
 use log::warn;
 use serde_json::json;
 
-use super::{CONFIGURATION, FAILED, HELP, config_file, print, print_error};
+use super::{CONFIGURATION, FAILED, HELP, config_file, json_line, print, print_error};
 use crate::clock::format_duration;
 use crate::config::Config;
 use crate::event::Level;
@@ -135,7 +135,7 @@ fn notify(config: &Config, args: &NotifyArgs, text: String, out: &mut impl Write
     });
     let results = sent.results();
     if args.json {
-        let _ = writeln!(out, "{}", json!(results));
+        let _ = out.write_all(json_line(&json!(results)).as_bytes());
     }
     if !results.is_empty() && results.values().all(|sent| *sent) { 0 } else { FAILED }
 }

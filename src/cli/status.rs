@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::client::{Client, print_unreachable};
 use super::terminal::{ColorChoice, columns, sanitize, truncate_middle};
-use super::{FAILED, HELP, print, terminal};
+use super::{FAILED, HELP, json_line, print, terminal};
 use crate::clock::{Wall, format_duration};
 use crate::escape::PercentEncoded;
 
@@ -94,7 +94,7 @@ fn fetch_overview(client: &Client, json: bool, style: Style) -> Result<(String, 
             "hosts": hosts["hosts"],
             "channels": channels["channels"],
         });
-        return Ok((format!("{answer}\n"), well));
+        return Ok((json_line(&answer), well));
     }
     Ok((overview(&hosts, &channels, failure.as_deref(), style), well))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::method::{Provider, UpdateError, UpdateRequest};
 use super::names::RecordFamily;
 use crate::address::{BaseUrl, is_loopback};
-use crate::escape::PercentEncoded;
+use crate::escape::{LineBreaks, PercentEncoded, visible};
 use crate::secret::{Secret, scrub};
 
 /// The placeholders of a URL template.
@@ -236,11 +236,8 @@ impl Provider {
             .map(Secret::new)
             .collect();
         secrets.extend(self.password.clone());
-        let clean: String = scrub(text, &secrets)
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(MAX_QUOTE_CHARS)
-            .collect();
+        let text = scrub(text, &secrets);
+        let clean: String = visible(&text, LineBreaks::Remove).take(MAX_QUOTE_CHARS).collect();
         clean.trim().to_owned()
     }
 }

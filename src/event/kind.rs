@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::description::EventDescription;
-use super::message::{TextTable, decimal, lines, listed, messages};
+use super::message::{TextTable, decimal, differing_clocks, lines, listed, messages};
 use super::store_file::StoreFileEvent;
 use super::{GivenUp, Incident, IncidentChange, KeptLimit, Level, Subject};
 use crate::clock::{Wall, format_duration};
@@ -30,6 +30,8 @@ pub enum EventKind {
         others_count: usize,
         /// It was the host's last connection that was up.
         was_last_up: bool,
+        /// Its datagrams come and are not believed: its clock and ours differ by so much.
+        clock: Option<Duration>,
     },
     /// A host announced its shutdown on a connection.
     Shutdown { host: String, connection: String },
@@ -64,7 +66,7 @@ pub enum EventKind {
         count: u64,
     },
     /// A configured, watched host was never heard since it was configured.
-    NeverSeen { host: String, configured: Wall },
+    NeverSeen { host: String, configured: Wall, clock: Option<Duration> },
     /// A host that was reported as never seen sent its first beat.
     FirstHeard { host: String, connection: String },
     /// A metric changed its level, or still stands at it.
@@ -225,9 +227,11 @@ impl EventKind {
                 others_down,
                 others_count,
                 was_last_up,
+                clock,
             } => overdue(host, connection, *was_last_up)
                 .detail("last seen", last_seen.to_string())
                 .detail("promised", format!("the next beat by {promised}"))
+                .detail_if("clock", clock.map(differing_clocks))
                 .detail_if("also overdue", listed(others_down, *others_count)),
             EventKind::Shutdown { host, connection } => shutdown(host, connection),
             EventKind::Back { host, connection, gone } => back(host, connection, *gone),
@@ -240,7 +244,7 @@ impl EventKind {
             EventKind::Forgotten { host, connection } => forgotten(host, connection),
             EventKind::HostMessage { host, text } => host_message(host, text),
             EventKind::TooManyMessages { host, limit, count } => flood(host, *limit, *count),
-            EventKind::NeverSeen { host, configured } => never_seen(host, *configured),
+            EventKind::NeverSeen { host, configured: at, clock } => never_seen(host, *at, *clock),
             EventKind::FirstHeard { host, connection } => first_heard(host, connection),
             EventKind::Threshold { host, metric, value, limit, level, since, reminder } => {
                 threshold(*level, host, metric, *value, limit)
@@ -381,12 +385,13 @@ fn outbox_refuses(count: u64, whose: &[(String, u64)]) -> EventDescription {
         .detail("to do", "see which channel does not deliver: hbd status")
 }
 
-fn never_seen(host: &str, configured: Wall) -> EventDescription {
+fn never_seen(host: &str, configured: Wall, clock: Option<Duration>) -> EventDescription {
     let remedy = "install the agent there, or take the host out of the configuration";
     EventDescription::of_host("never_seen", Level::Warning, host, format!("{host} was never heard"))
         .watched_only()
         .about(Incident::NeverSeen { host: host.to_owned() })
         .detail("configured since", configured.to_string())
+        .detail_if("clock", clock.map(differing_clocks))
         .detail("to do", remedy)
 }
 

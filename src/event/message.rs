@@ -1,9 +1,11 @@
 //! Messages: an event in words, one title and what more there is to say. Pure.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{EventId, Level, Subject};
-use crate::clock::Wall;
+use crate::clock::{Wall, format_duration};
 
 /// An event in words, which every channel renders in its own way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,14 @@ impl Message {
             Subject::Plan(_) | Subject::Channel(_) | Subject::Daemon => None,
         }
     }
+}
+
+/// To the minute where it is that much: what a datagram was under way is no part of it.
+pub fn differing_clocks(by: Duration) -> String {
+    let grain = if by < Duration::from_secs(600) { 1000 } else { 60_000 };
+    let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX).saturating_add(grain / 2);
+    let by = format_duration(Duration::from_millis(millis / grain * grain));
+    format!("its datagrams come, but its clock and ours differ by {by}")
 }
 
 /// A number as short as it can be written exactly, with at least one decimal: `95.2`, `90.0`.

@@ -1,6 +1,7 @@
 //! Authentication of datagrams: HMAC keys, the key before each while it is being changed, whether the
 //! time in a signed datagram is fresh, and whose clock is wrong when it is not. Pure.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use ring::hmac;
@@ -67,20 +68,69 @@ impl HostKeys {
 /// This many hosts that are off by the same show that it is our own clock that is wrong.
 const QUORUM: usize = 3;
 
+/// A host whose clock and ours were both set back is let in again when it is past its last time, after as
+/// long as this at most.
+const MAX_REWIND: Duration = Duration::from_secs(24 * 3600);
+
+/// The connections whose clocks differ from ours are remembered up to this number.
+const MAX_DIFFERENCES: usize = 1024;
+
+/// The time in a signed datagram, and what is known of its sender; in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedTime {
+    /// That time.
+    pub time: i64,
+    /// The last one of its connection.
+    pub last: Option<i64>,
+    /// What the clock of its host was ahead of our monotonic one, when it agreed with our wall clock.
+    pub offset: Option<i64>,
+}
+
+/// What shows that a signed datagram is fresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeProof {
+    /// Its time agrees with our wall clock.
+    Agrees,
+    /// It does not, but it has gone on as our monotonic clock has: our wall clock has moved.
+    GoesOn,
+    /// Our wall clock is not asked, and it is later than the last one.
+    Later,
+}
+
+/// Which connection: the indexes of the host, and of the connection where that is known.
+pub type ConnectionKey = (u32, Option<u8>);
+
+/// How a clock differed from ours in the last signed datagram that was not believed for that.
+#[derive(Clone, Copy, Debug)]
+struct ClockDifference {
+    /// The time in the datagram.
+    time: i64,
+    /// When it came.
+    at: Now,
+}
+
 /// Whether our own wall clock is right, as far as signed datagrams show it.
 ///
 /// A machine without a battery begins in 1970, or at the time of its last stop, until NTP sets it;
 /// and any clock can be set wrongly. By such a clock every signed datagram is stale, and all hosts
 /// would be overdue at once although they beat. So:
 ///
+/// - While the clock of a host agrees with our wall clock, what it is ahead of our monotonic clock is
+///   remembered, also over a restart. When our wall clock moves, the host's goes on by the monotonic
+///   one, which nobody sets: its datagrams are as fresh as before, however few hosts there are.
 /// - While our clock shows a time before 2024, or one that it had passed before the start, it is
 ///   not asked: a datagram is fresh when it is later than the last one of its connection. That
 ///   ends when our clock is past that time, or when a signed datagram agrees with it.
 /// - Else a datagram that is off by more than the skew is not applied, but it shows that a sender with
 ///   the key is alive, and it is newer than all before it. Whose clock is wrong cannot be known: the
-///   deadline of its connection is extended by one interval and grace, once. When three hosts are off
-///   by the same and no host agrees with us, it is our clock, and their deadlines are extended again
-///   with each datagram, for as long as they send any. That of a silent host is never extended.
+///   deadline of its connection is extended by one interval and grace, once, and when that has passed,
+///   too, people are told how much the clocks differ. When three hosts are off by the same and no host
+///   agrees with us, it is our clock, and their deadlines are extended again with each datagram, for
+///   as long as they send any. That of a silent host is never extended.
+///
+/// In any case a datagram is later than the last one of its connection, whatever our clock shows: one
+/// that was recorded is never believed again. There is one exception, a host that was let in while its
+/// clock and ours were wrong, and whose clock was set back since.
 #[derive(Debug, Default)]
 pub struct ClockCheck {
     /// The time that our clock had reached before the start.
@@ -91,6 +141,7 @@ pub struct ClockCheck {
     offset: i64,
     /// The hosts that were off by about as much; three are enough.
     disagreeing_hosts: Vec<u32>,
+    differences: HashMap<ConnectionKey, ClockDifference>,
 }
 
 impl ClockCheck {
@@ -99,30 +150,42 @@ impl ClockCheck {
         self.passed = self.passed.max(wall);
     }
 
-    /// Checks the time of a signed datagram against our clock and against the `last` one of its
-    /// connection, both in microseconds; whether it agrees with our clock.
+    /// Checks the time of a signed datagram against our clocks and against what is known of its sender.
     ///
     /// # Errors
     /// [`Rejection::Stale`] or [`Rejection::Replay`].
     pub fn check_freshness(
         &self,
-        time: i64,
-        last: Option<i64>,
+        signed: SignedTime,
         skew: Duration,
         now: Now,
-    ) -> Result<bool, Rejection> {
-        let (ours, skew) = (micros(now.wall), length(skew));
-        let agrees = time.abs_diff(ours) <= skew.unsigned_abs();
+    ) -> Result<TimeProof, Rejection> {
+        let SignedTime { time, last, offset } = signed;
+        let (ours, skew) = (micros(now.wall.0), length(skew));
+        let expected = offset.map(|offset| micros(now.mono.0).saturating_add(offset));
+        let close = |to: i64| time.abs_diff(to) <= skew.unsigned_abs();
         let doubted = !now.wall.is_plausible() || now.wall < self.passed;
-        if !agrees && !doubted {
-            return Err(Rejection::Stale);
-        }
+        let freshness = match expected {
+            _ if close(ours) => TimeProof::Agrees,
+            Some(expected) if close(expected) => TimeProof::GoesOn,
+            _ if doubted => TimeProof::Later,
+            _ => return Err(Rejection::Stale),
+        };
         // A time from beyond the skew was taken while our own clock was wrong. It must not shut
-        // the host out until that time comes.
-        let counts = |last: i64| doubted || last <= ours.saturating_add(skew);
+        // the host out until that time comes: unless its clock was right by then, and ours was set
+        // back.
+        let believed =
+            |last: i64| expected.is_some_and(|expected| last <= expected.saturating_add(skew));
+        let counts = |last: i64| {
+            let ahead = last.saturating_sub(ours);
+            doubted
+                || freshness != TimeProof::Agrees
+                || ahead <= skew
+                || ahead <= length(MAX_REWIND) && believed(last)
+        };
         match last {
             Some(last) if time <= last && counts(last) => Err(Rejection::Replay),
-            Some(_) | None => Ok(agrees),
+            Some(_) | None => Ok(freshness),
         }
     }
 
@@ -143,7 +206,7 @@ impl ClockCheck {
         last_extended: Option<Mono>,
         now: Now,
     ) -> bool {
-        let offset = time.saturating_sub(micros(now.wall));
+        let offset = time.saturating_sub(micros(now.wall.0));
         if offset.abs_diff(self.offset) > length(skew).unsigned_abs() {
             self.offset = offset;
             self.disagreeing_hosts.clear();
@@ -155,14 +218,51 @@ impl ClockCheck {
         last_extended.is_none_or(|extended| ours_is_wrong && self.last_agreement < extended)
     }
 
+    /// A signed datagram over that connection, newer than its last one, was not believed at `now`,
+    /// because the clocks differ.
+    pub fn record_difference(&mut self, key: ConnectionKey, time: i64, now: Now) {
+        if let Some(known) = self.differences.get_mut(&key) {
+            if time > known.time {
+                *known = ClockDifference { time, at: now };
+            }
+            return;
+        }
+        if self.differences.len() == MAX_DIFFERENCES {
+            self.differences.retain(|_, one| now.mono.since(one.at.mono) < MAX_REWIND);
+        }
+        if self.differences.len() < MAX_DIFFERENCES {
+            self.differences.insert(key, ClockDifference { time, at: now });
+        }
+    }
+
+    /// By how much the clock of that connection differs from ours, where datagrams came after `since`
+    /// that were not believed for that.
+    pub fn difference(&self, key: ConnectionKey, since: Mono) -> Option<Duration> {
+        let found = self.differences.get(&key).filter(|found| found.at.mono > since)?;
+        Some(Duration::from_micros(found.time.abs_diff(micros(found.at.wall.0))))
+    }
+
     /// Hosts have other indexes from now on.
     pub fn forget_disagreements(&mut self) {
         self.disagreeing_hosts.clear();
+        self.differences.clear();
     }
 }
 
-fn micros(wall: Wall) -> i64 {
-    wall.0.saturating_mul(1000)
+/// What the clock of a host is ahead of our monotonic one after a signed datagram, in microseconds;
+/// none as long as it never agreed with our wall clock. A datagram that was held up on its way takes
+/// nothing off it, or each could be held up a little longer than the one before.
+pub fn clock_offset(signed: SignedTime, freshness: TimeProof, now: Now) -> Option<i64> {
+    let ahead = signed.time.saturating_sub(micros(now.mono.0));
+    match freshness {
+        TimeProof::Agrees => Some(ahead),
+        TimeProof::GoesOn => signed.offset.map(|known| known.max(ahead)),
+        TimeProof::Later => signed.offset,
+    }
+}
+
+fn micros(millis: i64) -> i64 {
+    millis.saturating_mul(1000)
 }
 
 fn length(skew: Duration) -> i64 {

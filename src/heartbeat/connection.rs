@@ -2,6 +2,7 @@
 //! daemon could not receive: a restart, a suspended machine, a stalled loop. Pure.
 
 use std::net::IpAddr;
+use std::num::NonZeroI64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,9 @@ pub struct Connection {
     pub last_seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
     pub last_signed_at: i64,
+    /// What the clock of the host was ahead of our monotonic one then, in microseconds; none as long as
+    /// it did not agree with our wall clock.
+    pub clock_offset: Option<NonZeroI64>,
     /// The id of the key that it was signed with; 0 when it was not.
     pub key_id: u32,
     /// The extension of its deadline, where it has one; forgotten with the next beat.
@@ -82,6 +86,7 @@ impl Connection {
             since: now.wall,
             last_seen: now,
             last_signed_at: 0,
+            clock_offset: None,
             key_id: 0,
             extension: None,
             scheduled_at: Mono(i64::MAX),

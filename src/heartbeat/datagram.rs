@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 mod metrics;
 mod odd_numbers;
+mod path_index;
 
 pub use self::metrics::{DatagramMetrics, MAX_METRICS};
 use self::odd_numbers::replace_odd_numbers;

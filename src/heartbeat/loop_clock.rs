@@ -1,18 +1,55 @@
-//! How late the deadline thread is. Pure.
+//! The clocks as the deadline thread read them last: when it means to read them next, and whether the
+//! wall clock was set meanwhile. Pure.
 
-use crate::clock::Mono;
+use std::time::Duration;
 
-/// When the deadline thread read the clock last, and when it meant to read it next.
+use crate::clock::{Mono, Now, format_duration};
+
+/// A wall clock that moves by so many milliseconds against the monotonic one was set.
+const STEP: u64 = 2000;
+
+/// When the deadline thread read the clocks last, and when it meant to read them next.
+#[derive(Debug)]
 pub struct LoopClock {
-    /// When it was read.
+    /// By the monotonic clock.
     pub last: Mono,
-    /// When it is to be read next.
+    /// When it meant to read them next.
     pub planned: Mono,
+    read: Now,
 }
 
 impl LoopClock {
-    /// It was read, and is to be read again, at this moment.
-    pub fn at(now: Mono) -> LoopClock {
-        LoopClock { last: now, planned: now }
+    /// They were just read.
+    pub fn at(now: Now) -> LoopClock {
+        LoopClock { last: now.mono, planned: now.mono, read: now }
+    }
+
+    /// How the wall clock was set since: `forward by 1 h`.
+    pub fn wall_step(&self, now: Now) -> Option<String> {
+        let moved = (now.wall.0 - self.read.wall.0).saturating_sub(now.mono.0 - self.last.0);
+        let way = if moved > 0 { "forward" } else { "back" };
+        let by = Duration::from_millis(moved.unsigned_abs());
+        (moved.unsigned_abs() >= STEP).then(|| format!("{way} by {}", format_duration(by)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+
+    #[test]
+    fn only_a_wall_clock_that_moves_by_itself_was_set() {
+        let clock = LoopClock::at(Now { mono: Mono(5_000), wall: Wall(1_000_000) });
+        for (passed, shown, step) in [
+            (1_000, 1_000, None),
+            (3_600_000, 3_600_000, None),
+            (1_000, 1_001_000, Some("forward by 16 min 40 s")),
+            (1_000, -3_599_000, Some("back by 1 h")),
+            (1_000, 2_900, None),
+        ] {
+            let now = Now { mono: Mono(5_000 + passed), wall: Wall(1_000_000 + shown) };
+            assert_eq!(clock.wall_step(now).as_deref(), step);
+        }
     }
 }

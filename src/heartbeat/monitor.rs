@@ -285,7 +285,7 @@ impl Monitor {
     /// The deadline thread: fires deadlines, notices when the machine slept, flushes rows, until
     /// the monitor is closed. `on_turn` is called at every turn, every second at least.
     pub fn run_deadlines(&self, mut on_turn: impl FnMut()) {
-        let mut clock = LoopClock::at(Now::read().mono);
+        let mut clock = LoopClock::at(Now::read());
         let mut flushed = clock.last;
         loop {
             if self.check_clock(&mut clock) >= LATE {
@@ -306,13 +306,16 @@ impl Monitor {
     /// Reads the clock: when that happens much later than planned, the machine slept, and nothing
     /// was received since the clock was read last. Returns how late it is.
     fn check_clock(&self, clock: &mut LoopClock) -> Duration {
-        let now = Now::read().mono;
-        let late = now.since(clock.planned);
+        let read = Now::read();
+        let (now, late) = (read.mono, read.mono.since(clock.planned));
+        if let Some(moved) = clock.wall_step(read) {
+            warn!("the clock of this machine was set {moved}: hosts are heard as before");
+        }
         if late >= STALL {
             self.lock().fleet.record_blindness(clock.last, now);
             warn!("hbd was asleep for {} and heard nothing meanwhile", format_duration(late));
         }
-        *clock = LoopClock::at(now);
+        *clock = LoopClock::at(read);
         late
     }
 

@@ -4,6 +4,7 @@
 //! The names of the fields of rows are those on disk, in JSON: they stay. Unknown fields are ignored
 //! and missing ones have a default, so that old stores load.
 
+use std::num::NonZeroI64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,6 +108,9 @@ pub struct ConnectionRow {
     pub seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
     pub signed: i64,
+    /// What the clock of the host was ahead of the monotonic one of `kernel` then, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<NonZeroI64>,
     /// The id of the key that it was signed with.
     #[serde(skip_serializing_if = "is_nil")]
     pub key: u32,
@@ -159,6 +163,7 @@ impl Default for ConnectionRow {
             since: Wall::default(),
             seen: Now::default(),
             signed: 0,
+            ahead: None,
             key: 0,
             granted: None,
             address: None,
@@ -234,6 +239,7 @@ impl ConnectionRow {
             since: connection.since,
             seen: connection.last_seen,
             signed: connection.last_signed_at,
+            ahead: connection.clock_offset,
             key: connection.key_id,
             granted: connection.extension,
             address: connection.address.map(|address| address.to_string()),
@@ -331,6 +337,11 @@ impl ClockMapping {
             Some((known, offset)) if kernel == known || kernel == 0 => Some(offset),
             _ => (kernel == self.kernel && self.away.is_some()).then_some(0),
         }
+    }
+
+    /// Whether the monotonic clock of `kernel` is the present one, and has gone on.
+    fn is_same_clock(&self, kernel: u32) -> bool {
+        kernel == self.kernel && self.known_offset(kernel) == Some(0)
     }
 
     /// A time of a row of `kernel` on the present clock, never later than now.
@@ -473,6 +484,7 @@ fn restore_connection(
     connection.since = row.since;
     connection.last_seen = clocks.translate(kernel, row.seen);
     connection.last_signed_at = row.signed;
+    connection.clock_offset = row.ahead.filter(|_| clocks.is_same_clock(kernel));
     connection.key_id = row.key;
     connection.address = row.address.and_then(|address| address.parse().ok());
     // No deadline is later than it would be after a beat at this moment, whatever the row says.

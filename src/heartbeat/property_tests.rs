@@ -7,11 +7,13 @@ use proptest::prelude::*;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident};
+use crate::heartbeat::encode;
 use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::heartbeat::settings::FleetConfig;
-use crate::heartbeat::test_fleet::{BEGIN, HERE, SECOND, config};
+use crate::heartbeat::test_fleet::{BEGIN, HERE, SECOND, TestFleet, config};
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
+use crate::secret::Secret;
 use crate::view::HostState;
 
 #[derive(Clone, Debug)]
@@ -352,6 +354,70 @@ proptest! {
             }
         }
         prop_assert_eq!(simulation.missing, 1);
+    }
+
+    /// Hosts, signed or not, beat every ten seconds while our wall clock is set, again and again, while
+    /// the daemon runs and while it is away, and drifts in between. Whoever recorded all of it sends it
+    /// again, at any time: nobody is overdue who beats, and everybody is who does not.
+    #[test]
+    fn whatever_our_wall_clock_shows_who_beats_is_heard_and_an_echo_is_not(
+        signed in proptest::collection::vec(any::<bool>(), 1..4),
+        steps in proptest::collection::vec(
+            (1..60u32, prop_oneof![Just(0), -90_000_000..90_000_000i64], -400..400i64, any::<bool>()),
+            1..8),
+        salt in any::<u64>(),
+    ) {
+        let mut config = config();
+        let key = Secret::new("k");
+        for (number, signed) in signed.iter().enumerate() {
+            let mut host = config.hosts["web1"].clone();
+            host.key = signed.then(|| key.clone());
+            config.hosts.insert(format!("host{number}"), host);
+        }
+        config.hosts.remove("web1");
+        let mut test = TestFleet::with(config);
+        let mut elapsed = 0u32;
+        let mut recorded: Vec<Vec<u8>> = Vec::new();
+        let echo = |test: &mut TestFleet, recorded: &[Vec<u8>], turn: u64| {
+            let chosen = recorded.len().checked_sub(1).map(|last| mixed(salt ^ turn) as usize % (last + 1));
+            chosen.is_none_or(|chosen| test.try_ingest(&recorded[chosen]).is_err())
+        };
+        for (beats, set, drift, away) in steps {
+            for turn in 0..beats {
+                for (number, signed) in signed.iter().enumerate() {
+                    let time = BEGIN.wall.0 as f64 / 1000.0 + f64::from(elapsed);
+                    let json = format!(r#"{{"host":"host{number}","time":{time}}}"#);
+                    let bytes = match signed {
+                        true => encode::sign(&encode::signing_key(&key), json.as_bytes()),
+                        false => json.into_bytes(),
+                    };
+                    prop_assert!(test.try_ingest(&bytes).is_ok(), "host{}", number);
+                    if *signed {
+                        recorded.push(bytes);
+                    }
+                }
+                prop_assert!(echo(&mut test, &recorded, u64::from(elapsed)));
+                test.now.wall.0 += drift;
+                let pause = if away && turn + 1 == beats { 5 } else { 10 };
+                elapsed += pause;
+                match pause {
+                    10 => drop(test.wait(10 * SECOND)),
+                    _ => {
+                        let (rows, last_alive) = (test.rows(), test.last_alive());
+                        test.now = test.now.later(5 * SECOND);
+                        test.now.wall.0 += set;
+                        test.start(rows, Some(last_alive));
+                    }
+                }
+            }
+            test.now.wall.0 += if away { 0 } else { set };
+        }
+        prop_assert_eq!(test.titles(), Vec::<String>::new());
+        for turn in 0..12 {
+            prop_assert!(echo(&mut test, &recorded, turn));
+            test.wait(10 * SECOND);
+        }
+        prop_assert_eq!(test.titles().len(), signed.len());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::response::{GeneratedBody, Response};
 use super::routes::{Route, route};
 use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendResponse};
 use crate::clock::{Now, Wall};
+use crate::escape;
 use crate::event::EventId;
 use crate::view::{
     AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
@@ -320,7 +321,8 @@ fn hosts(daemon: Arc<dyn Daemon>, now: Wall) -> impl Read + Send {
             if from + index > 0 {
                 piece.push(b',');
             }
-            serde_json::to_writer(&mut *piece, host).expect("a view is always JSON");
+            let written = serde_json::to_string(host).expect("a view is always JSON");
+            piece.extend_from_slice(escape::json(written).as_bytes());
         }
         from += hosts.len();
         if hosts.is_empty() {

@@ -9,6 +9,7 @@ use super::refusals::RefusedAlerts;
 use super::response::GeneratedBody;
 use super::service::{ChannelMetrics, Daemon, MetricsSnapshot};
 use crate::clock::Wall;
+use crate::escape::is_unseen;
 use crate::event::{Level, LimitUse};
 use crate::version::VERSION;
 use crate::view::{DyndnsState, DyndnsView, HostState, HostView};
@@ -303,6 +304,10 @@ fn escape(text: &mut String, content: &str) {
             '\\' => text.push_str("\\\\"),
             '"' => text.push_str("\\\""),
             '\n' => text.push_str("\\n"),
+            // Told apart, unlike where people read them: two series of one name spoil each other.
+            other if is_unseen(other) => {
+                let _ = write!(text, "\\\\u{{{:x}}}", u32::from(other));
+            }
             other => text.push(other),
         }
     }

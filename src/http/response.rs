@@ -10,6 +10,7 @@ use serde_json::json;
 use tiny_http::StatusCode;
 
 use crate::clock::Wall;
+use crate::escape::{self, LineBreaks, visible};
 
 /// A body up to this size is sent by a handler, and taken by the front, in one go.
 pub const SMALL_BODY: usize = 64 * 1024;
@@ -42,15 +43,15 @@ pub enum ResponseBody {
 impl Response {
     /// Plain text.
     pub fn text(status: u16, text: impl Into<String>) -> Response {
-        let body = text.into() + "\n";
-        Response::with_body(status, "text/plain; charset=utf-8", body.into_bytes())
+        let text: String = visible(&(text.into() + "\n"), LineBreaks::Keep).collect();
+        Response::with_body(status, "text/plain; charset=utf-8", text.into_bytes())
     }
 
     /// JSON.
     pub fn json(status: u16, value: &impl Serialize) -> Response {
-        match serde_json::to_vec(value) {
-            Ok(mut body) => {
-                body.push(b'\n');
+        match serde_json::to_string(value) {
+            Ok(written) => {
+                let body = escape::json(written + "\n").into_bytes();
                 Response::with_body(status, "application/json", body)
             }
             Err(why) => Response::text(500, format!("the answer cannot be written as JSON: {why}")),

@@ -2,19 +2,12 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
+pub use crate::escape::LineBreaks;
+use crate::escape::visible;
 use crate::event::TextTable;
 
 /// What stands in place of an empty text.
 pub const NO_DETAILS: &str = "(no details)";
-
-/// Whether a text keeps its line breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LineBreaks {
-    /// They become spaces: for a title, a header, a code span.
-    Remove,
-    /// They are kept, as `\n`.
-    Keep,
-}
 
 /// What a channel counts when it says that a text is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,39 +40,13 @@ pub struct TextLimit {
     pub unit: TextUnit,
 }
 
-/// `text` without control characters and without those that change the direction of writing or
-/// cannot be seen, trimmed; [`NO_DETAILS`] when nothing is left.
-pub fn clean(text: &str, flavour: LineBreaks) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            // Half of CR LF: the other half ends the line.
-            '\r' if characters.peek() == Some(&'\n') => {}
-            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
-                clean.push(if flavour == LineBreaks::Keep { '\n' } else { ' ' });
-            }
-            '\t' => clean.push(' '),
-            character if character.is_control() || is_invisible(character) => {}
-            character => clean.push(character),
-        }
+/// `text` as it may be shown ([`visible`]), trimmed; [`NO_DETAILS`] when nothing is left.
+pub fn clean(text: &str, line_breaks: LineBreaks) -> String {
+    let shown: String = visible(text, line_breaks).collect();
+    match shown.trim() {
+        "" => NO_DETAILS.into(),
+        trimmed => trimmed.to_owned(),
     }
-    // Joiners stay, because emoji and some scripts need them, but they are nothing on their own.
-    if clean.chars().all(|character| character.is_whitespace() || is_joiner(character)) {
-        return NO_DETAILS.into();
-    }
-    clean.trim().to_owned()
-}
-
-/// Characters that change the direction of writing (UAX #9), and those of no width.
-fn is_invisible(character: char) -> bool {
-    matches!(character,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
-        | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{ad}')
-}
-
-fn is_joiner(character: char) -> bool {
-    matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}')
 }
 
 /// `text` in at most `limit` units: as it is, or cut between two characters as people see them
@@ -234,7 +201,8 @@ mod tests {
         #[test]
         fn what_was_cleaned_is_clean(text in any::<String>()) {
             let line = clean(&text, LineBreaks::Remove);
-            prop_assert!(!line.chars().any(|c| c.is_control() || is_invisible(c)));
+            prop_assert!(!line.contains(char::is_control));
+            prop_assert_eq!(clean(&line, LineBreaks::Remove), line.clone());
             prop_assert!(!line.is_empty());
         }
     }

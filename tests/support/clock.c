@@ -4,7 +4,8 @@
  *     WALL_SHIFT=-86400 LD_PRELOAD=./clock.so hbd run
  *
  * WALL_SHIFT and BOOT_SHIFT are seconds that are added to CLOCK_REALTIME and CLOCK_BOOTTIME;
- * BOOT_ID is a file to read in place of the kernel's boot id. */
+ * BOOT_ID is a file to read in place of the kernel's boot id. Seconds that begin with @ are the name of
+ * a file that they are read from each time: a clock that is set while the program runs. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -12,10 +13,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static time_t shift_of(const char *name)
 {
+    char text[32] = "";
     const char *seconds = getenv(name);
+    if (seconds && *seconds == '@') {
+        int file = open(seconds + 1, O_RDONLY | O_CLOEXEC);
+        if (file >= 0) {
+            ssize_t length = read(file, text, sizeof text - 1);
+            text[length > 0 ? length : 0] = 0;
+            close(file);
+        }
+        seconds = text;
+    }
     return seconds ? (time_t)strtoll(seconds, NULL, 10) : 0;
 }
 

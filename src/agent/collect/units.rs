@@ -5,7 +5,6 @@
 //! more program in each beat would cost more than all other figures together.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -72,7 +71,7 @@ fn run(systemctl: &Path, latest: &Latest, stop: &Stop) {
 }
 
 fn query(systemctl: &Path, stop: &Stop) -> Result<f64, String> {
-    let mut command = Command::new(systemctl);
+    let mut command = process::command(systemctl, &[]);
     command.args(["show", "--property=NFailedUnits"]).env("LC_ALL", "C");
     let shown = systemctl.display();
     let finished = process::run_until(&mut command, "", QUERY_TIMEOUT, Some(stop))
@@ -94,6 +93,7 @@ fn parse(output: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
     use std::time::Instant;
 
     use super::*;

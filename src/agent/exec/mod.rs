@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::cli::ExecArgs;
 use super::collect::metric_name::segment;
 use crate::clock::{Now, Wall, format_duration};
+use crate::escape::{LineBreaks, visible};
 use reporter::Reporter;
 
 /// The longest text of a message, in characters.
@@ -126,7 +127,7 @@ impl FinishedJob {
                 ),
             },
         };
-        let name: String = self.name.chars().filter(|c| !c.is_control()).collect();
+        let name: String = visible(&self.name, LineBreaks::Remove).collect();
         Some(format!("job {name} {how}").chars().take(MAX_MESSAGE).collect())
     }
 

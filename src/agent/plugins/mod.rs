@@ -7,7 +7,6 @@ mod run;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -127,9 +126,9 @@ impl PluginRunner {
 /// Without a shell, without arguments, in a process group of its own that is killed as a whole.
 fn execute(path: &Path, timeout: Duration, stop: &Stop) -> PluginRun {
     let start = Instant::now();
-    let mut command = Command::new(path);
+    let mut command = process::command(path, process::NETWORK_VARIABLES);
     // A plugin that speaks the operator's language would write decimal commas.
-    command.current_dir("/").env("LC_ALL", "C");
+    command.env("LC_ALL", "C");
     let finished = process::run_until(&mut command, "", timeout, Some(stop));
     let took = start.elapsed();
     match finished {
@@ -152,6 +151,7 @@ fn execute(path: &Path, timeout: Duration, stop: &Stop) -> PluginRun {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::process::Command;
 
     use super::*;
 

@@ -12,6 +12,7 @@ use log::{info, warn};
 use super::output::{self, PluginOutput};
 use crate::agent::collect::metric_name::{path_label, unique_segments};
 use crate::clock::format_duration;
+use crate::escape::{LineBreaks, visible};
 
 /// What editors and package managers leave behind.
 const LEFTOVERS: &[&str] =
@@ -164,7 +165,7 @@ impl PluginRun {
         let first = |text: &str| {
             let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
             let line = line.split('|').next().unwrap_or(line).trim();
-            let clean = line.chars().filter(|c| !c.is_control()).take(120).collect::<String>();
+            let clean = visible(line, LineBreaks::Remove).take(120).collect::<String>();
             Some(format!(": {clean}"))
         };
         // A Nagios plugin describes the state on its output; metrics there describe nothing.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{Section, is_null};
 use crate::config_file::load_context::read_secret_file;
 use crate::config_file::yaml::Node;
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 impl<'a> Section<'a> {
     /// The secret at `key`, or in the file that `file_key` names. By convention the latter is `key`
@@ -71,6 +71,10 @@ impl<'a> Section<'a> {
             self.context.note_secret_in_file();
             return self.validate_secret(key, text);
         };
+        // `env: {HTTPS_PROXY: ${HTTPS_PROXY}}` passes a variable on, and makes no secret of it.
+        if name != key {
+            secret::record_variable(name);
+        }
         match self.context.variable(name) {
             Some(text) => self.validate_secret(key, &text),
             None => self.refuse(key, format!("the environment variable {name} is not set")),

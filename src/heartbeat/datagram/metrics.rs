@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::BorrowedText;
+use super::path_index::PathIndex;
 
 /// The most metrics that one datagram may carry, and that are kept of one host.
 pub const MAX_METRICS: usize = 512;
@@ -24,6 +25,8 @@ pub struct DatagramMetrics {
     paths: String,
     /// Where each path ends, and its value.
     leaves: Vec<(usize, f64)>,
+    /// Where each path stands among them.
+    index: PathIndex,
 }
 
 impl DatagramMetrics {
@@ -70,6 +73,16 @@ impl DatagramMetrics {
         })
     }
 
+    /// Where a path stands in that order, whatever the order is.
+    pub fn position(&self, path: &str) -> Option<usize> {
+        self.index.find(path, self.len(), |place| self.path(place))
+    }
+
+    fn path(&self, place: usize) -> &str {
+        let begin = place.checked_sub(1).map_or(0, |before| self.leaves[before].0);
+        &self.paths[begin..self.leaves[place].0]
+    }
+
     fn push(&mut self, path: &str, value: f64) {
         if path.len() > MAX_PATH || !value.is_finite() || self.len() == MAX_METRICS {
             return self.leave_out(path);
@@ -78,15 +91,10 @@ impl DatagramMetrics {
         self.leaves.push((self.paths.len(), value));
     }
 
-    fn has_duplicates(&self) -> bool {
-        let mut paths: Vec<&str> = self.iter().map(|(path, _)| path).collect();
-        paths.sort_unstable();
-        paths.windows(2).any(|pair| pair[0] == pair[1])
-    }
-
     /// Of metrics with one path the last one counts.
-    fn without_repeated(self) -> DatagramMetrics {
-        if !self.has_duplicates() {
+    fn without_repeated(mut self) -> DatagramMetrics {
+        if let Some(index) = PathIndex::new(self.len(), |place| self.path(place)) {
+            self.index = index;
             return self;
         }
         let (left_out, first_left_out) = (self.left_out, self.first_left_out.clone());
@@ -101,7 +109,7 @@ impl DatagramMetrics {
                 kept.push(path, value);
             }
         }
-        kept
+        kept.without_repeated()
     }
 }
 

@@ -1,18 +1,19 @@
 //! One datagram applied to the fleet: what it must bring to be believed, and what it changes. Pure.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroI64;
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::heartbeat::auth::HostKeys;
+use crate::heartbeat::auth::{self, HostKeys, SignedTime, TimeProof};
 use crate::heartbeat::datagram::{self, Datagram, DatagramKind, ReceivedDatagram, Rejection};
 use crate::heartbeat::encode;
 use crate::heartbeat::event_limits::{LimitedEvent, Load};
 use crate::heartbeat::fleet::{Fleet, Ingested, KeyUsage};
-use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
+use crate::heartbeat::host::{ConnectionTimeout, Host, MAX_CONNECTIONS};
 use crate::heartbeat::metric::{self, MetricSource};
 use crate::heartbeat::persistence::host_row;
-use crate::heartbeat::settings::ALERTMANAGER;
+use crate::heartbeat::settings::{ALERTMANAGER, Expectation};
 use crate::store::change::Change;
 
 /// How long a heartbeat that came as an alert may be resolved: a Prometheus that was restarted fires
@@ -36,6 +37,8 @@ struct IncomingDatagram<'a> {
 struct Signed {
     /// When it was signed, in microseconds since 1970.
     time: i64,
+    /// What the clock of its host is ahead of our monotonic one, as far as that is known.
+    clock_offset: Option<i64>,
     key_id: u32,
 }
 
@@ -75,10 +78,11 @@ impl Fleet {
             return Err(Rejection::TooManyMessages);
         }
         let mut key_usage = None;
-        if let Some(Signed { time, key_id }) = signed {
+        if let Some(Signed { time, clock_offset, key_id }) = signed {
             key_usage = self.record_key(host, index, key_id);
             let host = &mut self.hosts[host as usize];
             host.connections[index].last_signed_at = time;
+            host.connections[index].clock_offset = clock_offset.and_then(NonZeroI64::new);
             // It must not be believed again after a crash.
             host.must_store_now |= datagram.event != DatagramKind::Beat;
         }
@@ -220,17 +224,31 @@ impl Fleet {
         let key_id = keys.verify(received.json, signature).ok_or(Rejection::BadSignature)?;
         let time = incoming.datagram.time.as_ref();
         let time = time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
-        let last = self.last_signed_time(incoming);
-        match self.clock_check.check_freshness(time, last, self.common.clock_skew, incoming.now) {
-            Ok(true) => self.clock_check.record_agreement(incoming.now),
-            Ok(false) => {}
-            Err(Rejection::Stale) if last.is_some_and(|last| time > last) => {
-                self.extend_for_wrong_clock(incoming, time);
-                return Err(Rejection::Stale);
+        let (last, now) = (self.last_signed_time(incoming), incoming.now);
+        let signed_time = SignedTime { time, last, offset: self.clock_offset(incoming) };
+        match self.clock_check.check_freshness(signed_time, self.common.clock_skew, now) {
+            Ok(freshness) => {
+                if freshness == TimeProof::Agrees {
+                    self.clock_check.record_agreement(now);
+                }
+                let clock_offset = auth::clock_offset(signed_time, freshness, now);
+                Ok(Some(Signed { time, clock_offset, key_id }))
             }
-            Err(rejection) => return Err(rejection),
+            Err(Rejection::Stale) if last.is_none_or(|last| time > last) => {
+                self.on_clock_difference(incoming, time);
+                Err(Rejection::Stale)
+            }
+            Err(rejection) => Err(rejection),
         }
-        Ok(Some(Signed { time, key_id }))
+    }
+
+    /// What the clock of the host is ahead of our monotonic one, by this connection, or by another of
+    /// its connections where this one is new.
+    fn clock_offset(&self, incoming: &IncomingDatagram) -> Option<i64> {
+        let connections = &self.hosts[incoming.host? as usize].connections;
+        let own = incoming.connection_index.and_then(|index| connections[index].clock_offset);
+        let all = connections.iter().filter_map(|connection| connection.clock_offset);
+        own.or_else(|| all.max()).map(NonZeroI64::get)
     }
 
     /// The time that a signed datagram must be later than: the last one of its connection.
@@ -253,12 +271,17 @@ impl Fleet {
         }
     }
 
-    /// Extends the deadline of a connection whose signed datagram, newer than those before it, is
-    /// rejected because its clock or ours is wrong.
-    fn extend_for_wrong_clock(&mut self, incoming: &IncomingDatagram, time: i64) {
-        let (Some(host_index), Some(index)) = (incoming.host, incoming.connection_index) else {
-            return;
-        };
+    /// A signed datagram, newer than those before it, is rejected because its clock or ours is wrong:
+    /// that is remembered, and the deadline of its connection extended.
+    fn on_clock_difference(&mut self, incoming: &IncomingDatagram, time: i64) {
+        let Some(host_index) = incoming.host else { return };
+        let index = incoming.connection_index;
+        self.clock_check.record_difference(
+            (host_index, index.map(|index| index as u8)),
+            time,
+            incoming.now,
+        );
+        let Some(index) = index else { return };
         let host = &mut self.hosts[host_index as usize];
         let connection = &mut host.connections[index];
         let last_extended = connection.extension.map(|extension| extension.from);
@@ -274,6 +297,18 @@ impl Fleet {
             connection.last_signed_at = time;
         }
         self.mark_dirty(host_index);
+    }
+
+    /// What a timeout of that connection is told with.
+    pub(super) fn connection_timeout(
+        &self,
+        host: u32,
+        index: usize,
+        expectation: Expectation,
+    ) -> ConnectionTimeout {
+        let since = self.hosts[host as usize].connections[index].last_seen.mono;
+        let clock = self.clock_check.difference((host, Some(index as u8)), since);
+        ConnectionTimeout { index, expectation, also_down: self.also_down(host), clock }
     }
 
     /// The indexes of the host and the connection, which are made when they are new.
@@ -474,7 +509,7 @@ mod tests {
     use crate::clock::{Mono, Wall};
     use crate::heartbeat::encode::{OutgoingDatagram, sign, signing_key};
     use crate::heartbeat::settings::{HostSettings, UnknownHosts};
-    use crate::heartbeat::test_fleet::{BEGIN, DAY, SECOND, TestFleet, config};
+    use crate::heartbeat::test_fleet::{BEGIN, DAY, MINUTE, SECOND, TestFleet, config};
     use crate::secret::Secret;
     use std::time::Duration;
 
@@ -684,6 +719,257 @@ mod tests {
             }
         }
         test.titles_with_level()
+    }
+
+    const HOUR_MILLIS: i64 = 3_600_000;
+
+    /// Signed hosts that beat every ten seconds, by a clock that nothing moves; all that they sent can
+    /// be sent again.
+    struct Recorded {
+        test: TestFleet,
+        hosts: Vec<String>,
+        recorded: Vec<Vec<u8>>,
+        elapsed: Duration,
+    }
+
+    impl Recorded {
+        fn new(count: usize) -> Recorded {
+            let mut config = config();
+            config.settings.key = Some(Secret::new("k"));
+            let hosts: Vec<String> = (1..=count).map(|n| format!("web{n}")).collect();
+            for name in &hosts {
+                config.hosts.insert(name.clone(), config.hosts["web1"].clone());
+            }
+            let test = TestFleet::with(config);
+            Recorded { test, hosts, recorded: Vec::new(), elapsed: Duration::ZERO }
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.test.wait(time);
+            self.elapsed += time;
+        }
+
+        fn beat(&mut self, beats: u32) -> &mut Recorded {
+            for _ in 0..beats {
+                for host in &self.hosts {
+                    let bytes = sent(host, self.elapsed, "");
+                    self.test.try_ingest(&bytes).unwrap_or_else(|why| {
+                        panic!("{why} after {:?} of {}", self.elapsed, self.hosts.len())
+                    });
+                    self.recorded.push(bytes);
+                }
+                self.pass(10 * SECOND);
+            }
+            self
+        }
+
+        /// Nothing that was accepted is accepted again.
+        fn replay(&mut self) -> &mut Recorded {
+            for bytes in &self.recorded {
+                assert!(self.test.try_ingest(bytes).is_err(), "at {:?}", self.test.now);
+            }
+            self
+        }
+
+        /// Our wall clock is set by so many milliseconds.
+        fn set(&mut self, by: i64) -> &mut Recorded {
+            self.test.now.wall.0 += by;
+            self
+        }
+
+        /// The daemon is away, and our wall clock is set meanwhile.
+        fn restart(&mut self, by: i64) -> &mut Recorded {
+            let (rows, last_alive) = (self.test.rows(), self.test.last_alive());
+            self.elapsed += 5 * SECOND;
+            self.test.now = self.test.now.later(5 * SECOND);
+            self.set(by);
+            self.test.start(rows, Some(last_alive));
+            self
+        }
+
+        fn nobody_is_overdue(&mut self) {
+            assert_eq!(self.test.titles(), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_clock_of_ours_that_was_set_by_an_hour_did_silence_one_signed_host_or_two() {
+        for count in 1..=3 {
+            for by in [
+                HOUR_MILLIS,
+                -HOUR_MILLIS,
+                400_000,
+                -400_000,
+                30 * 24 * HOUR_MILLIS,
+                -30 * 24 * HOUR_MILLIS,
+            ] {
+                let mut hosts = Recorded::new(count);
+                hosts.beat(30).set(by).replay().beat(400).replay();
+                // Twice, and back at last.
+                hosts.set(by).beat(400).replay().set(-2 * by).beat(30).replay();
+                hosts.nobody_is_overdue();
+                // Right after the first beat, and while the daemon was away.
+                let mut hosts = Recorded::new(count);
+                hosts.beat(1).set(by).beat(30).restart(-by).beat(30).replay();
+                hosts.restart(by).beat(400).replay().restart(0).beat(30).replay();
+                hosts.nobody_is_overdue();
+                // It is no reason to believe who is silent.
+                hosts.pass(MINUTE);
+                hosts.replay();
+                assert_eq!(hosts.test.titles().len(), count, "{count} {by}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_of_ours_that_drifts_away_silences_nobody() {
+        for by in [500, -500, 9_000, -9_000] {
+            let mut hosts = Recorded::new(1);
+            for _ in 0..1500 {
+                hosts.beat(1).set(by);
+            }
+            hosts.replay().nobody_is_overdue();
+        }
+    }
+
+    #[test]
+    fn what_was_recorded_was_believed_once_more_when_our_clock_was_set_back() {
+        let mut hosts = Recorded::new(2);
+        hosts.beat(360);
+        // The host dies; an hour ago it did not.
+        hosts.set(-HOUR_MILLIS);
+        let recorded = std::mem::take(&mut hosts.recorded);
+        for bytes in recorded.chunks(2) {
+            for one in bytes {
+                assert_eq!(hosts.test.try_ingest(one), Err(Rejection::Replay));
+            }
+            hosts.pass(10 * SECOND);
+        }
+        assert_eq!(hosts.test.titles().len(), 2);
+    }
+
+    #[test]
+    fn what_is_held_up_a_little_longer_each_time_is_not_fresh_for_ever() {
+        let mut hosts = Recorded::new(1);
+        hosts.beat(10).set(HOUR_MILLIS);
+        // An attacker that sits in between takes all for itself, and lets one through now and then.
+        let held: Vec<Vec<u8>> =
+            (0..400).map(|n| sent("web1", hosts.elapsed + n * 10 * SECOND, "")).collect();
+        let mut believed = 0;
+        for bytes in &held {
+            hosts.pass(20 * SECOND);
+            believed += usize::from(hosts.test.try_ingest(bytes).is_ok());
+        }
+        assert!((20..=32).contains(&believed), "for the skew of five minutes: {believed}");
+        assert_eq!(hosts.test.titles(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn a_host_that_was_set_back_together_with_us_is_let_in_when_it_is_past_its_last_time() {
+        let by = Duration::from_secs(3600);
+        let mut hosts = Recorded::new(1);
+        hosts.beat(30).set(-HOUR_MILLIS);
+        let behind = |hosts: &Recorded| sent("web1", hosts.elapsed, "");
+        hosts.elapsed = Duration::ZERO;
+        // Its times are those of the past five minutes, which were accepted.
+        let again = hosts.test.try_ingest(&behind(&hosts));
+        assert_eq!(again, Err(Rejection::Replay));
+        // Ours shows an hour less, and so does its: what it said then was never heard.
+        let hour_behind = |after: Duration| {
+            let time = (BEGIN.wall.0 + after.as_millis() as i64 - HOUR_MILLIS) as f64 / 1000.0;
+            let json = format!(r#"{{"host":"web1","time":{time}}}"#);
+            sign(&signing_key(&Secret::new("k")), json.as_bytes())
+        };
+        let early = 310 * SECOND;
+        assert_eq!(hosts.test.try_ingest(&hour_behind(early)), Err(Rejection::Replay));
+        hosts.test.wait(by);
+        assert!(hosts.test.try_ingest(&hour_behind(early + by)).is_ok());
+        // By more than a day: whoever was let in by a wrong clock is not locked out for a year.
+        let mut hosts = Recorded::new(1);
+        hosts.beat(30).set(-30 * 24 * HOUR_MILLIS);
+        let month_behind = (BEGIN.wall.0 + 300_000) / 1000 - 30 * 24 * 3600;
+        let json = format!(r#"{{"host":"web1","time":{month_behind}}}"#);
+        let bytes = sign(&signing_key(&Secret::new("k")), json.as_bytes());
+        assert!(hosts.test.try_ingest(&bytes).is_ok());
+    }
+
+    fn clock_details(test: &mut TestFleet) -> Vec<(String, Option<String>)> {
+        let told = |event: &crate::event::Event| {
+            let message = event.message(crate::event::EventId(1));
+            let detail = message.details.into_iter().find(|(label, _)| label == "clock");
+            (message.title, detail.map(|(_, text)| text))
+        };
+        test.take_events().iter().map(told).collect()
+    }
+
+    #[test]
+    fn whose_clock_is_wrong_cannot_be_known_after_a_boot_and_is_said() {
+        for (by, words) in [
+            (HOUR_MILLIS, "its datagrams come, but its clock and ours differ by 1 h"),
+            (400_000, "its datagrams come, but its clock and ours differ by 6 min 40 s"),
+        ] {
+            let mut hosts = Recorded::new(1);
+            hosts.beat(30);
+            let (rows, last_alive) = (hosts.test.rows(), hosts.test.last_alive());
+            hosts.test.kernel = "kernel-2".into();
+            hosts.test.now = Now { mono: Mono(5_000), wall: hosts.test.now.wall };
+            hosts.set(by);
+            hosts.test.start(rows, Some(last_alive));
+            for _ in 0..30 {
+                let bytes = sent("web1", hosts.elapsed, "");
+                assert_eq!(hosts.test.try_ingest(&bytes), Err(Rejection::Stale));
+                // An echo takes nothing off the difference.
+                hosts.pass(10 * SECOND);
+                hosts.test.try_ingest(&bytes).unwrap_err();
+            }
+            let told = clock_details(&mut hosts.test);
+            assert_eq!(told, [("web1 ipv4 overdue".to_owned(), Some(words.to_owned()))]);
+            // Once it is set, all is well.
+            hosts.set(-by).beat(30).replay();
+            assert_eq!(clock_details(&mut hosts.test), [("web1 ipv4 is back".to_owned(), None)]);
+        }
+    }
+
+    #[test]
+    fn three_hosts_know_better_than_a_machine_that_booted_with_a_wrong_clock() {
+        let mut hosts = Recorded::new(3);
+        hosts.beat(30);
+        let (rows, last_alive) = (hosts.test.rows(), hosts.test.last_alive());
+        hosts.test.kernel = "kernel-2".into();
+        hosts.test.now = Now { mono: Mono(5_000), wall: hosts.test.now.wall };
+        hosts.set(HOUR_MILLIS).test.start(rows, Some(last_alive));
+        for _ in 0..60 {
+            for host in ["web1", "web2", "web3"] {
+                let _ = hosts.test.try_ingest(&sent(host, hosts.elapsed, ""));
+            }
+            hosts.pass(10 * SECOND);
+        }
+        hosts.nobody_is_overdue();
+        hosts.replay().pass(2 * MINUTE);
+        assert_eq!(hosts.test.titles().len(), 3, "they have fallen silent");
+    }
+
+    #[test]
+    fn a_host_whose_clock_is_wrong_from_the_start_was_never_heard_without_a_word_about_it() {
+        let mut hosts = Recorded::new(1);
+        for _ in 0..24 * 60 {
+            let bytes = sent("web1", hosts.elapsed + 2 * Duration::from_secs(3600), "");
+            assert_eq!(hosts.test.try_ingest(&bytes), Err(Rejection::Stale));
+            hosts.pass(MINUTE);
+        }
+        let words = "its datagrams come, but its clock and ours differ by 2 h".to_owned();
+        let told = clock_details(&mut hosts.test);
+        assert_eq!(told, [("web1 was never heard".to_owned(), Some(words))]);
+    }
+
+    #[test]
+    fn an_overdue_host_that_sends_nothing_is_not_said_to_have_a_wrong_clock() {
+        let mut hosts = Recorded::new(1);
+        // Its clock was wrong for a while, before it was set and it fell silent.
+        hosts.beat(3);
+        hosts.test.try_ingest(&sent("web1", DAY, "")).unwrap_err();
+        hosts.beat(3).pass(MINUTE);
+        assert_eq!(clock_details(&mut hosts.test), [("web1 ipv4 overdue".to_owned(), None)]);
     }
 
     fn four_hosts() -> TestFleet {

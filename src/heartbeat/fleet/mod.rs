@@ -244,8 +244,8 @@ impl Fleet {
             self.schedule_connections(entry.host);
             return None;
         }
-        let others = self.also_down(entry.host);
-        let event = self.hosts[entry.host as usize].on_timeout(index, expectation, others, now);
+        let timeout = self.connection_timeout(entry.host, index, expectation);
+        let event = self.hosts[entry.host as usize].on_timeout(timeout, now);
         self.update_down_set(entry.host);
         self.update_uptime(entry.host, now);
         self.schedule_forget(entry.host);
@@ -271,6 +271,7 @@ impl Fleet {
         let kind = EventKind::NeverSeen {
             host: host.name.as_ref().into(),
             configured: host.configured_since,
+            clock: self.clock_check.difference((host_index, None), Mono(i64::MIN)),
         };
         Some(Event::new(now.wall, kind))
     }

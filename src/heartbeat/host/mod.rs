@@ -84,6 +84,19 @@ pub struct AlsoDown {
     pub count: usize,
 }
 
+/// A connection whose deadline has passed.
+#[derive(Debug)]
+pub struct ConnectionTimeout {
+    /// Its index.
+    pub index: usize,
+    /// What was expected of it.
+    pub expectation: Expectation,
+    /// What else is down.
+    pub also_down: AlsoDown,
+    /// Datagrams come over it, which are not believed: its clock and ours differ by so much.
+    pub clock: Option<Duration>,
+}
+
 /// What missing metrics changed.
 #[derive(Debug, Default)]
 pub struct MissingMetrics {
@@ -230,13 +243,8 @@ impl Host {
     }
 
     /// The deadline of a connection has passed: the event.
-    pub fn on_timeout(
-        &mut self,
-        index: usize,
-        expectation: Expectation,
-        also_down: AlsoDown,
-        now: Now,
-    ) -> Event {
+    pub fn on_timeout(&mut self, timeout: ConnectionTimeout, now: Now) -> Event {
+        let ConnectionTimeout { index, expectation, also_down, clock } = timeout;
         let was_reported = self.connections.iter().any(Connection::has_open_incident);
         let connection = &mut self.connections[index];
         let was_up = connection.state == HostState::Up;
@@ -258,6 +266,7 @@ impl Host {
             others_down: also_down.names,
             others_count: also_down.count,
             was_last_up: last,
+            clock,
         };
         Event::new(now.wall, kind)
     }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 
 use crate::clock::Wall;
-use crate::escape::{PercentEncoded, hex, html_entity};
+use crate::escape::{PercentEncoded, hex, push_html};
 use crate::event::Level;
 use crate::version::VERSION;
 
@@ -52,36 +52,12 @@ impl Html {
     }
 }
 
-/// Letters that are read for what they do and not for what they are: controls, and those that turn
-/// the direction of what follows; and those that XML does not take (XML 1.0, section 2.2).
-fn misleads(letter: char) -> bool {
-    let turns = matches!(letter, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    let letters = !matches!(letter, '\u{fffe}' | '\u{ffff}');
-    turns || !letters || letter.is_control() && letter != '\n'
-}
-
-/// Text as it stands in HTML and XML.
-pub fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    Escaped(&mut safe).write_str(text).expect("a string takes everything");
-    safe
-}
-
 /// Writes text so that no browser takes any of it for markup, within an element or quotes.
 struct Escaped<'a>(&'a mut String);
 
 impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for letter in text.chars() {
-            match letter {
-                '\t' => self.0.push(' '),
-                other if misleads(other) => self.0.push('\u{fffd}'),
-                other => match html_entity(other) {
-                    Some(entity) => self.0.push_str(entity),
-                    None => self.0.push(other),
-                },
-            }
-        }
+        push_html(self.0, text);
         Ok(())
     }
 }
@@ -210,7 +186,7 @@ mod tests {
         let evil = "<script>'\"&\u{0}\u{1b}\u{202e}\t\n";
         let mut html = Html::default();
         html.markup("<p").attribute("title", evil).markup(">").text(evil).markup("</p>");
-        let text = "&lt;script&gt;&#39;&quot;&amp;\u{fffd}\u{fffd}\u{fffd} \n";
+        let text = "&lt;script&gt;&#39;&quot;&amp; \n";
         assert_eq!(html.as_str(), format!("<p title=\"{text}\">{text}</p>"));
     }
 

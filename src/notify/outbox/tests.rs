@@ -135,6 +135,7 @@ impl TestOutbox {
                 others_down: Vec::new(),
                 others_count: 0,
                 was_last_up: true,
+                clock: None,
             },
         )
     }

@@ -22,6 +22,10 @@ use crate::process;
 /// How many bytes are read before the reply must have come: the daemon also sends what it receives.
 const MAX_BEFORE_REPLY: u64 = 1024 * 1024;
 
+/// What the start script of signal-cli looks at, and the JVM.
+const JAVA_VARIABLES: &[&str] =
+    &["JAVA_HOME", "JAVA_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "SIGNAL_CLI_OPTS"];
+
 impl Signal {
     /// Sends `text` by a run of signal-cli. The text goes to its standard input: as an argument it
     /// would be visible to every user, and a text that starts with `-` would be an option.
@@ -61,7 +65,8 @@ impl Signal {
 
     /// Under another locale than UTF-8 the JVM turns everything beyond ASCII into U+FFFD.
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.cli_path);
+        let more = [process::NETWORK_VARIABLES, JAVA_VARIABLES].concat();
+        let mut command = process::command(&self.cli_path, &more);
         command.env("LC_ALL", "C.UTF-8");
         command
     }
