@@ -258,9 +258,7 @@ impl EventKind {
             EventKind::StoreWrites { refused_for } => store_writes(*refused_for),
             EventKind::OutboxRefuses { count, whose } => outbox_refuses(*count, whose),
             EventKind::StoreFile(event) => event.describe(),
-            EventKind::ChannelFails { channel, why, waiting } => {
-                channel_fails(channel, why, *waiting)
-            }
+            EventKind::ChannelFails { channel, why, waiting: n } => channel_fails(channel, why, *n),
             EventKind::ChannelDelivers { channel, failed_for } => delivers(channel, *failed_for),
             EventKind::GivenUp(given_up) => given_up.describe(),
             EventKind::Backup { plan, notice, level, title, details, table } => {
