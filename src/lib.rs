@@ -39,8 +39,9 @@
 //!
 //! - [`http`]: the HTTP server: strict reading of requests, routes, API, status page, `/metrics`.
 //! - [`store`]: the state on disk (redb), tables and transactions.
-//! - [`process`], [`thread`], [`deadline`], [`tls`], [`memory`]: child processes, interruptible waiting
-//!   and semaphores, sockets with a deadline for the whole exchange, trusted certificates, malloc.
+//! - [`process`], [`descriptors`], [`thread`], [`deadline`], [`tls`], [`memory`]: child processes and
+//!   what they get, interruptible waiting and semaphores, sockets with a deadline for the whole
+//!   exchange, trusted certificates, malloc.
 //! - [`daemon`]: starts everything in order, reloads, stops; [`logger`] and [`systemd`] are its log
 //!   and its service manager.
 //! - [`cli`]: the commands of `hbd`, one file each (`run` is [`daemon`]).
@@ -114,6 +115,7 @@ pub mod config;
 pub mod config_file;
 pub mod daemon;
 pub mod deadline;
+pub mod descriptors;
 pub mod duration;
 pub mod dyndns;
 pub mod escape;

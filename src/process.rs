@@ -9,7 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, absolute};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 
@@ -21,6 +21,10 @@ const MAX_OUTPUT: usize = 64 * 1024;
 
 /// How long output is waited for after the program and its group have ended.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a program waits for descriptors before it cannot be started, and how often it tries.
+const DESCRIPTOR_PATIENCE: Duration = Duration::from_secs(10);
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 
 /// How many of the last bytes of a longer standard error are kept, too: a program says at its end what
 /// became of it.
@@ -67,7 +71,7 @@ pub const NETWORK_VARIABLES: &[&str] = &[
 /// that wants one gives it.
 ///
 /// The standard library gives it no blocked signal and the default action of SIGPIPE;
-/// [`close_inherited_on_exec`] keeps it from descriptors that we were given.
+/// `descriptors::close_inherited_on_exec` keeps it from those that we were given.
 pub fn command(program: &Path, more: &[&str]) -> Command {
     // A path with a slash is relative to where we are; a name is searched in PATH.
     let is_path = program.as_os_str().as_bytes().contains(&b'/');
@@ -80,25 +84,6 @@ pub fn command(program: &Path, more: &[&str]) -> Command {
         }
     }
     command
-}
-
-/// Descriptors that whoever started us left open are not left open for the programs that we start
-/// (close_range(2)). To be called at the start: all that we open ourselves is closed there anyway.
-pub fn close_inherited_on_exec() {
-    // SAFETY: no memory is involved, and no descriptor is closed here.
-    let done = unsafe {
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
-    if done == 0 {
-        return;
-    }
-    // Before Linux 5.11.
-    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
-    for descriptor in numbers.filter(|descriptor| *descriptor > 2) {
-        // SAFETY: no memory is involved; a descriptor that is closed by now gives an error.
-        unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
 }
 
 /// How a program ended.
@@ -174,12 +159,9 @@ fn run_streams(
     limit: Duration,
     stop: Option<&Stop>,
 ) -> std::io::Result<ProgramOutput> {
-    let mut child = command
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+    command.process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawn_patiently(command, limit.min(DESCRIPTOR_PATIENCE), stop)?;
     let pipes = spawn_pipe_thread(&mut child, streams);
     if pipes.is_err() {
         kill_group(child.id());
@@ -203,6 +185,28 @@ fn run_streams(
         stderr_cut: stderr.cut,
         stderr: stderr.into_text(),
     })
+}
+
+/// Starts it. It needs more descriptors at a time than all else: while strangers hold nearly all, it
+/// waits until some are closed, rather than until its next turn.
+fn spawn_patiently(
+    command: &mut Command,
+    patience: Duration,
+    stop: Option<&Stop>,
+) -> std::io::Result<Child> {
+    let nothing = never();
+    let end = Instant::now() + patience;
+    loop {
+        match command.spawn() {
+            Err(why) if why.raw_os_error() == Some(libc::EMFILE) && Instant::now() < end => {
+                select! {
+                    recv(after(DESCRIPTOR_PAUSE)) -> _ => {}
+                    recv(stop.map_or(&nothing, Stop::receiver)) -> _ => return Err(why),
+                }
+            }
+            started => return started,
+        }
+    }
 }
 
 /// The beginning of an output stream, and the end of a long one where that is wanted.
@@ -411,8 +415,6 @@ fn spawn_named(name: &str, task: impl FnOnce() + Send + 'static) -> std::io::Res
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     fn shell(script: &str) -> Command {
@@ -462,21 +464,6 @@ mod tests {
         let relative: std::path::PathBuf = here.ancestors().skip(1).map(|_| "..").collect();
         let finished = run(command(&relative.join("bin/sh"), &[]).args(["-c", "pwd"]), "", LONG);
         assert_eq!(finished.unwrap().stdout, "/\n");
-    }
-
-    #[test]
-    fn a_descriptor_that_we_were_given_was_open_in_programs() {
-        let file = File::open("/dev/null").unwrap();
-        // SAFETY: the descriptor is open, and no memory is involved.
-        let inherited = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD, 100) };
-        assert!(inherited >= 100);
-        let shown = |_: &str| said("ls -l /proc/self/fd", |command| command);
-        assert!(shown("before").contains(&format!(" {inherited} -> ")));
-        close_inherited_on_exec();
-        let after = shown("after");
-        assert!(!after.contains(&format!(" {inherited} -> ")), "{after}");
-        // SAFETY: it is ours alone.
-        unsafe { libc::close(inherited) };
     }
 
     const LONG: Duration = Duration::from_secs(20);

@@ -30,13 +30,24 @@ const VOCABULARY: &[&str] = &[
 
 /// What each module may know besides the vocabulary and itself. The binaries may know everything.
 const KNOWS: &[(&str, &[&str])] = &[
-    ("agent", &["heartbeat", "memory", "process", "config_file", "thread", "systemd"]),
+    (
+        "agent",
+        &["heartbeat", "memory", "process", "descriptors", "config_file", "thread", "systemd"],
+    ),
     ("backup", &["process", "config_file", "thread", "store", "tls"]),
     (
         "cli",
         &[
-            "deadline", "backup", "config", "daemon", "dyndns", "logger", "notify", "process",
-            "thread", "tls",
+            "deadline",
+            "backup",
+            "config",
+            "daemon",
+            "descriptors",
+            "dyndns",
+            "logger",
+            "notify",
+            "thread",
+            "tls",
         ],
     ),
     (
@@ -50,6 +61,7 @@ const KNOWS: &[(&str, &[&str])] = &[
             "agent",
             "backup",
             "config",
+            "descriptors",
             "dyndns",
             "heartbeat",
             "history",
@@ -63,6 +75,7 @@ const KNOWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("deadline", &[]),
+    ("descriptors", &[]),
     ("dyndns", &["deadline", "config_file", "thread", "store", "tls"]),
     ("heartbeat", &["config_file", "thread", "store"]),
     ("history", &["config_file", "thread", "store"]),

@@ -23,7 +23,7 @@ use crate::heartbeat::datagram::MAX_BYTES;
 use crate::heartbeat::encode;
 use crate::problem::Problems;
 use crate::systemd;
-use crate::{memory, process};
+use crate::{descriptors, memory};
 
 /// Why it did not run.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub fn run(
     collect: &dyn Fn(&AgentSettings) -> Option<CollectFn>,
 ) -> Result<(), RunError> {
     memory::limit_arenas(ARENAS);
-    process::close_inherited_on_exec();
+    descriptors::close_inherited_on_exec();
     let mut poller = Poller::new().map_err(|why| format!("nothing can be waited for: {why}"))?;
     let signals = SignalFlags::new(&poller.waker())
         .map_err(|why| format!("the signals cannot be received: {why}"))?;

@@ -14,7 +14,7 @@ use super::plugins::{self, PluginSettings, Plugins};
 use super::poll::Waker;
 use super::settings::AgentSettings;
 use crate::clock::{Mono, Now, format_duration};
-use crate::process;
+use crate::descriptors;
 use crate::thread::{DEFAULT_STACK, Stop, spawn_critical};
 
 /// hbd keeps this number of metrics of one host.
@@ -116,7 +116,7 @@ impl Sampler {
 /// `hbc metrics`: lines `PATH VALUE` in order of the paths, of the machine and of the plugins in
 /// `directory`, collected once.
 pub fn sample_once(directory: PathBuf) -> String {
-    process::close_inherited_on_exec();
+    descriptors::close_inherited_on_exec();
     let (_source, stop) = Stop::channel();
     let start = Instant::now();
     let mut collector = Collector::new(&CollectSettings::default());

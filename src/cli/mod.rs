@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 
 use crate::daemon::{self, DaemonError};
+use crate::descriptors;
 use crate::escape::{self, LineBreaks, visible};
 use crate::logger;
-use crate::process;
 use crate::version;
 
 pub mod backup;
@@ -87,7 +87,7 @@ Manual: hbd(8), heartbeat.yaml(5)
 
 /// Runs `hbd` with these arguments.
 pub fn hbd(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    process::close_inherited_on_exec();
+    descriptors::close_inherited_on_exec();
     // One TLS stack; the second call of a test process changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match command(lexopt::Parser::from_args(arguments)) {

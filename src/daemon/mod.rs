@@ -16,6 +16,7 @@ use signal_hook::iterator::Signals;
 use crate::agent::host_info;
 use crate::clock::Now;
 use crate::config::Config;
+use crate::descriptors;
 use crate::event::{Event, EventKind, Incident};
 use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::listener;
@@ -112,6 +113,7 @@ impl From<ListenError> for DaemonError {
 pub fn run(config_file: &Path) -> Result<(), DaemonError> {
     memory::limit_arenas(ARENAS);
     memory::release_large_blocks();
+    raise_descriptor_limit();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
     let config = Config::load(config_file).map_err(DaemonError::Configuration)?;
@@ -133,6 +135,19 @@ pub fn run(config_file: &Path) -> Result<(), DaemonError> {
         return Ok(());
     }
     Err(DaemonError::Other("stopped, and not all of the state is on disk".into()))
+}
+
+/// Says so when there can be too few descriptors, whose first sign would be an alarm that is late.
+fn raise_descriptor_limit() {
+    match descriptors::raise_limit() {
+        Ok(limit) if limit >= descriptors::ENOUGH => {}
+        Ok(limit) => warn!(
+            "hbd may have {limit} files and connections open, and {} are enough: with fewer, \
+             strangers can hold up alarms; raise LimitNOFILE= of its unit, or ulimit -n",
+            descriptors::ENOUGH
+        ),
+        Err(why) => warn!("how many files hbd may open cannot be known: {why}"),
+    }
 }
 
 struct RunningDaemon {

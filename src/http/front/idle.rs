@@ -189,7 +189,7 @@ impl IdleSet {
                 }
                 _ => {
                     // Descriptors may be short: idle connections give theirs back.
-                    lock(&self.table).evict_to(MAX_IDLE_CONNECTIONS / 2);
+                    self.evict();
                     return Err(why);
                 }
             },

@@ -37,7 +37,7 @@ const STACK: usize = 128 * 1024;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a listener that is replaced finishes the handshakes that have begun there.
 const HANDOVER: Duration = Duration::from_millis(200);
-/// Between two log lines about evicted connections.
+/// Between two log lines about connections that were evicted, or not accepted.
 const EVICTION_LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// The front while it is open.
@@ -54,8 +54,8 @@ struct Shared {
     context: ExchangeContext,
     workers: Arc<WorkerPool>,
     stop: Stop,
-    /// `accept` gave an error, and no connection since.
-    accept_fails: AtomicBool,
+    /// When it was logged last that `accept` gave an error.
+    accept_failed: Mutex<Option<Instant>>,
     /// No worker could be started when one was needed, and none since.
     growth_fails: AtomicBool,
     eviction_log: Mutex<EvictionLog>,
@@ -77,7 +77,7 @@ impl Front {
             context,
             workers: Arc::default(),
             stop,
-            accept_fails: AtomicBool::new(false),
+            accept_failed: Mutex::default(),
             growth_fails: AtomicBool::new(false),
             eviction_log: Mutex::default(),
         });
@@ -176,7 +176,6 @@ impl Shared {
             match self.idle.next(WORKER_IDLE_TIMEOUT, IDLE_TIMEOUT) {
                 Ready::Connection(socket, peer) => {
                     worker.set_busy();
-                    self.accept_fails.store(false, Ordering::Relaxed);
                     // While no request could be forwarded, connections wait where they cost least.
                     if !self.context.upstream.is_saturated() {
                         self.log_growth(self.grow());
@@ -191,13 +190,20 @@ impl Shared {
                     }
                 }
                 Ready::Error(listener, why) => {
-                    if !self.accept_fails.swap(true, Ordering::Relaxed) {
-                        log::warn!("connections cannot be accepted, trying again: {why}");
-                    }
+                    self.log_accept_failure(&why);
                     self.stop.wait(PAUSE);
                     self.idle.resume(listener);
                 }
             }
+        }
+    }
+
+    /// While strangers hold all that can be opened, one connection in a few is accepted.
+    fn log_accept_failure(&self, why: &io::Error) {
+        let (mut last, now) = (lock(&self.accept_failed), Instant::now());
+        if last.is_none_or(|last| now.duration_since(last) >= EVICTION_LOG_PAUSE) {
+            *last = Some(now);
+            log::warn!("connections cannot be accepted, trying again: {why}");
         }
     }
 
