@@ -39,7 +39,8 @@ impl Host {
         let recent = self.last_boot_at.is_some_and(|booted| now.mono.since(booted) < BOOT_DEDUP);
         let may_have_booted = match (datagram.boot_id.as_deref(), self.boot_ids.as_deref()) {
             (Some(id), Some(ids)) => !ids.is_known(id),
-            (Some(_), None) => true,
+            // The first id of a host that beats is no boot.
+            (Some(_), None) => datagram.event == DatagramKind::Boot,
             (None, _) => datagram.event == DatagramKind::Boot && !recent,
         };
         may_have_booted || self.connections[index].has_open_incident()
