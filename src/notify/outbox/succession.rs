@@ -335,7 +335,7 @@ impl Outbox {
                     && !self.digested_in.contains_key(other)
             })
         };
-        let before = queue.waiting_with(new).find(is_later).copied();
+        let before = queue.waiting_with(new).rev().take_while(is_later).last().copied();
         if let Some(queue) = self.queues.get_mut(&new.channel) {
             queue.insert(id, new, before);
         }

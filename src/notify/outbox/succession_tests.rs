@@ -386,3 +386,18 @@ fn what_was_kept_while_there_was_no_channel_waited_until_the_next_start() {
     assert_eq!(test.wait(HOUR).drain(), ["mm: web1 raid failed", "mm: web1 ipv4 overdue"]);
     assert!(test.outbox.is_empty());
 }
+
+#[test]
+fn sixteen_thousand_that_waited_about_one_host_moved_in_the_time_of_their_square() {
+    use crate::notify::routing::HostRoute;
+    let mut test = TestOutbox::with(&["mm"]);
+    test.routes.hosts.insert("web1".into(), HostRoute { watch: true, channels: None });
+    for number in 0..16_000 {
+        test.said("web1", &number.to_string());
+    }
+    let begun = std::time::Instant::now();
+    reload(&mut test, &["post"]);
+    assert!(begun.elapsed().as_secs() < 30, "it took minutes: {:?}", begun.elapsed());
+    let told = test.drain();
+    assert!(told.iter().enumerate().all(|(n, told)| *told == format!("post: web1 {n}")));
+}
