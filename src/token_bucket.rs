@@ -37,11 +37,6 @@ impl TokenBucket {
         self.tokens(now) >= 1.0 - EPSILON
     }
 
-    /// Whether it holds as many tokens as it can.
-    pub fn is_full(&self, now: Mono) -> bool {
-        self.tokens(now) >= self.capacity - EPSILON
-    }
-
     /// Takes a token, or what is left of one.
     pub fn take(&mut self, now: Mono) {
         self.tokens = (self.tokens(now) - 1.0).max(0.0);

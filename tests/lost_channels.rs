@@ -151,3 +151,37 @@ fn messages_that_expired_while_a_channel_was_away_were_never_spoken_of() {
     assert_eq!(post.text.matches("warning: web1 raid failed").count(), 3, "{}", post.text);
     hbd.stop();
 }
+
+#[test]
+fn a_channel_that_is_renamed_twice_and_back_under_kill_9_tells_each_once() {
+    let (mm, chat) = (dead(), dead());
+    let place = Place::new(&[("mm", &mm)]);
+    let hbd = place.start_after(0);
+    say(&hbd, "raid failed");
+    hbd.wait_log("Failed to send notification to mm");
+    hbd.kill();
+    // It expires, and waits as a notice.
+    let hbd = place.start_after(7);
+    hbd.wait_log("given up after");
+    send(&hbd, FULL);
+    for channels in [&[("chat", &chat)][..], &[], &[("mm", &mm)], &[("chat", &chat)]] {
+        place.configure(channels);
+        let (status, answer) = hbd.request("POST", "/-/reload", b"");
+        assert_eq!(status, 200, "{answer}");
+    }
+    hbd.kill();
+    place.configure(&[("mm", &mm)]);
+    let hbd = place.start_after(8);
+    place.configure(&[]);
+    assert_eq!(hbd.request("POST", "/-/reload", b"").0, 200);
+    mm.set_mode(Mode::Normal);
+    place.configure(&[("mm", &mm)]);
+    assert_eq!(hbd.request("POST", "/-/reload", b"").0, 200);
+    let given_up = "1 message was given up while mm could not be reached: web1 raid failed";
+    for words in [given_up, "CRITICAL: web1 - disk_monitor.root.percent = 99.0"] {
+        hbd.wait_until(words, |_| count(&mm, words) >= 1);
+    }
+    hbd.wait_until("that is all", |hbd| hbd.metric("hbd_outbox_deliveries") == 0.0);
+    assert_eq!((count(&mm, given_up), count(&mm, "CRITICAL: web1")), (1, 1));
+    hbd.stop();
+}

@@ -476,8 +476,16 @@ fn systemd_is_told_of_reloads_and_that_the_threads_work() {
 }
 
 /// Lets the daemon, which runs as this user, start no further thread; root is never limited so.
+/// From now on it can start no thread. Those that it has wait for work before: one of a pool that has
+/// not come so far would be taken for busy, and another one started in its place.
 fn forbid_threads(hbd: &Hbd, user: u32) {
     use std::os::unix::process::CommandExt;
+    hbd.wait_until("all of its threads wait", |hbd| {
+        let tasks = fs::read_dir(format!("/proc/{}/task", hbd.id())).unwrap();
+        // The state is behind the name, which is in parentheses (proc_pid_stat(5)).
+        let state = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).ok();
+        tasks.flatten().filter_map(state).all(|stat| stat.contains(") S "))
+    });
     let process = hbd.id().to_string();
     let done = std::process::Command::new("prlimit")
         .args(["--pid", &process, "--nproc=1"])

@@ -1,5 +1,8 @@
 //! Messages that were given up, and how that is told. Pure.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::description::EventDescription;
@@ -90,24 +93,38 @@ impl GivenUp {
     /// Adds others of the same kind. One that is listed already is the same: each recipient of a
     /// channel has a delivery of its own.
     pub fn merge(&mut self, other: GivenUp) {
-        let unlisted = other.count.saturating_sub(other.messages.len());
-        self.count += unlisted;
-        for message in other.messages {
-            if self.messages.iter().any(|listed| listed.event == message.event) {
-                continue;
-            }
-            self.count += 1;
-            let place = self.messages.partition_point(|listed| listed.event < message.event);
-            self.messages.insert(place, message);
-        }
-        while self.messages.len() > MAX_GIVEN_UP {
-            let least = (0..self.messages.len()).rev().min_by_key(|index| {
-                // Of the least important ones the last, so that the list begins where it all began.
-                (self.messages[*index].present_level(), std::cmp::Reverse(*index))
-            });
-            self.messages.remove(least.expect("the list is not empty"));
-        }
+        let listed: BTreeSet<EventId> = self.messages.iter().map(|message| message.event).collect();
+        let unlisted = other.unlisted();
+        let new = other.messages.into_iter().filter(|message| !listed.contains(&message.event));
+        self.messages.extend(new);
+        self.count += self.messages.len() - listed.len() + unlisted;
+        // Of equal ones the first, so that the list begins where it all began.
+        self.messages.sort_by_key(|message| (Reverse(message.present_level()), message.event));
+        self.messages.truncate(MAX_GIVEN_UP);
+        self.messages.sort_by_key(|message| message.event);
         self.why = other.why.or(self.why.take());
+    }
+
+    /// The same with no more than are listed.
+    #[must_use]
+    pub fn abridged(&self) -> GivenUp {
+        let mut abridged = GivenUp { count: 0, ..self.part(Vec::new()) };
+        abridged.merge(self.clone());
+        abridged
+    }
+
+    fn unlisted(&self) -> usize {
+        self.count.saturating_sub(self.messages.len())
+    }
+
+    /// Only these of its messages, and those that are not listed where these are all.
+    pub fn part(&self, messages: Vec<GivenUpMessage>) -> GivenUp {
+        let is_all = messages.len() == self.messages.len();
+        let count = messages.len() + if is_all { self.unlisted() } else { 0 };
+        let GivenUp { channel, recipient, cause, why, untitled, .. } = self;
+        let (cause, untitled) = (*cause, *untitled);
+        let (channel, recipient, why) = (channel.clone(), recipient.clone(), why.clone());
+        GivenUp { channel, recipient, cause, messages, count, why, untitled }
     }
 
     /// The highest level of what is not over.
@@ -263,6 +280,17 @@ mod tests {
         }
         let same = given_up(GiveUpCause::Unreachable, &["raid failed", "disk", "raid failed"]);
         assert!(same.title().ends_with(": raid failed (2 times), disk"), "{}", same.title());
+    }
+
+    #[test]
+    fn of_very_many_the_list_took_time_by_the_square_of_their_number() {
+        let mut one = given_up(GiveUpCause::Unreachable, &["a"]);
+        let message = |number| GivenUpMessage { event: EventId(number), ..one.messages[0].clone() };
+        let messages: Vec<_> = (0..200_000).map(message).collect();
+        let all = one.part(messages);
+        one.merge(GivenUp { count: 200_000, ..all });
+        assert_eq!((one.count, one.messages.len()), (200_000, MAX_GIVEN_UP));
+        assert_eq!(one.messages[19].event, EventId(19));
     }
 
     #[test]

@@ -99,6 +99,13 @@ impl Connection {
         matches!(self.state, HostState::Overdue | HostState::Shutdown) && !self.recovery_presumed
     }
 
+    /// A beat may say when the next one comes.
+    pub fn promise(&mut self, interval: Option<Duration>) {
+        if let Some(interval) = interval {
+            self.interval = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
+        }
+    }
+
     /// Whether it was made by beats of this process itself: they are not signed, and their address is
     /// this machine.
     pub fn is_internal(&self) -> bool {

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Now};
 use crate::event::{Event, EventKind};
-use crate::token_bucket::TokenBucket;
 
 /// How many events of each [`LimitedEvent`] a host may cause in a minute, in the long run.
 pub const EVENTS_PER_MINUTE: u32 = 60;
@@ -25,8 +24,10 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 const REPEAT: Duration = Duration::from_secs(3600);
 /// More hosts than this have no count of their own of what the outbox refused.
 const MAX_COUNTED_HOSTS: usize = 1000;
-/// The buckets that are full again are dropped when there are so many.
-const MIN_SWEEP: usize = 1024;
+/// How often the buckets that are full again are dropped.
+const SWEEP: Duration = Duration::from_secs(60);
+/// The time in which a token comes back.
+const INTERVAL: Duration = Duration::from_millis(60_000 / EVENTS_PER_MINUTE as u64);
 
 /// What waits already when a datagram of a host comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +54,6 @@ pub enum LimitedEvent {
 }
 
 impl LimitedEvent {
-    const ALL: [LimitedEvent; 3] =
-        [LimitedEvent::Message, LimitedEvent::Return, LimitedEvent::Recovery];
-
     /// How many may come at once. All metrics of a host may recover in one moment.
     fn burst(self) -> u32 {
         match self {
@@ -65,12 +63,30 @@ impl LimitedEvent {
     }
 }
 
+/// A token bucket in eight bytes: of 100,000 hosts each may have three.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// When all of its tokens are back.
+    full_at: Mono,
+}
+
+impl Bucket {
+    fn take(&mut self, burst: u32, now: Mono) -> bool {
+        let full_at = self.full_at.max(now) + INTERVAL;
+        let may = full_at.since(now) <= burst * INTERVAL;
+        if may {
+            self.full_at = full_at;
+        }
+        may
+    }
+}
+
 /// What each host may cause, and what was refused and is not told yet.
 #[derive(Debug, Default)]
 pub struct EventLimits {
     /// Of the hosts that caused something of late; all others have full buckets.
-    buckets: HashMap<Arc<str>, [TokenBucket; 3]>,
-    sweep_at: usize,
+    buckets: HashMap<Arc<str>, [Bucket; 3]>,
+    next_sweep: Mono,
     refused: BTreeMap<Arc<str>, Episode>,
     by_outbox: Episode,
     by_outbox_hosts: BTreeMap<Box<str>, u64>,
@@ -79,24 +95,27 @@ pub struct EventLimits {
 impl EventLimits {
     /// Takes a token of a host; false when there is none.
     pub fn take(&mut self, host: &Arc<str>, event: LimitedEvent, now: Now) -> bool {
-        if !self.buckets.contains_key(host) {
-            self.sweep(now.mono);
-            let interval = Duration::from_secs(60) / EVENTS_PER_MINUTE;
-            let full = LimitedEvent::ALL.map(|e| TokenBucket::full(e.burst(), interval, now.mono));
-            self.buckets.insert(Arc::clone(host), full);
+        match self.buckets.get_mut(host) {
+            Some(buckets) => buckets[event as usize].take(event.burst(), now.mono),
+            None => {
+                let mut buckets = [Bucket { full_at: now.mono }; 3];
+                let taken = buckets[event as usize].take(event.burst(), now.mono);
+                self.buckets.insert(Arc::clone(host), buckets);
+                taken
+            }
         }
-        let bucket = self.buckets.get_mut(host).map(|buckets| &mut buckets[event as usize]);
-        let Some(bucket) = bucket.filter(|bucket| bucket.has_token(now.mono)) else { return false };
-        bucket.take(now.mono);
-        true
     }
 
+    /// A hundred thousand hosts may boot at once: what that cost is given back.
     fn sweep(&mut self, now: Mono) {
-        if self.buckets.len() < self.sweep_at.max(MIN_SWEEP) {
+        if now < self.next_sweep {
             return;
         }
-        self.buckets.retain(|_, buckets| !buckets.iter().all(|bucket| bucket.is_full(now)));
-        self.sweep_at = 2 * self.buckets.len();
+        self.next_sweep = now + SWEEP;
+        self.buckets.retain(|_, buckets| buckets.iter().any(|bucket| bucket.full_at > now));
+        if self.buckets.capacity() > 4 * self.buckets.len() {
+            self.buckets.shrink_to(2 * self.buckets.len());
+        }
     }
 
     /// A datagram of a configured host was refused, or put off in part, for want of a token.
@@ -116,6 +135,7 @@ impl EventLimits {
 
     /// What is to be told now of what was refused; at the stop, all of it.
     pub fn due(&mut self, now: Now, stopping: bool) -> Vec<Event> {
+        self.sweep(now.mono);
         let mut events = Vec::new();
         for (host, episode) in &mut self.refused {
             if let Some(count) = episode.take_due(now.mono, stopping) {
@@ -245,8 +265,11 @@ mod tests {
         for number in 0..20_000 {
             now = now.later(Duration::from_millis(10));
             limits.take(&format!("h{number}").into(), LimitedEvent::Return, now);
+            limits.due(now, false);
         }
-        assert!(limits.buckets.len() <= MIN_SWEEP, "{}", limits.buckets.len());
+        assert!(limits.buckets.len() <= 6200, "{}", limits.buckets.len());
+        limits.due(now.later(2 * SWEEP), false);
+        assert_eq!(limits.buckets.capacity(), 0);
     }
 
     #[test]

@@ -212,3 +212,51 @@ fn what_is_not_told_yet_outlives_a_reload_and_is_told_at_the_stop() {
     test.wait(DAY);
     assert!(test.try_ingest(MESSAGE.as_bytes()).is_ok());
 }
+
+#[test]
+fn a_boot_that_was_put_off_for_long_was_not_told_or_that_of_another_machine() {
+    let mut test = TestFleet::new();
+    test.ingest(r#"{"host":"web1","boot_id":"a","uptime":900000}"#).wait(20 * SECOND);
+    for uptime in (10..3600).step_by(10) {
+        let beat = format!(r#"{{"host":"web1","boot_id":"b","uptime":{uptime}}}"#);
+        under(&mut test, Load::ShareUsed, &beat).unwrap();
+        test.wait(10 * SECOND);
+    }
+    assert_eq!(test.titles(), [""; 0]);
+    test.ingest(r#"{"host":"web1","boot_id":"b","uptime":3600}"#);
+    let event = test.take_events().remove(0);
+    let EventKind::Booted { gone, .. } = event.kind else { panic!("{event:?}") };
+    assert_eq!(gone, Some(20 * SECOND));
+    test.ingest(r#"{"host":"web1","boot_id":"c","uptime":7200}"#);
+    assert_eq!(test.titles(), [""; 0], "another machine, as ever");
+}
+
+#[test]
+fn who_was_back_an_hour_ago_was_said_to_have_been_silent_for_ten_seconds() {
+    let mut test = TestFleet::new();
+    test.beat_over("web1", "a").beat_over("web1", "b").wait(10 * MINUTE).take_events();
+    let beat = |name: &str| format!(r#"{{"host":"web1","connection":"{name}"}}"#);
+    for _ in 0..360 {
+        under(&mut test, Load::ShareUsed, &beat("a")).unwrap();
+        test.wait(10 * SECOND);
+    }
+    for (name, silent) in [("b", 70 * MINUTE), ("a", 10 * MINUTE)] {
+        test.ingest(&beat(name));
+        let event = test.take_events().remove(0);
+        let EventKind::Back { gone, .. } = event.kind else { panic!("{event:?}") };
+        assert_eq!(gone, silent, "{name}");
+    }
+    test.wait(20 * MINUTE).take_events();
+    test.ingest(&beat("a"));
+    let event = test.take_events().remove(0);
+    assert!(matches!(event.kind, EventKind::Back { gone, .. } if gone == 20 * MINUTE), "{event:?}");
+}
+
+#[test]
+fn a_new_interval_that_came_with_a_boot_that_is_put_off_was_a_false_alarm() {
+    let mut test = TestFleet::new();
+    test.ingest(r#"{"host":"web1","boot_id":"a","interval":10}"#);
+    let beat = r#"{"host":"web1","boot_id":"b","interval":3600}"#;
+    under(&mut test, Load::ShareUsed, beat).unwrap();
+    assert_eq!(test.wait(HOUR).titles(), [""; 0]);
+}

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Event, GivenUp, Level, Subject};
+use crate::btree::InsertAll;
+use crate::event::{Event, GivenUp, GivenUpMessage, Level, Subject};
 
 /// What routing needs to know of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,23 +80,35 @@ impl Routes {
         if heirs.is_empty() { self.accepting(&self.default, level) } else { heirs }
     }
 
-    /// The other channels whose people hear that `channel` gave messages up: those of what they were
-    /// about, else those that its hosts use, else all. Where the channel is gone, one is told whatever
-    /// its level.
-    pub fn concerned(&self, lost: &GivenUp) -> BTreeSet<String> {
+    /// The other channels whose people hear that a channel gave messages up, and what each is told:
+    /// of those messages that it is one of the channels of; and of those that have no other, if its
+    /// hosts use it, else all are told of them. Where the channel is gone, one is told whatever its
+    /// level.
+    pub fn concerned(&self, lost: &GivenUp) -> BTreeMap<String, GivenUp> {
         let (channel, level) = (&lost.channel, lost.level());
-        let mut names = BTreeSet::new();
+        let siblings = self.of_subject(&Subject::Channel(channel.clone()), false, level);
+        let mut messages: BTreeMap<&str, Vec<GivenUpMessage>> = BTreeMap::new();
+        let mut names_of: BTreeMap<(&Subject, bool), BTreeSet<String>> = BTreeMap::new();
         for message in &lost.messages {
-            names.extend(self.of_subject(&message.subject, message.for_backups, level));
+            let key = (&message.subject, message.for_backups);
+            names_of.entry(key).or_insert_with(|| {
+                let mut names = self.of_subject(key.0, key.1, level);
+                names.remove(channel);
+                if names.is_empty() { siblings.clone() } else { names }
+            });
         }
-        names.remove(channel);
-        if names.is_empty() {
-            names = self.of_subject(&Subject::Channel(channel.clone()), false, level);
+        for message in &lost.messages {
+            for name in &names_of[&(&message.subject, message.for_backups)] {
+                messages.entry(name).or_default().push(message.clone());
+            }
         }
-        if names.is_empty() && !self.has_channel(channel) {
-            names.extend(self.others(channel));
+        let parts = messages.into_iter().map(|(name, part)| (name.to_owned(), lost.part(part)));
+        let mut parts: BTreeMap<String, GivenUp> =
+            parts.filter(|(name, part)| self.accepts(name, part.level())).insert_all();
+        if parts.is_empty() && !self.has_channel(channel) {
+            parts.extend(self.others(channel).into_iter().map(|name| (name, lost.clone())));
         }
-        names
+        parts
     }
 
     /// Whether a channel of that name is configured.

@@ -389,7 +389,7 @@ impl Fleet {
         let check_missing = beats && host.check_due(index, now);
         let mut ingested = Ingested {
             events: match put_off {
-                true => host.put_off_return(index, now),
+                true => host.put_off_return(index, kept, incoming.from, now),
                 false => host.on_datagram(index, kept, incoming.from, &self.common, now),
             },
             ..Ingested::default()

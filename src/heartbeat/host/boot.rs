@@ -1,10 +1,11 @@
 //! Which beats of a host show that it booted, and which that two machines beat under its name. Pure.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Host;
-use crate::clock::Now;
+use crate::clock::{Mono, Now};
 use crate::event::{Event, EventKind};
 use crate::heartbeat::boots::BootIds;
 use crate::heartbeat::connection::Connection;
@@ -21,13 +22,25 @@ const MAX_UPTIME_OF_NEW_BOOT: f64 = 600.0;
 /// How much longer than the silence of its host a machine must have been up to be another one.
 const UPTIME_SLACK: Duration = Duration::from_secs(60);
 
+/// What a beat showed is told later, by another beat.
+#[derive(Debug)]
+pub struct PutOff {
+    /// When the first of these beats came.
+    at: Mono,
+    /// For how long nothing had been heard of the host then.
+    silence: Option<Duration>,
+    /// The connections that are back, and how long each was silent.
+    gone: Vec<(Arc<str>, Duration)>,
+}
+
 impl Host {
     /// Whether a beat may show that the host booted, or that a connection is back.
     pub fn may_return(&self, index: usize, datagram: &Datagram, now: Now) -> bool {
         let recent = self.last_boot_at.is_some_and(|booted| now.mono.since(booted) < BOOT_DEDUP);
         let may_have_booted = match (datagram.boot_id.as_deref(), self.boot_ids.as_deref()) {
             (Some(id), Some(ids)) => !ids.is_known(id),
-            (Some(_), None) => true,
+            // The first id of a host that beats is no boot.
+            (Some(_), None) => datagram.event == DatagramKind::Boot,
             (None, _) => datagram.event == DatagramKind::Boot && !recent,
         };
         may_have_booted || self.connections[index].has_open_incident()
@@ -35,8 +48,17 @@ impl Host {
 
     /// Applies a beat without the boot, or the return of its connection, that it shows: the next one
     /// shows it, too. Until then a connection that is down stays so.
-    pub fn put_off_return(&mut self, index: usize, now: Now) -> Vec<Event> {
+    pub fn put_off_return(
+        &mut self,
+        index: usize,
+        datagram: &Datagram,
+        from: IpAddr,
+        now: Now,
+    ) -> Vec<Event> {
+        self.note_put_off(index, now);
         let connection = &mut self.connections[index];
+        connection.address = Some(from);
+        connection.promise(datagram.interval);
         if connection.has_open_incident() {
             connection.last_seen = now;
             // It has as long as from here on to be back.
@@ -46,6 +68,47 @@ impl Host {
             self.update_state(now);
         }
         Vec::new()
+    }
+
+    fn note_put_off(&mut self, index: usize, now: Now) {
+        let connection = &self.connections[index];
+        let of = |put_off: &PutOff| put_off.gone.iter().any(|(name, _)| *name == connection.name);
+        let is_noted = self.put_off.as_deref().is_some_and(of);
+        let gone = (connection.has_open_incident() && !is_noted)
+            .then(|| (Arc::clone(&connection.name), now.mono.since(connection.last_seen.mono)));
+        let silence = self.shortest_silence(now);
+        let new = || Box::new(PutOff { at: now.mono, silence, gone: Vec::new() });
+        self.put_off.get_or_insert_with(new).gone.extend(gone);
+    }
+
+    /// The return of a connection is told.
+    pub(super) fn forget_put_off(&mut self, index: usize) {
+        let name = &self.connections[index].name;
+        if let Some(put_off) = &mut self.put_off {
+            put_off.gone.retain(|(other, _)| other != name);
+        }
+        self.put_off.take_if(|put_off| put_off.gone.is_empty());
+    }
+
+    /// For how long a connection was silent before it came back.
+    pub(super) fn silence_of(&self, connection: &Connection, now: Now) -> Duration {
+        let put_off = self.put_off.iter().flat_map(|put_off| &put_off.gone);
+        let known = put_off.filter(|(name, _)| *name == connection.name).map(|(_, gone)| *gone);
+        known.last().unwrap_or(now.mono.since(connection.last_seen.mono))
+    }
+
+    /// For how long nothing was heard of the host; none when nothing ever was.
+    fn shortest_silence(&self, now: Now) -> Option<Duration> {
+        let seen = self.connections.iter().filter(|connection| connection.state != HostState::New);
+        seen.map(|connection| now.mono.since(connection.last_seen.mono)).min()
+    }
+
+    /// The same as of the beat that showed what is to be told now, and how long ago that was.
+    fn silence_before(&self, now: Now) -> (Option<Duration>, Duration) {
+        match &self.put_off {
+            Some(put_off) => (put_off.silence, now.mono.since(put_off.at)),
+            None => (self.shortest_silence(now), Duration::ZERO),
+        }
     }
 
     /// Whether a beat shows a boot that was not reported yet; records its id.
@@ -79,14 +142,11 @@ impl Host {
 
     /// Whether a machine was up already when the host was heard last: then it is another one.
     fn was_up_meanwhile(&self, datagram: &Datagram, now: Now) -> bool {
-        let silence = self
-            .connections
-            .iter()
-            .filter(|connection| connection.state != HostState::New)
-            .map(|connection| now.mono.since(connection.last_seen.mono))
-            .min();
+        let (silence, put_off_for) = self.silence_before(now);
         let uptime = datagram.uptime.zip(silence);
-        uptime.is_some_and(|(uptime, silence)| uptime > (silence + UPTIME_SLACK).as_secs_f64())
+        uptime.is_some_and(|(uptime, silence)| {
+            uptime > (silence + put_off_for + UPTIME_SLACK).as_secs_f64()
+        })
     }
 
     /// That two machines beat under this name, when a beat shows it for the first time.
@@ -111,12 +171,11 @@ impl Host {
         let was_shut_down = |c: &Connection| c.state == HostState::Shutdown && !c.recovery_presumed;
         let announced = !known || self.stop_announced || self.connections.iter().any(was_shut_down);
         let returned = self.connections.iter().filter(|connection| connection.has_open_incident());
-        let seen = self.connections.iter().filter(|connection| connection.state != HostState::New);
         let kind = EventKind::Booted {
             host: self.name.as_ref().into(),
             announced,
             returned: returned.map(|connection| connection.name.as_ref().into()).collect(),
-            gone: seen.map(|connection| now.mono.since(connection.last_seen.mono)).min(),
+            gone: self.silence_before(now).0,
         };
         self.last_boot_at = Some(now.mono);
         self.must_store_now = true;

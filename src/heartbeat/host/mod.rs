@@ -18,6 +18,7 @@ use crate::heartbeat::uptime::{UptimeCounter, UptimeStatus};
 use crate::view::{HostState, UptimeSample};
 
 mod boot;
+use self::boot::PutOff;
 mod departure;
 pub mod memory;
 
@@ -59,6 +60,8 @@ pub struct Host {
     pub stop_announced: bool,
     /// It announced its shutdown, and did not beat since.
     pub goodbye: Option<Box<Goodbye>>,
+    /// A boot or a return that it showed is not told yet.
+    pub put_off: Option<Box<PutOff>>,
     /// All that it was heard over is forgotten: it is not expected until it beats again.
     pub forgotten: bool,
     /// It was logged that it sends metrics that cannot be used.
@@ -125,6 +128,7 @@ impl Host {
             configured_since: now.wall,
             stop_announced: false,
             goodbye: None,
+            put_off: None,
             forgotten: false,
             left_out_logged: false,
             never_seen_reported: false,
@@ -162,13 +166,10 @@ impl Host {
         common: &SharedSettings,
         now: Now,
     ) -> Vec<Event> {
-        let connection = &mut self.connections[index];
-        connection.address = Some(from);
+        self.connections[index].address = Some(from);
         match datagram.event {
             DatagramKind::Beat | DatagramKind::Boot => {
-                if let Some(interval) = datagram.interval {
-                    connection.interval = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
-                }
+                self.connections[index].promise(datagram.interval);
                 self.on_beat(index, datagram, from, common, now)
             }
             DatagramKind::Shutdown => self.on_shutdown(index, datagram, now).into_iter().collect(),
@@ -197,15 +198,17 @@ impl Host {
         }
         if self.is_new_boot(datagram, now) {
             events.push(self.on_boot(now));
+            self.put_off = None;
             self.presume_others_recovered(index, common, now);
         } else if self.connections[index].has_open_incident() {
             let connection = &self.connections[index];
             let kind = EventKind::Back {
                 host: self.name.as_ref().into(),
                 connection: connection.name.as_ref().into(),
-                gone: now.mono.since(connection.last_seen.mono),
+                gone: self.silence_of(connection, now),
             };
             events.push(Event::new(now.wall, kind));
+            self.forget_put_off(index);
         }
         events.extend(self.second_machine(datagram, from, now));
         // A power cut from now on is no announced boot, even if the daemon has just started.

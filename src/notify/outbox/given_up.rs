@@ -61,6 +61,11 @@ impl Notices {
         self.waiting.remove(&id);
     }
 
+    /// Whether a notice is there that is not queued yet.
+    pub fn is_held(&self, id: DeliveryId) -> bool {
+        self.waiting.get(&id).is_some_and(Option::is_some)
+    }
+
     /// When the next notice is queued that is held back.
     pub fn next_release(&self) -> Option<Mono> {
         self.waiting.values().flatten().min().copied()
@@ -119,25 +124,24 @@ impl Outbox {
         let untold = std::mem::take(&mut self.notices.untold);
         let mut events = Vec::new();
         for ((channel, recipient, cause), Untold { messages, why }) in untold {
-            let (count, messages) = (messages.len(), messages.into_values().collect());
-            let mut lost = GivenUp {
+            let lost = GivenUp {
                 channel,
                 recipient,
                 cause,
-                messages: Vec::new(),
-                count: 0,
-                why: None,
+                count: messages.len(),
+                messages: messages.into_values().collect(),
+                why,
                 untitled: false,
             };
-            lost.merge(GivenUp { messages, count, why, ..lost.clone() });
             let event = self.next_event(now.wall);
-            let own = self.queues.contains_key(&lost.channel).then(|| lost.channel.clone());
-            let names = routes.concerned(&lost).into_iter().chain(own);
-            let places = self.places_of(names);
+            let mut parts = routes.concerned(&lost);
+            parts.insert(lost.channel.clone(), lost.clone());
+            let places = self.places_of(parts.keys().cloned());
             for (name, recipient) in places.iter() {
-                self.tell_given_up(event, &lost, name, recipient.clone(), &places, now);
+                self.tell_given_up(event, &parts[name], name, recipient.clone(), &places, now);
             }
-            events.push((event, Event::new(now.wall, EventKind::GivenUp(lost))));
+            let listed = lost.abridged();
+            events.push((event, Event::new(now.wall, EventKind::GivenUp(listed))));
         }
         events
     }
@@ -171,17 +175,18 @@ impl Outbox {
             });
             return;
         }
-        let message = notice_message(lost, event, now);
+        let (lost, about) = (lost.abridged(), lost.channel.clone());
+        let message = notice_message(&lost, event, now);
         let target = ChannelTarget { always_deliver: true, ..ChannelTarget::default() };
         let delivery = Delivery {
             never_digest: true,
             given_to: Arc::clone(places),
-            given_up: Some(Box::new(lost.clone())),
+            given_up: Some(Box::new(lost)),
             ..Delivery::new(channel, recipient, message, None, &target, now)
         };
         let id = self.next_delivery_id(now.wall);
         self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
-        let held = self.notices.hold(event, &lost.channel, channel, now.mono);
+        let held = self.notices.hold(event, &about, channel, now.mono);
         self.notices.waiting.insert(id, held);
         if held.is_none()
             && let Some(queue) = self.queues.get_mut(channel)

@@ -238,3 +238,35 @@ fn a_message_for_several_recipients_is_one_message() {
     let title = "mail: 1 message was given up because mail refused it for ann: web1 hello";
     assert_eq!(told, [title; 3]);
 }
+
+#[test]
+fn each_channel_hears_of_its_own_hosts_and_no_host_is_forgotten_for_the_number_of_others() {
+    let mut test = TestOutbox::with(&["db", "mm", "web"]);
+    let own = |team: &str| Some(vec!["mm".to_owned(), team.to_owned()]);
+    test.routes.default = vec!["mm".into()];
+    test.routes.hosts.get_mut("web1").unwrap().channels = own("web");
+    test.routes.hosts.get_mut("web2").unwrap().channels = own("db");
+    for number in 0..25 {
+        test.said("web1", &format!("noise {number}"));
+    }
+    test.said("web2", "raid failed");
+    for _ in 0..100 {
+        for job in test.start() {
+            let dead = job.delivery.channel == "mm";
+            test.finish(&job, if dead { unreachable() } else { Ok(Delivered::default()) });
+        }
+    }
+    test.wait(7 * HOUR).expire();
+    let told = test.drain();
+    let of = |channel: &str| {
+        let of: Vec<_> = told.iter().filter(|line| line.starts_with(channel)).collect();
+        assert_eq!(of.len(), 1, "{told:?}");
+        of[0].clone()
+    };
+    assert_eq!(
+        of("db: "),
+        "db: 1 message was given up while mm could not be reached: web2 raid failed"
+    );
+    assert!(of("web: ").starts_with("web: 25 messages were") && !of("web: ").contains("raid"));
+    assert!(of("mm: ").starts_with("mm: 26 messages were given up"));
+}

@@ -154,13 +154,18 @@ impl Outbox {
     ) -> Vec<(DeliveryResult, DeliveryRecord)> {
         self.shares.on_new_routes();
         let mut old = std::mem::take(&mut self.queues);
+        let mut new = BTreeSet::new();
         for (index, (name, settings)) in settings.into_iter().enumerate() {
             let queue = match old.remove(&name) {
                 Some(queue) => queue.with_settings(settings),
-                None => ChannelQueue::new(settings, seed.wrapping_add(index as u64), now.mono),
+                None => {
+                    new.insert(name.clone());
+                    ChannelQueue::new(settings, seed.wrapping_add(index as u64), now.mono)
+                }
             };
             self.queues.insert(name, queue);
         }
+        self.queue_what_was_kept(&new);
         let ended = self.take_over(routes, now);
         self.close_removed_channels();
         ended

@@ -167,7 +167,7 @@ impl ChannelQueue {
     pub fn insert(&mut self, id: DeliveryId, delivery: &Delivery, before: Option<DeliveryId>) {
         let key = subject_key(delivery);
         let queue = self.subjects.entry(key.clone()).or_default();
-        let place = queue.ids.iter().position(|other| Some(*other) == before);
+        let place = before.and_then(|before| queue.ids.iter().rposition(|other| *other == before));
         queue.ids.insert(place.unwrap_or(queue.ids.len()), id);
         if delivery.message.level == Level::Critical {
             queue.critical.insert(id);
@@ -180,7 +180,10 @@ impl ChannelQueue {
     pub fn remove(&mut self, id: DeliveryId, delivery: &Delivery) {
         let key = subject_key(delivery);
         let Some(queue) = self.subjects.get_mut(&key) else { return };
-        queue.ids.retain(|other| *other != id);
+        // Thousands may wait, and mostly the first one goes.
+        if let Some(place) = queue.ids.iter().position(|other| *other == id) {
+            queue.ids.remove(place);
+        }
         queue.critical.remove(&id);
         self.all.remove(&id);
         if self.in_flight == Some(id) {
@@ -264,7 +267,10 @@ impl ChannelQueue {
     }
 
     /// What waits about the same subject for the same recipient as this delivery.
-    pub fn waiting_with(&self, delivery: &Delivery) -> impl Iterator<Item = &DeliveryId> {
+    pub fn waiting_with(
+        &self,
+        delivery: &Delivery,
+    ) -> impl DoubleEndedIterator<Item = &DeliveryId> {
         self.subjects.get(&subject_key(delivery)).into_iter().flat_map(|queue| &queue.ids)
     }
 

@@ -216,15 +216,33 @@ impl Outbox {
                     ended.extend(self.fail(id, DropReason::ChannelRemoved, why, now));
                 }
                 Fate::IsKnown => {
-                    ended.extend(self.move_delivery(id, &BTreeSet::new(), &by_event, now));
+                    let none = BTreeSet::new();
+                    ended.extend(self.move_delivery(id, &none, &by_event, routes, now));
                 }
                 Fate::Moves(places) => {
-                    ended.extend(self.move_delivery(id, &places, &by_event, now));
+                    ended.extend(self.move_delivery(id, &places, &by_event, routes, now));
                 }
             }
         }
         self.hand_over_incidents(routes, now);
         ended
+    }
+
+    /// Queues what was kept while there was no channel at all, for those of them that are there again.
+    pub(super) fn queue_what_was_kept(&mut self, new: &BTreeSet<String>) {
+        let mut kept: Vec<(EventId, DeliveryId)> = self
+            .deliveries
+            .iter()
+            .filter(|(id, delivery)| new.contains(&delivery.channel) && !self.notices.is_held(**id))
+            .map(|(id, delivery)| (delivery.message.event, *id))
+            .collect();
+        kept.sort_unstable();
+        for (_, id) in kept {
+            let delivery = &self.deliveries[&id];
+            if let Some(queue) = self.queues.get_mut(&delivery.channel) {
+                queue.push(id, delivery);
+            }
+        }
     }
 
     fn keep_without_channel(&mut self, id: DeliveryId) {
@@ -242,6 +260,7 @@ impl Outbox {
         id: DeliveryId,
         places: &BTreeSet<Place>,
         by_event: &BTreeMap<EventId, Vec<DeliveryId>>,
+        routes: &Routes,
         now: Now,
     ) -> Option<(DeliveryResult, DeliveryRecord)> {
         let old = self.remove(id)?;
@@ -256,8 +275,16 @@ impl Outbox {
         if let Some(lost) = &old.given_up {
             self.forget_notice_at(&old.place(), lost);
         }
+        let parts = old.given_up.as_ref().map(|lost| routes.concerned(lost));
         for place in places {
-            self.send_instead(&old, place, &given, now);
+            match &old.given_up {
+                Some(all) => {
+                    let lost = parts.as_ref().and_then(|parts| parts.get(&place.0)).unwrap_or(all);
+                    let event = old.message.event;
+                    self.tell_given_up(event, lost, &place.0, place.1.clone(), &given, now);
+                }
+                None => self.send_instead(&old, place, &given, now),
+            }
         }
         self.incidents.record_failed(&old);
         let to: BTreeSet<String> = places.iter().map(|(name, _)| name.clone()).collect();
@@ -276,11 +303,6 @@ impl Outbox {
         given: &Arc<BTreeSet<Place>>,
         now: Now,
     ) {
-        if let Some(lost) = &old.given_up {
-            let event = old.message.event;
-            self.tell_given_up(event, lost, channel, recipient.clone(), given, now);
-            return;
-        }
         let thread =
             old.opens.as_ref().and_then(|incident| self.incidents.thread_of(incident, channel));
         let new = Delivery {
@@ -313,7 +335,7 @@ impl Outbox {
                     && !self.digested_in.contains_key(other)
             })
         };
-        let before = queue.waiting_with(new).find(is_later).copied();
+        let before = queue.waiting_with(new).rev().take_while(is_later).last().copied();
         if let Some(queue) = self.queues.get_mut(&new.channel) {
             queue.insert(id, new, before);
         }
@@ -370,10 +392,10 @@ impl Outbox {
 fn heirs(delivery: &Delivery, routes: &Routes) -> BTreeSet<String> {
     match &delivery.given_up {
         Some(lost) => {
-            let mut names = routes.concerned(lost);
-            // One that is told of its own losses has a notice of its own.
-            names.remove(&lost.channel);
-            names
+            // One that is told of its own losses was given a notice of its own, unless it was gone
+            // meanwhile.
+            let own = Some(lost.channel.clone()).filter(|name| routes.has_channel(name));
+            routes.concerned(lost).into_keys().chain(own).collect()
         }
         None => {
             routes.heirs(&delivery.message.subject, delivery.for_backups, delivery.routing_level())

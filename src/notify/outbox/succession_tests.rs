@@ -343,3 +343,61 @@ fn the_notice_of_a_channel_that_is_replaced_goes_to_the_new_one() {
     let told = "chat: 1 message was given up while mm could not be reached: web1 raid failed";
     assert_eq!(test.drain(), [told]);
 }
+
+#[test]
+fn the_notice_of_a_channel_that_was_renamed_and_renamed_back_was_lost() {
+    for (between, restarts) in [(&["post"][..], false), (&["post"], true), (&[], false)] {
+        let mut test = TestOutbox::with(&["mm"]);
+        test.said("web1", "raid failed");
+        fail_first(&mut test);
+        test.wait(7 * HOUR).expire();
+        reload(&mut test, between);
+        if restarts {
+            test.crash(&mut BTreeMap::new());
+        }
+        reload(&mut test, &["mm"]);
+        let told = "mm: 1 message was given up while mm could not be reached: web1 raid failed";
+        assert_eq!(test.drain(), [told]);
+        assert!(reload(&mut test, &["post"]).is_empty() && test.outbox.is_empty(), "once");
+    }
+}
+
+#[test]
+fn a_notice_that_is_known_on_its_own_channel_does_not_come_back_to_it() {
+    let mut test = TestOutbox::with(&["chat", "mm"]);
+    test.said("web1", "raid failed");
+    test.start().iter().for_each(|job| drop(test.finish(job, unreachable())));
+    test.wait(7 * HOUR).expire();
+    reload(&mut test, &["mm"]);
+    let told = test.drain();
+    let one = |lost| {
+        format!("mm: 1 message was given up while {lost} could not be reached: web1 raid failed")
+    };
+    assert_eq!(told, [one("chat"), one("mm")]);
+}
+
+#[test]
+fn what_was_kept_while_there_was_no_channel_waited_until_the_next_start() {
+    let mut test = TestOutbox::with(&["mm"]);
+    test.said("web1", "raid failed").overdue("web1");
+    fail_first(&mut test);
+    reload(&mut test, &[]);
+    reload(&mut test, &["mm"]);
+    assert_eq!(test.wait(HOUR).drain(), ["mm: web1 raid failed", "mm: web1 ipv4 overdue"]);
+    assert!(test.outbox.is_empty());
+}
+
+#[test]
+fn sixteen_thousand_that_waited_about_one_host_moved_in_the_time_of_their_square() {
+    use crate::notify::routing::HostRoute;
+    let mut test = TestOutbox::with(&["mm"]);
+    test.routes.hosts.insert("web1".into(), HostRoute { watch: true, channels: None });
+    for number in 0..16_000 {
+        test.said("web1", &number.to_string());
+    }
+    let begun = std::time::Instant::now();
+    reload(&mut test, &["post"]);
+    assert!(begun.elapsed().as_secs() < 30, "it took minutes: {:?}", begun.elapsed());
+    let told = test.drain();
+    assert!(told.iter().enumerate().all(|(n, told)| *told == format!("post: web1 {n}")));
+}
