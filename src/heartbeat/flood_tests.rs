@@ -260,3 +260,15 @@ fn a_new_interval_that_came_with_a_boot_that_is_put_off_was_a_false_alarm() {
     under(&mut test, Load::ShareUsed, beat).unwrap();
     assert_eq!(test.wait(HOUR).titles(), [""; 0]);
 }
+
+#[test]
+fn what_was_put_off_before_is_not_said_of_the_next_silence() {
+    let mut test = TestFleet::new();
+    test.beat("web1").wait(10 * MINUTE).take_events();
+    under(&mut test, Load::ShareUsed, r#"{"host":"web1"}"#).unwrap();
+    test.ingest(SHUTDOWN).wait(HOUR).take_events();
+    test.beat("web1");
+    let event = test.take_events().remove(0);
+    assert!(matches!(event.kind, EventKind::Back { gone, .. } if gone >= HOUR), "{event:?}");
+    assert!(test.fleet.hosts.iter().all(|host| host.put_off.is_none()));
+}

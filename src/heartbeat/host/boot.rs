@@ -93,8 +93,8 @@ impl Host {
     /// For how long a connection was silent before it came back.
     pub(super) fn silence_of(&self, connection: &Connection, now: Now) -> Duration {
         let put_off = self.put_off.iter().flat_map(|put_off| &put_off.gone);
-        let known = put_off.filter(|(name, _)| *name == connection.name).map(|(_, gone)| *gone);
-        known.last().unwrap_or(now.mono.since(connection.last_seen.mono))
+        let mut known = put_off.filter(|(name, _)| *name == connection.name).map(|(_, gone)| *gone);
+        known.next().unwrap_or(now.mono.since(connection.last_seen.mono))
     }
 
     /// For how long nothing was heard of the host; none when nothing ever was.

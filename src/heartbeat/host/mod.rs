@@ -208,8 +208,8 @@ impl Host {
                 gone: self.silence_of(connection, now),
             };
             events.push(Event::new(now.wall, kind));
-            self.forget_put_off(index);
         }
+        self.forget_put_off(index);
         events.extend(self.second_machine(datagram, from, now));
         // A power cut from now on is no announced boot, even if the daemon has just started.
         self.must_store_now |= std::mem::take(&mut self.stop_announced);
@@ -224,6 +224,7 @@ impl Host {
             return None;
         }
         self.last_boot_at = None;
+        self.forget_put_off(index);
         let connection = &mut self.connections[index];
         let is_known = connection.state == HostState::Shutdown && !connection.recovery_presumed;
         if is_known || connection.state == HostState::New {
