@@ -64,6 +64,8 @@
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
 //! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
 //! | who is notified | `notify/routing.rs` |
+//! | what is held back, why, and when it comes out; maintenance windows | `notify/calm/`; how that meets the outbox: `notify/courier/overlay.rs` |
+//! | acknowledgements | `notify/outbox/acknowledge.rs` |
 //! | order, retries, digests of deliveries | `notify/outbox/queue.rs`, `notify/outbox/results.rs`, `notify/outbox/digest.rs` |
 //! | a channel: its API, its retry delays and rate limit | `notify/channel/mattermost.rs`, `notify/channel/pushover.rs`, `notify/channel/signal/`, `notify/channel/email/` |
 //! | a new channel | one file in `notify/channel/`, its arms in `notify/channel/mod.rs`, the list of features in `cli/mod.rs` |

@@ -258,7 +258,8 @@ fn rejection_answer(why: Rejection) -> IngestResult {
         | Rejection::NotJson
         | Rejection::BadField(_)
         | Rejection::TooManyConnections
-        | Rejection::TooManyMetrics => IngestResult::Malformed(text),
+        | Rejection::TooManyMetrics
+        | Rejection::TooLongSilence => IngestResult::Malformed(text),
         Rejection::Unsigned => IngestResult::Unsigned(text),
         Rejection::BadSignature | Rejection::Stale | Rejection::Replay => {
             IngestResult::Forbidden(text)

@@ -33,6 +33,7 @@ pub fn fleet_config(config: &Config) -> FleetConfig {
         default_channels: config.default_channels.clone(),
         alert_heartbeats: expectations(config),
         local_host: own,
+        max_silence: config.calm.longest_host_silence,
     }
 }
 
@@ -75,6 +76,7 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
             .iter()
             .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
             .collect::<BTreeMap<_, _>>(),
+        calm: config.calm.clone(),
         retry_policy: None,
     }
 }

@@ -4,16 +4,17 @@
 
 use std::time::Duration;
 
-use super::message::{TextTable, decimal};
+use serde::{Deserialize, Serialize};
+
+use super::calm::CalmEvent;
+use super::description::EventDescription;
+use super::message::{TextTable, decimal, lines, listed, messages};
 use super::{Incident, IncidentChange, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
-/// How many other hosts an [`EventKind::Overdue`] names, or rows an [`EventKind::AlertsLost`]: when
-/// a whole site is gone, each of its thousands of events must not carry thousands of names.
-pub const MAX_LISTED: usize = 10;
-
 /// What happened. [`EventKind::describe`] says all that the rest of the program needs to know of it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum EventKind {
     /// A beat that was promised did not come.
     Overdue {
@@ -22,7 +23,7 @@ pub enum EventKind {
         last_seen: Wall,
         /// When the next beat was promised.
         promised: Wall,
-        /// Other watched hosts that are overdue at this moment, at most [`MAX_LISTED`] of them.
+        /// Other watched hosts that are overdue at this moment, at most [`MAX_LISTED`](super::MAX_LISTED) of them.
         others_down: Vec<String>,
         /// How many there are in all.
         others_count: usize,
@@ -113,7 +114,7 @@ pub enum EventKind {
     },
     /// What was stored of backup alerts that were accepted cannot be read any more.
     AlertsLost {
-        /// Key and defect of the rows, at most [`MAX_LISTED`] of them.
+        /// Key and defect of the rows, at most [`MAX_LISTED`](super::MAX_LISTED) of them.
         rows: Vec<String>,
         /// How many there are in all.
         count: usize,
@@ -128,10 +129,13 @@ pub enum EventKind {
     DyndnsKept { host: String, name: String, failed_for: Duration },
     /// An operator's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, level: Level, text: String },
+    /// Something about what is held back, or was.
+    Calm(CalmEvent),
 }
 
 /// What a message about a backup plan is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BackupNotice {
     /// News, a success too.
     Report,
@@ -142,7 +146,8 @@ pub enum BackupNotice {
 }
 
 /// A connection that is no longer expected.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ForgottenConnection {
     /// Its name.
     pub name: String,
@@ -156,110 +161,15 @@ pub struct ForgottenConnection {
     pub closes: Vec<Incident>,
 }
 
-/// What a kind of event means to the rest of the program.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EventDescription {
-    /// What programs call it, in the API and in the history. It never changes.
-    pub name: &'static str,
-    /// How much it matters.
-    pub level: Level,
-    /// What its deliveries are kept in order by.
-    pub subject: Subject,
-    /// Whether it is notified only for hosts with `watch: true`.
-    pub watched_only: bool,
-    /// Whether it goes to the channels for backups, though it is not about a plan.
-    pub for_backups: bool,
-    /// Whether it is news also at the level OK, and not only the end of an incident.
-    pub ok_is_news: bool,
-    /// Whether it repeats what was notified before.
-    pub is_reminder: bool,
-    /// What it does to incidents.
-    pub incident: IncidentChange,
-    /// One line: the exact text of the contract.
-    pub title: String,
-    /// What more there is to say, as label and text.
-    pub details: Vec<(String, String)>,
-    /// What is best shown in rows and columns.
-    pub table: Option<TextTable>,
-}
-
-impl EventDescription {
-    fn new(name: &'static str, level: Level, subject: Subject, title: String) -> EventDescription {
-        EventDescription {
-            name,
-            level,
-            subject,
-            watched_only: false,
-            for_backups: false,
-            ok_is_news: false,
-            is_reminder: false,
-            incident: IncidentChange::None,
-            title,
-            details: Vec::new(),
-            table: None,
-        }
-    }
-
-    fn of_host(name: &'static str, level: Level, host: &str, title: String) -> EventDescription {
-        EventDescription::new(name, level, Subject::Host(host.to_owned()), title)
-    }
-
-    fn of_channel(
-        name: &'static str,
-        level: Level,
-        channel: &str,
-        title: String,
-    ) -> EventDescription {
-        let incident = Incident::Channel { channel: channel.to_owned() };
-        EventDescription::new(name, level, Subject::Channel(channel.to_owned()), title)
-            .about(incident)
-    }
-
-    fn of_daemon(name: &'static str, level: Level, title: &str) -> EventDescription {
-        EventDescription::new(name, level, Subject::Daemon, title.to_owned())
-    }
-
-    fn watched_only(self) -> EventDescription {
-        EventDescription { watched_only: true, ..self }
-    }
-
-    fn reminder(self, is_reminder: bool) -> EventDescription {
-        EventDescription { is_reminder, ..self }
-    }
-
-    /// The incident is over when the level is OK, else it is open.
-    fn about(self, incident: Incident) -> EventDescription {
-        let incident = match self.level {
-            Level::Ok => IncidentChange::Closes(vec![incident]),
-            Level::Info | Level::Warning | Level::Critical => IncidentChange::Opens(incident),
-        };
-        EventDescription { incident, ..self }
-    }
-
-    fn closes(self, over: Vec<Incident>) -> EventDescription {
-        EventDescription { incident: IncidentChange::Closes(over), ..self }
-    }
-
-    fn detail(mut self, label: &str, text: impl Into<String>) -> EventDescription {
-        self.details.push((label.to_owned(), text.into()));
-        self
-    }
-
-    fn body(self, details: &[(String, String)], table: Option<&TextTable>) -> EventDescription {
-        EventDescription { details: details.to_vec(), table: table.cloned(), ..self }
-    }
-
-    fn detail_if(self, label: &str, text: Option<String>) -> EventDescription {
-        match text {
-            Some(text) => self.detail(label, text),
-            None => self,
-        }
+impl From<CalmEvent> for EventKind {
+    fn from(event: CalmEvent) -> EventKind {
+        EventKind::Calm(event)
     }
 }
 
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 26] = [
+    pub const NAMES: [&'static str; 31] = [
         "overdue",
         "shutdown",
         "back",
@@ -286,6 +196,11 @@ impl EventKind {
         "dyndns_fails",
         "dyndns_kept",
         "custom",
+        "silenced",
+        "unsilenced",
+        "acknowledged",
+        "held_lost",
+        "notes",
     ];
 
     /// What an event of this kind means: one arm each.
@@ -343,10 +258,9 @@ impl EventKind {
             EventKind::AlertmanagerSilent { why } => alertmanager_silent(why),
             EventKind::AlertmanagerAnswers { silent_for } => alertmanager_answers(*silent_for),
             EventKind::DyndnsFails { host, name, why } => dyndns_fails(host, name, why),
-            EventKind::DyndnsKept { host, name, failed_for } => {
-                dyndns_kept(host, name, *failed_for)
-            }
+            EventKind::DyndnsKept { host, name, failed_for: by } => dyndns_kept(host, name, *by),
             EventKind::Custom { host, level, text } => custom(host.as_deref(), *level, text),
+            EventKind::Calm(event) => event.describe(),
         }
     }
 }
@@ -572,31 +486,10 @@ fn custom(host: Option<&str>, level: Level, text: &str) -> EventDescription {
         .detail_if("host", host.map(str::to_owned))
 }
 
-fn messages(count: usize) -> String {
-    if count == 1 { "1 message".into() } else { format!("{count} messages") }
-}
-
-/// The names, then how many more of `count` there are; nothing where there is no name.
-fn listed(names: &[String], count: usize) -> Option<String> {
-    let all = names.join(", ");
-    match count.saturating_sub(names.len()) {
-        _ if names.is_empty() => None,
-        0 => Some(all),
-        more => Some(format!("{all} and {more} more")),
-    }
-}
-
-/// One below the other, then how many more of `count` there are.
-fn lines(rows: &[String], count: usize) -> String {
-    match count.saturating_sub(rows.len()) {
-        0 => rows.join("\n"),
-        more => format!("{}\nand {more} more", rows.join("\n")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::MAX_LISTED;
 
     #[test]
     fn a_long_list_of_hosts_is_cut_with_its_true_count() {

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::{EventId, Level, Subject};
 use crate::clock::Wall;
 
+/// How many other hosts an event `overdue` names, or rows an event `alerts_lost`: when
+/// a whole site is gone, each of its thousands of events must not carry thousands of names.
+pub const MAX_LISTED: usize = 10;
+
 /// An event in words, which every channel renders in its own way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
@@ -51,4 +55,27 @@ impl Message {
 pub fn decimal(value: f64) -> String {
     let text = value.to_string();
     if text.contains('.') { text } else { text + ".0" }
+}
+
+/// `3 messages`.
+pub fn messages(count: usize) -> String {
+    if count == 1 { "1 message".into() } else { format!("{count} messages") }
+}
+
+/// The names, then how many more of `count` there are; nothing where there is no name.
+pub fn listed(names: &[String], count: usize) -> Option<String> {
+    let all = names.join(", ");
+    match count.saturating_sub(names.len()) {
+        _ if names.is_empty() => None,
+        0 => Some(all),
+        more => Some(format!("{all} and {more} more")),
+    }
+}
+
+/// One below the other, then how many more of `count` there are.
+pub fn lines(rows: &[String], count: usize) -> String {
+    match count.saturating_sub(rows.len()) {
+        0 => rows.join("\n"),
+        more => format!("{}\nand {more} more", rows.join("\n")),
+    }
 }

@@ -33,11 +33,13 @@ pub enum Table {
     Names,
     /// The values of metrics, by time and host.
     Metrics,
+    /// Silences, and what is held back, by kind and name.
+    Calm,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 14] = [
+    pub const ALL: [Table; 15] = [
         Table::Meta,
         Table::Hosts,
         Table::Outbox,
@@ -52,6 +54,7 @@ impl Table {
         Table::Days,
         Table::Names,
         Table::Metrics,
+        Table::Calm,
     ];
 
     pub(super) fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
@@ -70,6 +73,7 @@ impl Table {
             Table::Days => "days",
             Table::Names => "names",
             Table::Metrics => "metrics",
+            Table::Calm => "calm",
         })
     }
 
@@ -84,7 +88,8 @@ impl Table {
             | Table::Receipts
             | Table::Pipelines
             | Table::Dyndns
-            | Table::Plans => false,
+            | Table::Plans
+            | Table::Calm => false,
             Table::History
             | Table::Events
             | Table::Hours

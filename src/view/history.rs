@@ -102,6 +102,12 @@ pub struct EventView {
     pub text: String,
     /// What more there is to say.
     pub details: Vec<DetailView>,
+    /// The channels that have or will get a message about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
+    /// What held it back: `s17`, the name of a window. Empty when nothing did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<String>,
 }
 
 /// A labelled detail of an event.
@@ -265,6 +271,8 @@ impl EventView {
             kind: event.kind.describe().name.to_owned(),
             text: message.title,
             details: message.details.into_iter().map(detail).collect(),
+            told: Vec::new(),
+            held_by: Vec::new(),
         }
     }
 }
@@ -314,7 +322,7 @@ mod tests {
             host: "web1".into(),
             text: "\u{1}<b>\"é".into(),
         };
-        let event = Event { at: Wall(1_795_291_928_667), level: Level::Warning, kind };
+        let event = Event { level: Level::Warning, ..Event::new(Wall(1_795_291_928_667), kind) };
         let view = EventView::of(&event, EventId(7));
         let text = serde_json::to_string(&view).unwrap();
         assert_eq!(serde_json::from_str::<EventView>(&text).unwrap(), view);

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::clock::Wall;
 use crate::event::Level;
 
+pub mod calm;
 pub mod history;
 pub mod query;
 

@@ -332,6 +332,8 @@ fn event(text: &str, level: Level, at: Wall) -> EventView {
         kind: "back".into(),
         text: text.into(),
         details,
+        told: Vec::new(),
+        held_by: Vec::new(),
     }
 }
 

@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use log::{debug, error, info, warn};
 
+use super::overlay::{CalmRequest, HandledRequest, Overlay, Passed, acknowledgement_event};
 use super::{
-    Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, OnStored, PendingCourier,
+    CalmReply, Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, OnStored,
+    PendingCourier,
 };
 use crate::clock::Now;
 use crate::event::{Event, EventId, EventKind, Level, Subject};
+use crate::notify::calm::{CalmError, LostRow};
 use crate::notify::channel::SharedState;
 use crate::notify::outbox::{
-    Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox, Succession,
+    AcknowledgedMessage, Delivery, DeliveryRecord, DeliveryResult, OpenIncident, Outbox,
+    StoredOutbox, Succession,
 };
 use crate::notify::settings::NotifySettings;
 use crate::notify::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
@@ -34,6 +38,7 @@ const LAST_EVENT_KEY: &str = "last_event";
 pub struct CourierThread {
     store: Store,
     outbox: Outbox,
+    overlay: Overlay,
     settings: NotifySettings,
     every_row: EveryRow,
     /// The last event number that is on disk.
@@ -69,10 +74,12 @@ impl CourierThread {
     ) -> std::io::Result<CourierThread> {
         let now = Now::read();
         let (tasks, task_queue) = unbounded();
+        let overlay = restore_overlay(&mut store, &settings, &rebase, now);
         let (outbox, dropped) = restore_outbox(&mut store, &settings, rebase, now);
         let mut thread = CourierThread {
             stored_event_id: outbox.last_event(),
             outbox,
+            overlay,
             store,
             settings,
             every_row,
@@ -102,7 +109,7 @@ impl CourierThread {
         loop {
             let inputs = self.wait(stopping);
             let now = Now::read();
-            let (mut answers, mut looks) = (Vec::new(), Vec::new());
+            let (mut answers, mut looks, mut calm_looks) = (Vec::new(), Vec::new(), Vec::new());
             for input in inputs {
                 match input {
                     Input::Done(done) => self.complete(done, now),
@@ -114,6 +121,13 @@ impl CourierThread {
                     }
                     Input::Command(Command::Record(records)) => self.record_direct(&records, now),
                     Input::Command(Command::Inspect(look)) => looks.push(look),
+                    Input::Command(Command::Calm(request, reply)) => {
+                        answers.extend(self.handle_calm(request, reply, now));
+                    }
+                    Input::Command(Command::UndoCalm(undo)) => {
+                        self.overlay.undo(&undo, &mut self.outbox);
+                    }
+                    Input::Command(Command::InspectCalm(look)) => calm_looks.push(look),
                     Input::Command(Command::Stop) => stopping = Some(Instant::now()),
                 }
             }
@@ -127,6 +141,7 @@ impl CourierThread {
                 answer(stored);
             }
             looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
+            calm_looks.into_iter().for_each(|look| look(&self.overlay.calm, &self.outbox, now));
             self.dispatch(tasks);
             self.publish_stats(now);
             if let Some(since) = stopping
@@ -156,7 +171,8 @@ impl CourierThread {
         let store = self.store.next_attempt().map(|next| next.mono);
         // A millisecond more than the clock's own grain, so as not to wake just before.
         let grain = Duration::from_millis(1);
-        [turn, store].into_iter().flatten().min().map(|at| at.since(now.mono) + grain)
+        let calm = self.overlay.calm.next_wake(now);
+        [turn, store, calm].into_iter().flatten().min().map(|at| at.since(now.mono) + grain)
     }
 
     /// Puts a change into the transaction at hand.
@@ -166,29 +182,71 @@ impl CourierThread {
         }
         for incident in &change.closed_silently {
             self.outbox.close_silently(incident);
+            self.overlay.calm.release_quietly(incident);
         }
         for event in change.events {
-            self.accept(&event, now);
+            for event in self.overlay.on_event(event, &mut self.outbox, now) {
+                self.accept(&event, now);
+            }
         }
         change.on_stored
     }
 
+    /// Carries out what people ask of the overlay; the reply, when it is known whether that is
+    /// stored.
+    fn handle_calm(
+        &mut self,
+        request: CalmRequest,
+        reply: CalmReply,
+        now: Now,
+    ) -> Option<OnStored> {
+        const REFUSED: &str = "the disk takes nothing: it was not stored, and has no effect";
+        if self.store.is_failing() {
+            reply(Err(CalmError::NotStored(REFUSED.into())));
+            return None;
+        }
+        match self.overlay.handle(request, &mut self.outbox, now) {
+            Err(refused) => {
+                reply(Err(refused));
+                None
+            }
+            Ok(HandledRequest { answer, undo, events }) => {
+                events.iter().for_each(|event| self.accept(event, now));
+                let inputs = self.results.clone();
+                Some(Box::new(move |stored| {
+                    let refused = || Err(CalmError::NotStored(REFUSED.into()));
+                    let heard = reply(if stored { Ok(answer) } else { refused() });
+                    // Whoever got no answer was told that it has no effect.
+                    if !(stored && heard) {
+                        // Fails when the thread has ended, and all of it with that.
+                        let _ = inputs.send(Input::Command(Command::UndoCalm(undo)));
+                    }
+                }))
+            }
+        }
+    }
+
     fn accept(&mut self, event: &Event, now: Now) {
-        if let Some(by) = self.outbox.acknowledged(event) {
-            let device = by.device.as_deref().unwrap_or("a device");
-            info!(
-                "no reminder of {:?}: acknowledged through {} on {device} at {}",
-                event.kind, by.channel, by.at
-            );
+        if let Some(by) = self.outbox.acknowledged(event, now) {
+            info!("no reminder of {:?}: acknowledged {}", event.kind, by.describe());
             return;
         }
-        let id = self.outbox.next_event(now.wall);
-        let count = self.outbox.accept(event, id, &self.settings.routes, now);
-        debug!("{:?} is event {id}, {count} deliveries queued", event.kind);
-        self.store_event(event, id);
+        let routes = &self.settings.routes;
+        let Some(passed) = self.overlay.accept(event, &mut self.outbox, routes, now) else {
+            debug!("no reminder of {:?}: it is silenced", event.kind);
+            return;
+        };
+        self.record_passed(event, &passed);
+    }
+
+    fn record_passed(&mut self, event: &Event, passed: &Passed) {
+        let Passed { id, told, held_by } = passed;
+        debug!("{:?} is event {id}, told to {told:?}, held by {held_by:?}", event.kind);
+        self.store_event(event, passed);
         if let Subject::Plan(plan) = event.subject()
             && event.level > Level::Ok
-            && count == 0
+            && told.is_empty()
+            && held_by.is_empty()
         {
             warn!(
                 "nobody is told how the backup {plan} fared: no channel takes {}",
@@ -199,14 +257,16 @@ impl CourierThread {
 
     /// Keeps an event for the list of events, notified or not. Hosts that are not configured may be
     /// any number: their events are not kept.
-    fn store_event(&mut self, event: &Event, id: EventId) {
+    fn store_event(&mut self, event: &Event, passed: &Passed) {
         if let Subject::Host(host) = event.subject()
             && !self.settings.routes.hosts.contains_key(&host)
         {
             return;
         }
         self.event_stored = true;
-        self.store.write(Write::put(Table::Events, id.to_string(), &EventView::of(event, id)));
+        let (told, held_by) = (passed.told.clone(), passed.held_by.clone());
+        let row = EventView { told, held_by, ..EventView::of(event, passed.id) };
+        self.store.write(Write::put(Table::Events, passed.id.to_string(), &row));
     }
 
     fn complete(&mut self, done: TaskDone, now: Now) {
@@ -219,10 +279,21 @@ impl CourierThread {
                 let failed = answer.as_ref().err().map(|failure| failure.clone().into_why());
                 if let Some(note) = self.outbox.on_poll_result(&poll, answer, now) {
                     worker::log_acknowledgement(&note);
+                    self.accept_acknowledgement(&note, now);
                 } else if let Some(why) = failed {
                     debug!("a receipt of {} could not be asked about: {why}", poll.channel);
                 }
             }
+        }
+    }
+
+    /// Records that the open incidents of a message were acknowledged through its channel.
+    fn accept_acknowledgement(&mut self, note: &AcknowledgedMessage, now: Now) {
+        let open = note.incidents.iter().filter_map(|one| self.outbox.open_incident(one));
+        let open: Vec<OpenIncident> = open.cloned().collect();
+        if !open.is_empty() {
+            let by = note.by.person();
+            self.accept(&acknowledgement_event(&open, &by, None, false, now), now);
         }
     }
 
@@ -234,6 +305,7 @@ impl CourierThread {
     }
 
     fn reconfigure(&mut self, settings: NotifySettings, now: Now) {
+        self.overlay.calm.reconfigure(settings.calm.clone());
         self.settings = settings;
         let seed = now.wall.0.unsigned_abs();
         let routes = &self.settings.routes;
@@ -253,6 +325,7 @@ impl CourierThread {
         for event in self.outbox.channel_reports(now) {
             self.accept(&event, now);
         }
+        self.process_calm(now);
         if !starts {
             return Vec::new();
         }
@@ -260,9 +333,42 @@ impl CourierThread {
         attempts.chain(self.outbox.due_polls(now).into_iter().map(TaskKind::Poll)).collect()
     }
 
+    /// Ends what silences and acknowledgements were made for a time, and passes on what comes out of
+    /// a hold.
+    fn process_calm(&mut self, now: Now) {
+        let ended = self.outbox.expire_acknowledgements(now);
+        if ended > 0 {
+            info!("the time of {ended} acknowledgements is over");
+        }
+        let due = self.overlay.calm.due(now);
+        for event in due.released {
+            let routes = &self.settings.routes;
+            if let Some(passed) = self.overlay.release(&event, &mut self.outbox, routes, now) {
+                self.record_passed(&event, &passed);
+            }
+        }
+        due.events.iter().for_each(|event| self.accept(event, now));
+        if due.window_began {
+            self.overlay.withdraw_reminders(&mut self.outbox, now);
+        }
+    }
+
+    /// The rows that changed since the last call.
+    fn take_writes(&mut self) -> Vec<Write> {
+        let mut writes = self.outbox.take_writes();
+        writes.append(&mut self.overlay.calm.take_writes());
+        writes
+    }
+
+    /// Every row, for a store that lost its own.
+    fn write_every_row(&mut self) {
+        let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
+        rows.chain(self.overlay.calm.every_row()).for_each(|write| self.store.write(write));
+    }
+
     /// Puts everything on disk; true when it is.
     fn commit(&mut self, now: Now) -> bool {
-        let writes = self.outbox.take_writes();
+        let writes = self.take_writes();
         // A number that was never shown may be given again.
         let shown = std::mem::take(&mut self.event_stored) || !writes.is_empty();
         if shown && self.outbox.last_event() != self.stored_event_id {
@@ -292,8 +398,7 @@ impl CourierThread {
             }
             CommitResult::Recovered { failed_for } => self.on_recovered(failed_for, now),
             CommitResult::RecoveredEmpty { failed_for } => {
-                let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
-                rows.for_each(|write| self.store.write(write));
+                self.write_every_row();
                 self.on_recovered(failed_for, now)
             }
             CommitResult::RecoveredUnread { .. } => {
@@ -305,7 +410,7 @@ impl CourierThread {
 
     fn on_recovered(&mut self, failed_for: Duration, now: Now) -> bool {
         self.raise(EventKind::StoreWrites { refused_for: failed_for }, now);
-        for write in self.outbox.take_writes() {
+        for write in self.take_writes() {
             self.store.write(write);
         }
         let committed = self.store.commit(now);
@@ -314,7 +419,7 @@ impl CourierThread {
 
     /// The last try for what is not on disk yet.
     fn final_commit(&mut self, now: Now) -> CourierExit {
-        for write in self.outbox.take_writes() {
+        for write in self.take_writes() {
             self.store.write(write);
         }
         let rows = self.store.pending();
@@ -323,8 +428,7 @@ impl CourierThread {
             | CommitResult::Recovered { .. }
             | CommitResult::RecoveredUnread { .. } => CourierExit::Stored,
             CommitResult::RecoveredEmpty { .. } => {
-                let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
-                rows.for_each(|write| self.store.write(write));
+                self.write_every_row();
                 match self.store.commit_now(now) {
                     CommitResult::Committed => CourierExit::Stored,
                     _ => CourierExit::Lost,
@@ -392,6 +496,20 @@ fn log_successions(successions: &[Succession]) {
     successions.iter().for_each(|one| warn!("{}", one.describe()));
 }
 
+fn restore_overlay(
+    store: &mut Store,
+    settings: &NotifySettings,
+    rebase: impl Fn(Now) -> Now,
+    now: Now,
+) -> Overlay {
+    let mut overlay = Overlay::new(settings.calm.clone());
+    for LostRow { key, content, why } in overlay.calm.restore(store.rows(Table::Calm), rebase, now)
+    {
+        error!("what was held back as {key} cannot be read and is removed: {why}: {content}");
+    }
+    overlay
+}
+
 fn restore_outbox(
     store: &mut Store,
     settings: &NotifySettings,
@@ -414,7 +532,7 @@ fn restore_outbox(
     let stored = StoredOutbox {
         last_event: store.get(Table::Meta, LAST_EVENT_KEY).unwrap_or_default(),
         deliveries,
-        incidents: store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect(),
+        incidents: restore_incidents(store, &rebase, now),
         receipts: store.read(Table::Receipts).into_iter().map(|(_, receipt)| receipt).collect(),
     };
     log_successions(&Succession::all(stored.incidents.iter(), &settings.routes));
@@ -423,4 +541,20 @@ fn restore_outbox(
         store.write(write);
     }
     (outbox, dropped)
+}
+
+/// The open incidents. An acknowledgement for a time goes on for what is left of it.
+fn restore_incidents(
+    store: &mut Store,
+    rebase: impl Fn(Now) -> Now,
+    now: Now,
+) -> Vec<OpenIncident> {
+    let mut incidents = Vec::new();
+    for (key, mut open) in store.read::<OpenIncident>(Table::Troubles) {
+        if open.rebase_acknowledgement(&rebase, now) {
+            store.write(Write::put(Table::Troubles, key, &open));
+        }
+        incidents.push(open);
+    }
+    incidents
 }
