@@ -98,8 +98,10 @@ pub struct AcknowledgedView {
 /// What is held back, in the shape of `/api/v1/held`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeldListView {
-    /// The oldest first.
+    /// The oldest first, 1,000 at most; with what comes out soon.
     pub held: Vec<HeldView>,
+    /// How many things are held back in all, without what comes out soon.
+    pub count: usize,
 }
 
 /// One thing that is held back.

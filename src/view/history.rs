@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{rfc3339, seconds};
+use super::calm::HeldView;
+use super::{always, rfc3339, seconds};
 use crate::clock::Wall;
 use crate::event::{Event, EventId, Level};
 
@@ -138,6 +139,13 @@ pub struct AlertView {
     /// When it was acknowledged.
     #[serde(serialize_with = "rfc3339")]
     pub acknowledged: Option<Wall>,
+    /// What a silence or an acknowledgement of it alone is about: `web1/ipv4`; null for the daemon's own
+    /// troubles, which nothing holds back.
+    pub scope: Option<String>,
+    /// Those of its channels that a message about it has reached.
+    pub told: Vec<String>,
+    /// What is held back of it; null when nothing is.
+    pub held: Option<HeldView>,
 }
 
 /// The last report about a backup plan, in the shape of `/api/v1/backups`.
@@ -281,7 +289,7 @@ impl EventView {
 mod stored {
     use super::*;
 
-    pub use super::always as serialize;
+    pub use crate::view::always as serialize;
 
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Wall, D::Error> {
         let text = <std::borrow::Cow<str>>::deserialize(reader)?;
@@ -305,11 +313,6 @@ mod stored_if_any {
         let time = humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)?;
         Ok(Some(time.into()))
     }
-}
-
-/// Serializes a time that is always there as RFC 3339.
-pub fn always<S: serde::Serializer>(time: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub use self::restore::LostRow;
 use self::scope::{Target, announces};
 pub use self::settings::CalmSettings;
 pub use self::silence::{MAX_COMMENT, MAX_SILENCES, Origin, Silence, rebased_start};
-pub use self::views::CalmStats;
+pub use self::views::{CalmOverview, CalmStats};
 use self::window::Occurrence;
 
 /// While something is held or a window is configured, the clocks are compared this often: the wall

@@ -188,6 +188,17 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// The scope of it alone.
+    pub fn scope(self) -> CalmScope {
+        match self {
+            Target::Host(host) => CalmScope::Hosts(host.to_owned()),
+            Target::Part { host, part } => {
+                CalmScope::Parts { host: host.to_owned(), part: part.to_owned() }
+            }
+            Target::Plan(plan) => CalmScope::Plan(plan.to_owned()),
+        }
+    }
+
     /// What an event without an incident is about.
     pub fn of_subject(subject: &'a Subject) -> Option<Target<'a>> {
         match subject {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::held::{HeldIncident, HeldNote, Reason, ReasonKind};
+use super::held::{HeldIncident, Reason, ReasonKind};
 use super::scope::{CalmScope, Target};
 use super::silence::{Origin, Silence};
 use super::window::Window;
@@ -13,6 +13,9 @@ use crate::view::calm::{
     HeldListView, HeldView, NextWindowView, ReasonView, SilenceView, SilencesView,
 };
 
+/// How many things that are held back are shown, the oldest of them.
+const MAX_SHOWN: usize = 1_000;
+
 /// Figures for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CalmStats {
@@ -21,6 +24,30 @@ pub struct CalmStats {
     /// Alarms and messages that each kind of reason holds back, in the order of
     /// [`ReasonKind::ALL`].
     pub held: [usize; ReasonKind::ALL.len()],
+}
+
+/// What is quiet, for those who may not wait for the courier's thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CalmOverview {
+    /// Figures.
+    pub stats: CalmStats,
+    /// The silences and windows that are running, by id, and what they are about.
+    quiet: Vec<(String, Vec<CalmScope>)>,
+}
+
+impl CalmOverview {
+    /// The ids of the silences and windows that are about a host or a part of it: `quiet` of
+    /// `/api/v1/hosts`.
+    pub fn quiet(&self, host: &str) -> Vec<String> {
+        let about = |scope: &CalmScope| match scope {
+            CalmScope::Parts { host: pattern, .. } => super::scope::matches(pattern, host),
+            CalmScope::All | CalmScope::Hosts(_) | CalmScope::Plan(_) => {
+                scope.covers(Target::Host(host))
+            }
+        };
+        let quiet = self.quiet.iter().filter(|(_, scopes)| scopes.iter().any(about));
+        quiet.map(|(id, _)| id.clone()).collect()
+    }
 }
 
 impl ReasonKind {
@@ -101,22 +128,31 @@ impl Calm {
         held.chain(self.notes.values().map(|note| note.reasons.as_slice()))
     }
 
-    /// What is held back.
+    /// What is held back, the oldest first.
     pub fn held_view(&self, now: Now) -> HeldListView {
         let mut held: Vec<HeldView> =
             self.held.values().map(|held| self.incident_view(held, now)).collect();
-        held.extend(self.notes.values().map(|note| self.note_view(note, now)));
+        held.extend(
+            self.notes.values().map(|note| self.event_view(&note.event, &note.reasons, now)),
+        );
         held.sort_by(|one, other| (one.since, &one.text).cmp(&(other.since, &other.text)));
-        HeldListView { held }
+        held.truncate(MAX_SHOWN);
+        HeldListView { held, count: self.all_reasons().count() }
+    }
+
+    /// The open incidents of which something is held back.
+    pub fn held_incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.held.keys()
+    }
+
+    /// What is held back of an open incident: `/api/v1/alerts`.
+    pub fn held_incident(&self, incident: &Incident, now: Now) -> Option<HeldView> {
+        self.held.get(incident).map(|held| self.incident_view(held, now))
     }
 
     fn incident_view(&self, held: &HeldIncident, now: Now) -> HeldView {
         let out_at = held.out_in(now).map(|left| now.wall + left);
         HeldView { since: held.since, out_at, ..self.event_view(&held.event, &held.reasons, now) }
-    }
-
-    fn note_view(&self, note: &HeldNote, now: Now) -> HeldView {
-        self.event_view(&note.event, &note.reasons, now)
     }
 
     fn event_view(&self, event: &Event, reasons: &[Reason], now: Now) -> HeldView {
@@ -143,28 +179,14 @@ impl Calm {
         self.silences.get(&number).map(|silence| silence.until(now))
     }
 
-    /// What is held back of an open incident: `/api/v1/alerts`.
-    pub fn held_incident(&self, incident: &Incident) -> Option<&HeldIncident> {
-        self.held.get(incident)
-    }
-
-    /// The ids of the silences and windows that are about a host or a part of it: `quiet` of
-    /// `/api/v1/hosts`.
-    pub fn quiet(&self, host: &str, now: Now) -> Vec<String> {
-        let about = |scope: &CalmScope| match scope {
-            CalmScope::Parts { host: pattern, .. } => super::scope::matches(pattern, host),
-            CalmScope::All | CalmScope::Hosts(_) | CalmScope::Plan(_) => {
-                scope.covers(Target::Host(host))
-            }
-        };
-        let silences = self.silences.iter();
-        let silences = silences.filter(|(_, one)| one.is_running(now) && about(&one.scope));
-        let windows =
-            self.settings.windows.iter().filter(|window| {
-                window.scopes.iter().any(about) && window.current(now.wall).is_some()
-            });
-        let windows = windows.map(|window| window.name.clone());
-        silences.map(|(number, _)| id(*number)).chain(windows).collect()
+    /// What is quiet, and the figures about it.
+    pub fn overview(&self, now: Now) -> CalmOverview {
+        let silences = self.silences.iter().filter(|(_, one)| one.is_running(now));
+        let silences = silences.map(|(number, one)| (id(*number), vec![one.scope.clone()]));
+        let windows = self.settings.windows.iter();
+        let windows = windows.filter(|window| window.current(now.wall).is_some());
+        let windows = windows.map(|window| (window.name.clone(), window.scopes.clone()));
+        CalmOverview { stats: self.stats(now), quiet: silences.chain(windows).collect() }
     }
 
     /// What nothing holds back any more and comes out soon, within these scopes; and in how long.

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use self::overlay::{CalmAnswer, CalmRequest, Undo};
 use self::thread::CourierThread;
 use super::calm::scope::CalmScope;
-use super::calm::{Calm, CalmError, NewSilence, SilenceSelection};
+use super::calm::{Calm, CalmError, CalmOverview, NewSilence, SilenceSelection};
 use super::channel::SharedState;
 use super::outbox::{DeliveryRecord, Outbox, QueueStatus};
 use super::settings::NotifySettings;
@@ -102,6 +102,10 @@ pub struct CourierStats {
     pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Whether the disk refuses to write.
     pub store_refuses: bool,
+    /// What is silent, and held back.
+    pub calm: Arc<CalmOverview>,
+    /// Open alarms that are acknowledged.
+    pub acknowledged: usize,
 }
 
 /// A handle of the courier's thread: takes commands, and shows the statistics.
@@ -400,6 +404,11 @@ impl Courier {
     /// Whether commands wait for the disk, or deliveries for their channels, beyond their limit.
     pub fn is_overloaded(&self) -> bool {
         self.is_backlogged() || self.queued.load(Ordering::Relaxed) > MAX_QUEUED
+    }
+
+    /// What is silent, as of the last turn.
+    pub fn calm(&self) -> Arc<CalmOverview> {
+        Arc::clone(&lock(&self.stats).calm)
     }
 
     /// The statistics as of now.

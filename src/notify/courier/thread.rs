@@ -12,9 +12,9 @@ use super::{
     CalmReply, Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, OnStored,
     PendingCourier,
 };
-use crate::clock::Now;
+use crate::clock::{Mono, Now};
 use crate::event::{Event, EventId, EventKind, Level, Subject};
-use crate::notify::calm::{CalmError, LostRow};
+use crate::notify::calm::{CalmError, CalmOverview, LostRow};
 use crate::notify::channel::SharedState;
 use crate::notify::outbox::{
     AcknowledgedMessage, Delivery, DeliveryRecord, DeliveryResult, OpenIncident, Outbox,
@@ -57,6 +57,10 @@ pub struct CourierThread {
     event_stored: bool,
     /// See [`CourierExit::Restart`].
     must_restart: bool,
+    /// What is shown of silences and acknowledgements may be another than was published.
+    calm_changed: bool,
+    /// When the overlay was to be looked at next, as of what was published.
+    calm_review: Option<Mono>,
     counters: DeliveryCounters,
 }
 
@@ -94,6 +98,8 @@ impl CourierThread {
             history_rows_added: 0,
             event_stored: false,
             must_restart: false,
+            calm_changed: true,
+            calm_review: None,
             counters: DeliveryCounters::default(),
         };
         thread.trim_history();
@@ -306,6 +312,7 @@ impl CourierThread {
 
     fn reconfigure(&mut self, settings: NotifySettings, now: Now) {
         self.overlay.calm.reconfigure(settings.calm.clone());
+        self.calm_changed = true;
         self.settings = settings;
         let seed = now.wall.0.unsigned_abs();
         let routes = &self.settings.routes;
@@ -357,6 +364,8 @@ impl CourierThread {
     fn take_writes(&mut self) -> Vec<Write> {
         let mut writes = self.outbox.take_writes();
         writes.append(&mut self.overlay.calm.take_writes());
+        let of_calm = |write: &Write| matches!(write.table, Table::Calm | Table::Troubles);
+        self.calm_changed |= writes.iter().any(of_calm);
         writes
     }
 
@@ -479,16 +488,33 @@ impl CourierThread {
         Ok(())
     }
 
-    fn publish_stats(&self, now: Now) {
+    fn publish_stats(&mut self, now: Now) {
         self.queued.store(self.outbox.len(), Ordering::Relaxed);
+        let (calm, acknowledged) = self.calm_overview(now);
         let stats = CourierStats {
             at: now.mono,
             queues: self.outbox.queue_status(now),
             sent: self.counters.sent.clone(),
             failed: self.counters.failed.clone(),
             store_refuses: self.store.is_failing(),
+            calm,
+            acknowledged,
         };
         *lock(&self.stats) = stats;
+    }
+
+    /// What is silent, and how many alarms are acknowledged: counted only where that may have
+    /// changed. A window that begins or ends writes nothing, but moves the next review.
+    fn calm_overview(&mut self, now: Now) -> (Arc<CalmOverview>, usize) {
+        let review = self.overlay.calm.next_wake(now);
+        if !std::mem::take(&mut self.calm_changed) && review == self.calm_review {
+            let stats = lock(&self.stats);
+            return (Arc::clone(&stats.calm), stats.acknowledged);
+        }
+        self.calm_review = review;
+        let open = self.outbox.open_incidents();
+        let acknowledged = open.filter(|open| open.acknowledgement(now).is_some()).count();
+        (Arc::new(self.overlay.calm.overview(now)), acknowledged)
     }
 }
 
