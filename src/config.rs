@@ -15,6 +15,7 @@ use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold};
 use crate::history::retention as history;
 use crate::http::settings as http;
+use crate::notify::calm::CalmSettings;
 use crate::notify::channel::Channel;
 use crate::notify::notifier::Notifier;
 use crate::notify::settings as notify;
@@ -56,6 +57,8 @@ pub struct Config {
     pub history: history::RetentionSettings,
     /// The channels for messages about backups.
     pub notifier: notify::NotifierSettings,
+    /// `maintenance` and `calm`: what holds messages back, and for how long.
+    pub calm: CalmSettings,
     /// What is told of backup plans, and how often.
     pub telling: TellingSettings,
     /// The directory of the store.
@@ -165,6 +168,7 @@ fn read(top: &mut Section) -> Config {
         dyndns: kept,
         history: top.section("history", history::RetentionSettings::read).unwrap_or_default(),
         notifier: top.section("notifier", read_notifier).unwrap_or_default(),
+        calm: CalmSettings::read(top, &host_names),
         telling,
         state_dir: state_dir(top),
         hosts,

@@ -66,6 +66,8 @@
 //! | how many events a host may cause, and what is told of those that are refused | `heartbeat/event_limits.rs`; its share of what waits: `notify/outbox/shares.rs` |
 //! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
 //! | who is notified | `notify/routing.rs` |
+//! | what is held back, why, and when it comes out; maintenance windows | `notify/calm/`; how that meets the outbox: `notify/courier/overlay.rs` |
+//! | acknowledgements | `notify/outbox/acknowledge.rs` |
 //! | order, retries, digests of deliveries | `notify/outbox/queue.rs`, `notify/outbox/results.rs`, `notify/outbox/digest.rs` |
 //! | what is told of messages that were given up | `notify/outbox/given_up.rs`; in which words: `event/given_up.rs` |
 //! | what becomes of what waits for a channel or recipient that is gone | `notify/outbox/succession.rs` |

@@ -126,6 +126,7 @@ fn settings(
                 (name.to_owned(), Arc::new(definition))
             })
             .collect::<BTreeMap<_, _>>(),
+        calm: heartbeat::notify::calm::CalmSettings::default(),
         retry_policy: Some(pace),
     }
 }
@@ -147,7 +148,7 @@ impl Engine {
     }
 
     fn tell(&self, level: Level, kind: EventKind) {
-        let events = vec![Event { at: Now::read().wall, level, kind }];
+        let events = vec![Event { level, ..Event::new(Now::read().wall, kind) }];
         self.courier.commit(Change { events, ..Change::default() });
     }
 

@@ -21,11 +21,16 @@ struct Place {
 
 impl Place {
     fn start() -> Place {
+        Place::start_with("")
+    }
+
+    /// With this below `heartbeat`, after the ports.
+    fn start_with(heartbeat: &str) -> Place {
         let mut place = Place { directory: tempfile::tempdir().unwrap(), hbd: None };
         let text = format!(
             "notification_channels: {{log: {{type: log}}}}\n\
              default_notification_channels: [log]\n\
-             heartbeat: {{port: 0, unknown_hosts: accept}}\nreceiver: {{port: 0}}\n\
+             heartbeat: {{port: 0, unknown_hosts: accept{heartbeat}}}\nreceiver: {{port: 0}}\n\
              state_dir: {}\ncorrelator: {{wait_seconds: 0, redis_url: \"redis://127.0.0.1:1\"}}\n\
              threshold_configs: {{default: {{m: {{critical: \"> 90\"}}}}}}\n\
              hosts: {{web1: {{watch: true}}, quiet: {{}}}}\n",
@@ -59,6 +64,24 @@ impl Place {
         let (status, answer) = self.hbd().request("GET", path, b"");
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
         (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+
+    /// Posts JSON, as a program does.
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.post_as("application/json", path, &body.to_string())
+    }
+
+    fn post_as(&self, content_type: &str, path: &str, body: &str) -> (u16, Value) {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let url = format!("http://{}{path}", self.hbd().address);
+        let mut answer = agent.post(url).header("Content-Type", content_type).send(body).unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        (answer.status().as_u16(), serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    fn wait_for(&self, what: &str, holds: impl Fn(&Place) -> bool) {
+        self.hbd().wait_until(what, |_| holds(self));
     }
 
     fn texts(&self, query: &str) -> Vec<String> {
@@ -203,4 +226,163 @@ fn the_log_shows_what_happened() {
     assert!(!log(&[]).contains("quiet booted"), "nobody was told");
     let json: Value = serde_json::from_str(&log(&["--events", "--json"])).unwrap();
     assert_eq!(json["events"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_silence_is_stored_or_refused_by_the_name_of_its_field() {
+    let mut place = Place::start();
+    place.beat(&json!({"host": "web1", "metrics": {"m": 5}}));
+    let silence = json!({"scope": "web1", "seconds": 3600, "comment": "kernel", "by": "ann"});
+    let (status, set) = place.post("/api/v1/silences", &silence);
+    assert_eq!((status, &set["id"], &set["kind"]), (201, &json!("s1"), &json!("silence")));
+    assert_eq!(
+        (&set["by"], &set["comment"], &set["told"]),
+        (&"ann".into(), &"kernel".into(), &json!([]))
+    );
+    for (body, status, why) in [
+        (json!({"scope": "web1"}), 400, "seconds: is missing"),
+        (json!({"scope": "web1", "seconds": "soon"}), 400, "seconds: must be a number"),
+        (json!({"scope": "web 1", "seconds": 1}), 400, "scope: must be a host such as"),
+        (json!({"scope": "web1", "seconds": 1, "unless": "loud"}), 400, "unless: must be"),
+        (json!({"scope": "web1", "seconds": 1, "by": ""}), 400, "by: must be"),
+        (json!({"scope": "web1", "seconds": 1, "comment": "a\nb"}), 400, "comment: must be"),
+        (json!({"scope": "web1", "seconds": 1, "comment": "c".repeat(501)}), 400, "comment: must"),
+        (json!({"scope": "web1", "seconds": 1, "hots": 1}), 400, "hots: unknown"),
+        (json!({"scope": "web1", "seconds": 0}), 400, "a silence lasts from 1 s to 4 w"),
+        (json!({"scope": "web1", "seconds": 1e9}), 409, "a silence lasts from 1 s to 4 w"),
+        (
+            json!({"scope": "wbe1", "seconds": 1}),
+            404,
+            "no host is called \"wbe1\", did you mean \"web1\"?",
+        ),
+        (
+            json!({"scope": "web1/n", "seconds": 1}),
+            404,
+            "web1 has no connection and no metric \"n\"",
+        ),
+        (json!({"scope": "wbe*", "seconds": 1}), 404, "no host matches"),
+    ] {
+        let (found, answer) = place.post("/api/v1/silences", &body);
+        let said = answer["error"].as_str().unwrap_or_default();
+        assert!(found == status && said.starts_with(why), "{body}: {found} {answer}");
+    }
+    let text = silence.to_string();
+    for path in
+        ["silences", "silences/s1/end", "silences/end", "acknowledgements", "acknowledgements/end"]
+    {
+        let path = format!("/api/v1/{path}");
+        assert_eq!(place.post_as("text/plain", &path, &text).0, 415, "{path}");
+    }
+    place.kill();
+    let (_, now) = place.get("/api/v1/silences");
+    let silences = now["silences"].as_array().unwrap();
+    assert_eq!(silences.len(), 1, "{now}");
+    assert_eq!((&silences[0]["id"], &silences[0]["scope"]), (&json!("s1"), &json!("web1")));
+    assert_eq!(place.get("/api/v1/hosts/web1").1["quiet"], json!(["s1"]));
+    assert_eq!(place.get("/api/v1/hosts/quiet").1["quiet"], json!([]));
+    assert_eq!(place.hbd().metric("hbd_silences"), 1.0);
+    let (status, ended) = place.post("/api/v1/silences/s1/end", &json!({"by": "bob"}));
+    assert_eq!((status, &ended), (200, &json!({"ended": ["s1"], "follows": []})));
+    assert_eq!(place.post("/api/v1/silences/s1/end", &json!({})).0, 404);
+    for (scope, which) in [("web*", "web*"), ("--all", "--all")] {
+        assert_eq!(place.post("/api/v1/silences", &json!({"scope": scope, "seconds": 9})).0, 201);
+        assert_eq!(place.post("/api/v1/silences/end", &json!({"scope": which})).0, 200);
+        assert_eq!(place.post("/api/v1/silences/end", &json!({"scope": which})).0, 404);
+    }
+    assert_eq!(place.get("/api/v1/silences").1["silences"], json!([]));
+    assert_eq!(place.get("/api/v1/hosts").1["hosts"][0]["quiet"], json!([]));
+}
+
+#[test]
+fn what_a_silence_holds_back_is_shown_and_told_when_it_ends() {
+    let place = Place::start_with(", grace: 0s");
+    let silence = json!({"scope": "web1/ipv4", "seconds": 3600, "by": "ann"});
+    place.beat(&json!({"host": "web1", "interval": 0.2}));
+    // It may be overdue by then, and told.
+    let (status, set) = place.post("/api/v1/silences", &silence);
+    assert_eq!(status, 201, "{set}");
+    place.beat(&json!({"host": "web1", "interval": 0.3}));
+    place.wait_for("it is held back", |place| {
+        place.get("/api/v1/held").1["held"].as_array().is_some_and(|held| !held.is_empty())
+    });
+    let (_, held) = place.get("/api/v1/held");
+    let one = &held["held"][0];
+    assert_eq!((&one["subject"], &one["text"]), (&json!("host web1"), &json!("web1 ipv4 overdue")));
+    assert_eq!((&one["level"], &one["out_at"]), (&json!("critical"), &Value::Null));
+    let reason = &one["reasons"][0];
+    assert_eq!((&reason["why"], &reason["id"]), (&json!("silence"), &json!("s1")));
+    assert_eq!(reason["channels"], json!(["log"]));
+    let alert = place.get("/api/v1/alerts").1["alerts"][0].clone();
+    assert_eq!((&alert["channels"], &alert["scope"]), (&json!([]), &json!("web1/ipv4")));
+    assert_eq!((&alert["held"]["text"], &alert["told"]), (&one["text"], &json!([])));
+    let (_, events) = place.get("/api/v1/events?kind=overdue&limit=1");
+    assert_eq!(events["events"][0]["held_by"], json!(["s1"]));
+    assert_eq!(place.hbd().metric("hbd_held"), 1.0);
+    let page = place.hbd().request("GET", "/", b"").1;
+    assert!(page.contains("1 silence holds 1 thing back"), "{page}");
+    let (status, refused) = place.post("/api/v1/acknowledgements", &json!({"scope": "web1"}));
+    assert_eq!(
+        (status, &refused["error"]),
+        (404, &json!("nothing that was told is wrong with web1"))
+    );
+    let (status, ended) = place.post("/api/v1/silences/end", &json!({"scope": "web1/ipv4"}));
+    assert_eq!((status, &ended["follows"][0]["text"]), (200, &json!("web1 ipv4")), "{ended}");
+    place.wait_for("it is told", |place| {
+        place.get("/api/v1/alerts").1["alerts"][0]["told"] == json!(["log"])
+    });
+    let (_, told) = place.get("/api/v1/notifications?delivered=true&limit=1");
+    assert_eq!(told["notifications"][0]["title"], "web1 ipv4 overdue");
+    let page = place.hbd().request("GET", "/", b"").1;
+    assert!(!page.contains("holds"), "{page}");
+    let ack = json!({"scope": "web1/ipv4", "comment": "on my way", "by": "ann"});
+    let (status, done) = place.post("/api/v1/acknowledgements", &ack);
+    assert_eq!((status, done), (200, json!({"acknowledged": ["web1 ipv4 overdue"]})));
+    assert_ne!(place.get("/api/v1/alerts").1["alerts"][0]["acknowledged"], Value::Null);
+    assert_eq!(place.hbd().metric("hbd_acknowledged"), 1.0);
+    for status in [200, 404] {
+        let found = place.post("/api/v1/acknowledgements/end", &json!({"scope": "web1"}));
+        assert_eq!(found.0, status, "{found:?}");
+    }
+    assert_eq!(place.post("/api/v1/acknowledgements", &json!({"scope": "wbe1"})).0, 404);
+    let wrong = place.post("/api/v1/acknowledgements", &json!({"scope": "web1", "seconds": 0}));
+    assert_eq!(wrong.0, 400, "{wrong:?}");
+}
+
+#[test]
+fn the_forms_of_the_page_do_what_they_say_and_lead_back() {
+    let place = Place::start();
+    place.beat(&json!({"host": "web1", "metrics": {"m": 95.5}}));
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
+    let post = |path: &str, body: &str, origin: &str| {
+        let url = format!("http://{}{path}", place.hbd().address);
+        let answer = agent
+            .post(url)
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .header("Origin", origin)
+            .send(body)
+            .unwrap();
+        let place = answer.headers().get("location");
+        (answer.status().as_u16(), place.map(|place| place.to_str().unwrap().to_owned()))
+    };
+    let ours = format!("http://{}", place.hbd().address);
+    let form = "scope=web1%2Fm&comment=on+my+way&seconds=3600&back=%2Fhosts%2Fweb1";
+    assert_eq!(post("/silence", form, "http://evil.example"), (403, None));
+    let back = |to: &str| (303, Some(to.to_owned()));
+    assert_eq!(post("/silence", form, &ours), back("/hosts/web1"));
+    let (_, silences) = place.get("/api/v1/silences");
+    let one = &silences["silences"][0];
+    assert_eq!((&one["scope"], &one["comment"]), (&json!("web1/m"), &json!("on my way")));
+    assert_eq!(one["by"], "127.0.0.1");
+    assert_eq!(post("/unsilence", "id=s1&back=//evil.example/", &ours), back("/"));
+    assert_eq!(post("/unsilence", "id=s1", &ours), (404, None));
+    assert_eq!(post("/ack", "scope=web1&comment=&back=/hosts/%0d%0aX:y", &ours), back("/"));
+    assert_eq!(place.hbd().metric("hbd_acknowledged"), 1.0);
+    assert_eq!(post("/ack", "scope=web1&undo=1", &ours), back("/"));
+    assert_eq!(place.hbd().metric("hbd_acknowledged"), 0.0);
+    assert_eq!(post("/silence", "scope=web1", &ours), (400, None));
+    assert_eq!(place.post_as("application/json", "/silence", "{}").0, 415);
+    for path in ["/silence", "/unsilence", "/ack"] {
+        assert_eq!(place.hbd().request("GET", path, b"").0, 405, "{path}");
+    }
 }

@@ -8,14 +8,18 @@ use std::time::{Duration, Instant};
 
 use heartbeat::clock::Wall;
 use heartbeat::event::EventId;
+use heartbeat::http::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
 use heartbeat::http::query::{NotifyRequest, Recipients};
-use heartbeat::http::service::MetricsSnapshot;
+use heartbeat::http::service::{CalmRefusal, MetricsSnapshot};
 use heartbeat::http::{
     Credentials, Daemon, HttpServer, Ingest, IngestResult, ReloadResult, SendError, SendJob,
     SendResponse,
 };
 use heartbeat::problem::{Problem, Problems, Severity};
 use heartbeat::secret::Secret;
+use heartbeat::view::calm::{
+    AcknowledgedView, HeldListView, SilencedView, SilencesView, UnsilencedView,
+};
 use heartbeat::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use heartbeat::view::{
     AlertView, AvailabilityView, ChannelView, ConnectionView, EventView, HostState, HostView,
@@ -145,6 +149,35 @@ impl Daemon for TestDaemon {
         }
     }
 
+    fn silences(&self) -> Result<SilencesView, CalmRefusal> {
+        Ok(SilencesView { now: Wall(0), silences: Vec::new(), next: Vec::new() })
+    }
+
+    fn held(&self) -> Result<HeldListView, CalmRefusal> {
+        Ok(HeldListView { held: Vec::new(), count: 0 })
+    }
+
+    fn silence(&self, request: SilenceRequest) -> Result<SilencedView, CalmRefusal> {
+        Err(match request.scope.as_str() {
+            "invalid" => CalmRefusal::Invalid("scope: must be a host".into()),
+            "conflict" => CalmRefusal::Conflict("there are 1000 silences already".into()),
+            "full" => CalmRefusal::Unavailable("the disk is full".into()),
+            other => CalmRefusal::NotFound(format!("no host is called {other}")),
+        })
+    }
+
+    fn unsilence(&self, _: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
+        Err(CalmRefusal::NotFound(String::new()))
+    }
+
+    fn acknowledge(&self, _: AcknowledgeRequest) -> Result<AcknowledgedView, CalmRefusal> {
+        Err(CalmRefusal::NotFound(String::new()))
+    }
+
+    fn unacknowledge(&self, _: EndRequest) -> Result<AcknowledgedView, CalmRefusal> {
+        Err(CalmRefusal::NotFound(String::new()))
+    }
+
     fn metrics(&self) -> MetricsSnapshot {
         MetricsSnapshot { datagrams_accepted: 42, ..MetricsSnapshot::default() }
     }
@@ -211,6 +244,7 @@ fn view(name: &str) -> HostView {
             stale: false,
         }],
         channels: vec!["ops".into()],
+        quiet: Vec::new(),
     }
 }
 
@@ -595,6 +629,35 @@ fn head_has_no_body_and_a_wrong_method_learns_the_right_ones() {
     }
     assert_eq!(site.raw("OPTIONS /metrics HTTP/1.1\r\n\r\n").headers["allow"], "GET, HEAD");
     assert_eq!(site.raw("BREW /metrics HTTP/1.1\r\n\r\n").status, 405);
+}
+
+#[test]
+fn a_silence_is_answered_by_what_became_of_it_and_taken_from_our_own_pages_alone() {
+    let site = Site::open(1, None);
+    let post = |path: &str, head: &str, body: &str| {
+        let length = body.len();
+        site.raw(format!(
+            "POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}"
+        ))
+    };
+    let json = "Content-Type: application/json; charset=utf-8";
+    for (scope, status) in [("invalid", 400), ("web1", 404), ("conflict", 409), ("full", 503)] {
+        let body = format!("{{\"scope\":\"{scope}\",\"seconds\":1}}");
+        let reply = post("/api/v1/silences", json, &body);
+        assert_eq!(reply.status, status, "{reply:?}");
+        assert!(reply.body.starts_with("{\"error\":"), "{reply:?}");
+        assert_eq!(reply.headers.contains_key("retry-after"), status == 503);
+        let other = format!("{json}\r\nOrigin: http://evil.example\r\nHost: 127.0.0.1");
+        assert_eq!(post("/api/v1/silences", &other, &body).status, 403);
+        assert_eq!(post("/api/v1/silences", "Content-Type: text/plain", &body).status, 415);
+    }
+    for path in ["/silence", "/unsilence", "/ack"] {
+        let form = "Content-Type: application/x-www-form-urlencoded";
+        let other = format!("{form}\r\nSec-Fetch-Site: cross-site");
+        assert_eq!(post(path, &other, "scope=a&seconds=1&id=s1").status, 403, "{path}");
+        assert_eq!(post(path, form, "scope=a&seconds=1&id=s1&x=1").status, 400, "{path}");
+        assert_eq!(post(path, json, "{}").status, 415, "{path}");
+    }
 }
 
 #[test]

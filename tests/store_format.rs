@@ -136,7 +136,8 @@ fn assert_nothing_was_lost(hbd: &Hbd) {
 #[test]
 fn every_table_is_in_the_fixture() {
     let place = Place::new();
-    for table in Table::ALL {
+    // A table that is newer than the fixture.
+    for table in Table::ALL.into_iter().filter(|table| *table != Table::Calm) {
         assert!(!place.rows(table).is_empty(), "{table:?} is empty");
     }
     let rows = |table| -> String {
@@ -491,7 +492,11 @@ fn every_row_is_written_under_the_names_that_it_had() {
             let row = |row| json_of(row).as_object().unwrap().clone();
             rows.values().flat_map(|bytes| row(bytes)).map(|(name, _)| name).collect()
         };
-        let (old, new) = (names(&before[&table]), names(&place.rows(table)));
+        let (mut old, new) = (names(&before[&table]), names(&place.rows(table)));
+        if table == Table::Events {
+            // Who was told, and what held it back: newer than the fixture.
+            old.extend(["told", "held_by"].map(String::from));
+        }
         assert!(!new.is_empty() && new.is_subset(&old), "{table:?} had {old:?} and has {new:?}");
     }
 }

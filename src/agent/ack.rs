@@ -11,13 +11,14 @@ use crate::heartbeat::encode::verify;
 
 /// How long to wait for an answer to the `attempt`th attempt, from 1, before the next one.
 ///
-/// A lost answer looks like a lost request. To hbd a repeated beat, boot or shutdown is the same
+/// A lost answer looks like a lost request. To hbd a repeated beat, boot, shutdown or silence is the same
 /// one; a repeated message is a second message, so a message waits longer.
 pub fn retry_delay(event: DatagramKind, attempt: u32) -> Duration {
     let first = match event {
-        DatagramKind::Beat | DatagramKind::Boot | DatagramKind::Shutdown => {
-            Duration::from_millis(500)
-        }
+        DatagramKind::Beat
+        | DatagramKind::Boot
+        | DatagramKind::Shutdown
+        | DatagramKind::Silence => Duration::from_millis(500),
         DatagramKind::Message => Duration::from_secs(1),
     };
     first * 2_u32.pow(attempt.saturating_sub(1).min(3))

@@ -225,7 +225,7 @@ impl SendArgs {
             DatagramKind::Shutdown | DatagramKind::Message if self.interval.is_some() => {
                 Err("--interval: promises the next beat, and belongs to a beat or a boot".into())
             }
-            DatagramKind::Shutdown | DatagramKind::Message => Ok(()),
+            DatagramKind::Shutdown | DatagramKind::Message | DatagramKind::Silence => Ok(()),
         }
     }
 

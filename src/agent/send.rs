@@ -77,6 +77,7 @@ impl SendCommand {
             event: args.event,
             reason: None,
             message: args.message,
+            seconds: None,
             interval: args.interval,
             boot_id,
             uptime: args.uptime.then(uptime).transpose()?,

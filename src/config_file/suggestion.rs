@@ -1,7 +1,7 @@
 //! Did you mean: the known word that is nearest to a misspelled one. Pure.
 
 /// The nearest of `known` words, when it is near enough for a typing error.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = plain(word);
     let limit = (wanted.len() / 3).clamp(1, 3);
     known

@@ -41,7 +41,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
 }
 
 /// Sections whose changes are not described in detail, and whether they changed.
-fn whole_sections(old: &Config, new: &Config) -> [(&'static str, bool); 10] {
+fn whole_sections(old: &Config, new: &Config) -> [(&'static str, bool); 12] {
     let heartbeat = |config: &Config| {
         let mut settings = config.heartbeat.clone();
         (settings.host, settings.port) = (String::new(), 0);
@@ -53,6 +53,7 @@ fn whole_sections(old: &Config, new: &Config) -> [(&'static str, bool); 10] {
         (settings.token, settings.tls) = (None, None);
         settings
     };
+    let limits = |config: &Config| (config.calm.longest_silence, config.calm.longest_host_silence);
     [
         ("default_notification_channels", old.default_channels != new.default_channels),
         ("renotify_interval", old.renotify_interval != new.renotify_interval),
@@ -63,6 +64,8 @@ fn whole_sections(old: &Config, new: &Config) -> [(&'static str, bool); 10] {
         ("history", old.history != new.history),
         ("correlator", old.correlator != new.correlator),
         ("repo_check", old.repo_check != new.repo_check),
+        ("maintenance", old.calm.windows != new.calm.windows),
+        ("calm", limits(old) != limits(new)),
         ("notifier", (&old.notifier, &old.telling) != (&new.notifier, &new.telling)),
     ]
 }

@@ -12,6 +12,7 @@ use crate::heartbeat::monitor::Monitor;
 use crate::history::HistorySource;
 use crate::history::recorder::Recorder;
 use crate::history::retention::RetentionSettings;
+use crate::notify::calm::scope::Target;
 use crate::notify::courier::Courier;
 use crate::notify::outbox::OpenIncident;
 use crate::store::{Change, RawRow, Snapshot, Table, Write};
@@ -134,21 +135,28 @@ pub fn alerts(monitor: &Monitor, courier: &Courier) -> Result<Vec<AlertView>, St
         problems.sort_by_key(|problem| Reverse((problem.level, problem.since)));
         problems.truncate(MAX_ALERTS);
     }
-    let mut alerts = courier.inspect(TIMEOUT, move |_, outbox| {
+    let alerts = courier.inspect_calm(TIMEOUT, move |calm, outbox, now| {
         let of_hosts = problems.into_iter().map(|problem| {
             let open_incident = outbox.open_incident(&problem.incident);
-            let view = alert_view(&problem.incident, problem.text, open_incident);
-            AlertView { level: problem.level, since: Some(problem.since), ..view }
+            let held = calm.held_incident(&problem.incident, now);
+            let view = alert_view(&problem.incident, problem.text, open_incident, now);
+            AlertView { level: problem.level, since: Some(problem.since), held, ..view }
         });
         let others = outbox.open_incidents().filter_map(|open_incident| {
-            Some(alert_view(
-                &open_incident.incident,
-                describe_incident(&open_incident.incident)?,
-                Some(open_incident),
-            ))
+            let incident = &open_incident.incident;
+            let view = alert_view(incident, describe_incident(incident)?, Some(open_incident), now);
+            Some(AlertView { held: calm.held_incident(incident, now), ..view })
         });
-        of_hosts.chain(others).collect::<Vec<AlertView>>()
-    })?;
+        // Of what nobody was told of, as all of it is held back.
+        let unheard = calm.held_incidents().filter(|held| outbox.open_incident(held).is_none());
+        let unheard = unheard.filter_map(|incident| {
+            let held = calm.held_incident(incident, now)?;
+            let view = alert_view(incident, describe_incident(incident)?, None, now);
+            Some(AlertView { level: held.level, since: Some(held.since), held: Some(held), ..view })
+        });
+        of_hosts.chain(others).chain(unheard).collect::<Vec<AlertView>>()
+    });
+    let mut alerts = alerts.map_err(|why| why.to_string())?;
     alerts.sort_by_key(|alert| Reverse((alert.level, alert.since)));
     alerts.truncate(MAX_ALERTS);
     Ok(alerts)
@@ -173,6 +181,7 @@ fn alert_view(
     incident: &Incident,
     text: String,
     open_incident: Option<&OpenIncident>,
+    now: Now,
 ) -> AlertView {
     let (subject, host) = match incident {
         Incident::Connection { host, .. }
@@ -185,7 +194,13 @@ fn alert_view(
         Incident::Alertmanager => ("alertmanager".into(), None),
         Incident::Store => ("hbd".into(), None),
     };
-    let acknowledged = open_incident.and_then(|open_incident| open_incident.acknowledged.as_ref());
+    let acknowledged = open_incident.and_then(|open_incident| open_incident.acknowledgement(now));
+    let channels: Vec<_> = open_incident.iter().flat_map(|open| &open.channels).collect();
+    let names = |reached: bool| {
+        let given = channels.iter().filter(|(_, given)| !given.handed_over);
+        let given = given.filter(|(_, given)| given.delivered || !reached);
+        given.map(|(name, _)| (*name).clone()).collect()
+    };
     AlertView {
         subject,
         host,
@@ -194,12 +209,10 @@ fn alert_view(
             .and_then(|open_incident| open_incident.level)
             .unwrap_or(Level::Warning),
         since: open_incident.and_then(|open_incident| open_incident.since),
-        channels: open_incident
-            .map(|open_incident| {
-                let told = open_incident.channels.iter().filter(|(_, given)| !given.handed_over);
-                told.map(|(name, _)| name.clone()).collect()
-            })
-            .unwrap_or_default(),
+        channels: names(false),
         acknowledged: acknowledged.map(|by| by.at),
+        scope: Target::of_incident(incident).map(|target| target.scope().to_string()),
+        told: names(true),
+        held: None,
     }
 }

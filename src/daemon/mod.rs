@@ -36,6 +36,7 @@ use crate::version::VERSION;
 
 mod alert_poller;
 mod backups;
+mod calm;
 mod config_diff;
 mod dyndns;
 mod history;

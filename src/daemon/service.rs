@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::backups::Backups;
+use super::calm;
 use super::history;
 use super::notifications;
 use super::reload::Reloads;
@@ -26,13 +27,18 @@ use crate::heartbeat::datagram::Rejection;
 use crate::heartbeat::fleet::NotForgotten;
 use crate::heartbeat::monitor::Monitor;
 use crate::history::recorder::Recorder;
+use crate::http::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
 use crate::http::query::NotifyRequest;
-use crate::http::service::{ChannelMetrics, MetricsSnapshot, OutcomeCounts};
+use crate::http::service::{CalmRefusal, ChannelMetrics, MetricsSnapshot, OutcomeCounts};
 use crate::http::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob};
+use crate::notify::calm::ReasonKind;
 use crate::notify::courier::{Courier, CourierStats, FAILURE_REASONS};
 use crate::notify::notifier::Notifier;
 use crate::notify::outbox::QueueStatus;
 use crate::thread::Semaphore;
+use crate::view::calm::{
+    AcknowledgedView, HeldListView, SilencedView, SilencesView, UnsilencedView,
+};
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
     AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
@@ -75,11 +81,15 @@ impl Daemon for Services {
     }
 
     fn hosts(&self, from: usize, count: usize) -> Vec<HostView> {
-        self.monitor.views(from, count)
+        let quiet = self.courier.calm();
+        let mut hosts = self.monitor.views(from, count);
+        hosts.iter_mut().for_each(|host| host.quiet = quiet.quiet(&host.name));
+        hosts
     }
 
     fn host(&self, name: &str) -> Option<HostView> {
-        self.monitor.view(name)
+        let quiet = self.courier.calm().quiet(name);
+        self.monitor.view(name).map(|host| HostView { quiet, ..host })
     }
 
     fn ingest_heartbeat(&self, body: &[u8], peer: IpAddr) -> Ingest {
@@ -185,6 +195,30 @@ impl Daemon for Services {
         )
     }
 
+    fn silences(&self) -> Result<SilencesView, CalmRefusal> {
+        self.courier.silences(calm::TIMEOUT).map_err(calm::refusal)
+    }
+
+    fn held(&self) -> Result<HeldListView, CalmRefusal> {
+        self.courier.held(calm::TIMEOUT).map_err(calm::refusal)
+    }
+
+    fn silence(&self, request: SilenceRequest) -> Result<SilencedView, CalmRefusal> {
+        calm::silence(&self.monitor, &self.courier, request)
+    }
+
+    fn unsilence(&self, request: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
+        calm::unsilence(&self.courier, request)
+    }
+
+    fn acknowledge(&self, request: AcknowledgeRequest) -> Result<AcknowledgedView, CalmRefusal> {
+        calm::acknowledge(&self.monitor, &self.courier, request)
+    }
+
+    fn unacknowledge(&self, request: EndRequest) -> Result<AcknowledgedView, CalmRefusal> {
+        calm::unacknowledge(&self.courier, request)
+    }
+
     fn reload(&self) -> ReloadResult {
         self.reloads.request()
     }
@@ -206,6 +240,13 @@ impl Daemon for Services {
             backup_outcomes: outcomes(&self.backups.reporter),
             last_reload_refused: self.reloads.refused(),
             last_reload_success: Some(Wall(self.reloads.loaded())),
+            silences: stats.calm.stats.silences as u64,
+            held: ReasonKind::ALL
+                .map(ReasonKind::name)
+                .into_iter()
+                .zip(stats.calm.stats.held.map(|count| count as u64))
+                .collect(),
+            acknowledged: stats.acknowledged as u64,
             certificate_expiry: self.reloads.certificate_expiry(),
         }
     }
@@ -268,7 +309,8 @@ fn rejection_answer(why: Rejection) -> IngestResult {
         | Rejection::NotJson
         | Rejection::BadField(_)
         | Rejection::TooManyConnections
-        | Rejection::TooManyMetrics => IngestResult::Malformed(text),
+        | Rejection::TooManyMetrics
+        | Rejection::TooLongSilence => IngestResult::Malformed(text),
         Rejection::Unsigned => IngestResult::Unsigned(text),
         Rejection::BadSignature | Rejection::Stale | Rejection::Replay => {
             IngestResult::Forbidden(text)

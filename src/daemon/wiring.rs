@@ -37,6 +37,7 @@ pub fn fleet_config(config: &Config) -> FleetConfig {
         default_channels: config.default_channels.clone(),
         alert_heartbeats: expectations(config),
         local_host: own,
+        max_silence: config.calm.longest_host_silence,
     }
 }
 
@@ -79,6 +80,7 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
             .iter()
             .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
             .insert_all::<BTreeMap<_, _>>(),
+        calm: config.calm.clone(),
         retry_policy: None,
     }
 }

@@ -20,6 +20,8 @@ pub struct EventDescription {
     pub ok_is_news: bool,
     /// Whether it repeats what was notified before.
     pub is_reminder: bool,
+    /// Whether it is only recorded: no channel gets it.
+    pub history_only: bool,
     /// What it does to incidents.
     pub incident: IncidentChange,
     /// One line: the exact text of the contract.
@@ -45,6 +47,7 @@ impl EventDescription {
             for_backups: false,
             ok_is_news: false,
             is_reminder: false,
+            history_only: false,
             incident: IncidentChange::None,
             title,
             details: Vec::new(),

@@ -4,18 +4,18 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::calm::CalmEvent;
 use super::description::EventDescription;
-use super::message::{TextTable, decimal, differing_clocks, lines, listed, messages};
+use super::message::{MAX_LISTED, TextTable, decimal, differing_clocks, lines, listed, messages};
 use super::store_file::StoreFileEvent;
 use super::{GivenUp, Incident, IncidentChange, KeptLimit, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
-/// How many other hosts an [`EventKind::Overdue`] names, or rows an [`EventKind::AlertsLost`]: when
-/// a whole site is gone, each of its thousands of events must not carry thousands of names.
-pub const MAX_LISTED: usize = 10;
-
 /// What happened. [`EventKind::describe`] says all that the rest of the program needs to know of it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum EventKind {
     /// A beat that was promised did not come.
     Overdue {
@@ -24,7 +24,7 @@ pub enum EventKind {
         last_seen: Wall,
         /// When the next beat was promised.
         promised: Wall,
-        /// Other watched hosts that are overdue at this moment, at most [`MAX_LISTED`] of them.
+        /// Other watched hosts that are overdue at this moment, at most [`MAX_LISTED`](super::MAX_LISTED) of them.
         others_down: Vec<String>,
         /// How many there are in all.
         others_count: usize,
@@ -133,7 +133,7 @@ pub enum EventKind {
     },
     /// What was stored of backup alerts that were accepted cannot be read any more.
     AlertsLost {
-        /// Key and defect of the rows, at most [`MAX_LISTED`] of them.
+        /// Key and defect of the rows, at most [`MAX_LISTED`](super::MAX_LISTED) of them.
         rows: Vec<String>,
         /// How many there are in all.
         count: usize,
@@ -150,10 +150,13 @@ pub enum EventKind {
     LimitReached { limit: KeptLimit },
     /// An operator's own words, about a host or about nothing in particular.
     Custom { host: Option<String>, level: Level, text: String },
+    /// Something about what is held back, or was.
+    Calm(CalmEvent),
 }
 
 /// What a message about a backup plan is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BackupNotice {
     /// News, a success too.
     Report,
@@ -164,7 +167,8 @@ pub enum BackupNotice {
 }
 
 /// A connection that is no longer expected.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ForgottenConnection {
     /// Its name.
     pub name: String,
@@ -178,9 +182,15 @@ pub struct ForgottenConnection {
     pub closes: Vec<Incident>,
 }
 
+impl From<CalmEvent> for EventKind {
+    fn from(event: CalmEvent) -> EventKind {
+        EventKind::Calm(event)
+    }
+}
+
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 33] = [
+    pub const NAMES: [&'static str; 38] = [
         "overdue",
         "shutdown",
         "back",
@@ -214,6 +224,11 @@ impl EventKind {
         "dyndns_kept",
         "limit_reached",
         "custom",
+        "silenced",
+        "unsilenced",
+        "acknowledged",
+        "held_lost",
+        "notes",
     ];
 
     /// What an event of this kind means: one arm each.
@@ -274,6 +289,7 @@ impl EventKind {
             EventKind::DyndnsKept { host, name, failed_for } => name_kept(host, name, *failed_for),
             EventKind::LimitReached { limit } => limit_reached(*limit),
             EventKind::Custom { host, level, text } => custom(host.as_deref(), *level, text),
+            EventKind::Calm(event) => event.describe(),
         }
     }
 }

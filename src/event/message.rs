@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{EventId, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
+/// How many other hosts an event `overdue` names, or rows an event `alerts_lost`: when
+/// a whole site is gone, each of its thousands of events must not carry thousands of names.
+pub const MAX_LISTED: usize = 10;
+
 /// An event in words, which every channel renders in its own way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {

@@ -4,11 +4,13 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Wall;
 
+mod calm;
 mod description;
 mod given_up;
 mod incident;
@@ -17,12 +19,13 @@ mod limit;
 mod message;
 mod store_file;
 
+pub use self::calm::{CalmEvent, SilenceNotice};
 pub use self::description::EventDescription;
 pub use self::given_up::{GiveUpCause, GivenUp, GivenUpMessage};
 pub use self::incident::{Incident, IncidentChange};
-pub use self::kind::{BackupNotice, EventKind, ForgottenConnection, MAX_LISTED};
+pub use self::kind::{BackupNotice, EventKind, ForgottenConnection};
 pub use self::limit::{KeptLimit, LimitEpisodes, LimitUse};
-pub use self::message::{Message, TextTable, decimal};
+pub use self::message::{MAX_LISTED, Message, TextTable, decimal};
 pub use self::store_file::StoreFileEvent;
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
@@ -123,7 +126,8 @@ impl fmt::Display for Subject {
 }
 
 /// Something that happened, and when.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Event {
     /// When.
     pub at: Wall,
@@ -131,12 +135,58 @@ pub struct Event {
     pub level: Level,
     /// What.
     pub kind: EventKind,
+    /// How long to wait before it is told when it comes out of a hold: what ends it may be on its
+    /// way.
+    #[serde(default)]
+    pub patience: Duration,
+    /// What held it back until now, for its details.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
+}
+
+/// What an event says of its incident: one that says the same again is no news.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmState {
+    /// Its level.
+    pub level: Level,
+    /// What is wrong, beside the level; none: that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
+}
+
+impl AlarmState {
+    /// Whether the other one is no news to whoever knows this one.
+    pub fn says_the_same(&self, other: &AlarmState) -> bool {
+        let unknown = self.what.is_none() || other.what.is_none();
+        self.level == other.level && (unknown || self.what == other.what)
+    }
 }
 
 impl Event {
     /// An event of this kind, at the level that its kind has.
-    pub fn new(at: Wall, kind: EventKind) -> Event {
-        Event { at, level: kind.describe().level, kind }
+    pub fn new(at: Wall, kind: impl Into<EventKind>) -> Event {
+        let kind = kind.into();
+        let level = kind.describe().level;
+        Event { at, level, kind, patience: Duration::ZERO, held_back: None }
+    }
+
+    /// What its kind means, with what held it back among the details.
+    pub fn describe(&self) -> EventDescription {
+        let mut described = self.kind.describe();
+        let held = self.held_back.iter().map(|text| ("held back".to_owned(), text.clone()));
+        described.details.extend(held);
+        described
+    }
+
+    /// What it says of the incident that it opens.
+    pub fn alarm_state(&self) -> AlarmState {
+        let described = self.kind.describe();
+        // The title of a report says which modules failed; that of a metric has its value.
+        let what = match described.subject {
+            Subject::Plan(_) => described.title,
+            Subject::Host(_) | Subject::Channel(_) | Subject::Daemon => described.name.to_owned(),
+        };
+        AlarmState { level: self.level, what: Some(what) }
     }
 
     /// What its deliveries are kept in order by.
@@ -161,7 +211,7 @@ impl Event {
 
     /// The event in words.
     pub fn message(&self, event: EventId) -> Message {
-        let described = self.kind.describe();
+        let described = self.describe();
         let incident = described.incident.opens().or(described.incident.closes().first());
         let thread = incident.map_or_else(|| described.subject.to_string(), Incident::to_string);
         Message {
@@ -182,6 +232,9 @@ impl Event {
 pub fn is_minor(kind: &str, level: Level) -> bool {
     level < Level::Critical && matches!(kind, "message" | "back" | "threshold" | "missing")
 }
+
+#[cfg(test)]
+mod round_trip_tests;
 
 #[cfg(test)]
 mod tests {

@@ -24,9 +24,10 @@ const MAX_TIME: f64 = 253_402_300_799.0;
 
 const HOST: &str = "host: must be 1 to 253 of A-Z a-z 0-9 . _ -";
 const CONNECTION: &str = "connection: must be 1 to 32 of A-Z a-z 0-9 . _ -";
-const EVENT: &str = "event: must be beat, boot, shutdown or message";
+const EVENT: &str = "event: must be beat, boot, shutdown, message or silence";
 const MESSAGE: &str = "message: must be a text of at most 500 characters";
 const NO_TEXT: &str = "message: an event \"message\" needs a text";
+const SECONDS: &str = "seconds: an event \"silence\" needs a number of seconds from 0 to 31622400";
 const INTERVAL: &str = "interval: must be a number of seconds from 0.05 to 604800";
 const BOOT_ID: &str = "boot_id: must be 1 to 64 printable characters";
 const UPTIME: &str = "uptime: must be a number of seconds";
@@ -52,6 +53,8 @@ pub enum DatagramKind {
     Shutdown,
     /// A message to people; not a sign of life.
     Message,
+    /// What is said about the host is to be held back for a time; not a sign of life.
+    Silence,
 }
 
 /// What a machine does after its shutdown.
@@ -87,6 +90,8 @@ pub struct Datagram<'a> {
     pub reason: Option<ShutdownReason>,
     /// The text of a message: there is one when `event` is a message.
     pub message: Option<Cow<'a, str>>,
+    /// How long a silence is to last; zero ends it. There is one when `event` is a silence.
+    pub silence: Option<Duration>,
     /// The time until the next beat.
     pub interval: Option<Duration>,
     /// A new one means that the host booted.
@@ -110,6 +115,7 @@ impl<'a> Datagram<'a> {
             event: DatagramKind::Beat,
             reason: None,
             message: None,
+            silence: None,
             interval: None,
             boot_id: None,
             uptime: None,
@@ -129,8 +135,14 @@ impl<'a> Datagram<'a> {
         require(self.connection.as_ref().is_none_or(|name| is_name(name, 32)), CONNECTION)?;
         require(message.is_none_or(|text| text.chars().count() <= 500), MESSAGE)?;
         require(self.event != DatagramKind::Message || message.is_some_and(has_text), NO_TEXT)?;
+        require(self.event != DatagramKind::Silence || self.silence.is_some(), SECONDS)?;
         require(self.boot_id.as_ref().is_none_or(|id| is_boot_id(id)), BOOT_ID)?;
         require(self.uptime.is_none_or(|uptime| (0.0..=MAX_TIME).contains(&uptime)), UPTIME)
+    }
+
+    /// How long a silence is to last that it asks for; zero ends one.
+    pub fn silence_asked(&self) -> Option<Duration> {
+        self.silence.filter(|_| self.event == DatagramKind::Silence)
     }
 
     fn into_owned(self) -> Datagram<'static> {
@@ -263,6 +275,7 @@ struct RawFields<'a> {
     event: Option<DatagramKind>,
     reason: Option<&'a RawValue>,
     message: Option<BorrowedText<'a>>,
+    seconds: Option<&'a RawValue>,
     interval: Option<f64>,
     boot_id: Option<BorrowedText<'a>>,
     uptime: Option<f64>,
@@ -316,6 +329,7 @@ impl<'de> Visitor<'de> for FieldReader<'_, 'de> {
                 "event" => read_field(&mut fields.at, EVENT, &mut fields.event, &mut map)?,
                 "reason" => read_field(&mut fields.at, "", &mut fields.reason, &mut map)?,
                 "message" => read_field(&mut fields.at, MESSAGE, &mut fields.message, &mut map)?,
+                "seconds" => read_field(&mut fields.at, "", &mut fields.seconds, &mut map)?,
                 "interval" => read_field(&mut fields.at, INTERVAL, &mut fields.interval, &mut map)?,
                 "boot_id" => read_field(&mut fields.at, BOOT_ID, &mut fields.boot_id, &mut map)?,
                 "uptime" => read_field(&mut fields.at, UPTIME, &mut fields.uptime, &mut map)?,
@@ -339,6 +353,7 @@ impl<'a> RawFields<'a> {
             event: self.event.unwrap_or_default(),
             reason: self.reason.and_then(shutdown_reason),
             message: text(self.message),
+            silence: self.seconds.and_then(silence),
             interval: self.interval.map(interval).transpose()?,
             boot_id: text(self.boot_id),
             uptime: self.uptime,
@@ -372,6 +387,13 @@ fn has_text(text: &str) -> bool {
 /// Another reason than those is as good as none: later agents may know more.
 fn shutdown_reason(raw: &RawValue) -> Option<ShutdownReason> {
     serde_json::from_str(raw.get()).ok()
+}
+
+/// Of an event that is no silence another field of that name means nothing, as it always did.
+fn silence(raw: &RawValue) -> Option<Duration> {
+    let seconds: f64 = raw.get().parse().ok()?;
+    let millis = || Duration::from_millis((seconds * 1000.0).round() as u64);
+    (0.0..=31_622_400.0).contains(&seconds).then(millis)
 }
 
 fn interval(seconds: f64) -> Result<Duration, Rejection> {
@@ -418,13 +440,15 @@ pub enum Rejection {
     TooManyMetrics,
     /// More messages than a host may send.
     TooManyMessages,
+    /// A silence that is longer than hosts may ask for.
+    TooLongSilence,
     /// There is no time for it now: the sender is to repeat it.
     Busy,
 }
 
 impl Rejection {
     /// One of each, for counters that begin at zero.
-    pub const ALL: [Rejection; 14] = [
+    pub const ALL: [Rejection; 15] = [
         Rejection::TooLong,
         Rejection::NotUtf8,
         Rejection::NotJson,
@@ -439,6 +463,7 @@ impl Rejection {
         Rejection::TooManyMetrics,
         Rejection::TooManyMessages,
         Rejection::Busy,
+        Rejection::TooLongSilence,
     ];
 
     /// Its index in [`ALL`](Rejection::ALL).
@@ -458,6 +483,7 @@ impl Rejection {
             Rejection::TooManyMetrics => 11,
             Rejection::TooManyMessages => 12,
             Rejection::Busy => 13,
+            Rejection::TooLongSilence => 14,
         }
     }
 
@@ -478,6 +504,7 @@ impl Rejection {
             Rejection::TooManyMetrics => "too_many_metrics",
             Rejection::TooManyMessages => "too_many_messages",
             Rejection::Busy => "busy",
+            Rejection::TooLongSilence => "too_long_silence",
         }
     }
 }
@@ -501,6 +528,9 @@ impl fmt::Display for Rejection {
             Rejection::TooManyMetrics => "more than 512 metrics",
             Rejection::TooManyMessages => "more than 60 messages a minute of this host",
             Rejection::Busy => "it could not be taken in time",
+            Rejection::TooLongSilence => {
+                "a silence is longer than hosts may ask for (calm.longest_host_silence)"
+            }
         })
     }
 }

@@ -67,6 +67,9 @@ pub struct OutgoingDatagram {
     /// The text of a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// How long a silence is to last; zero ends it.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_seconds")]
+    pub seconds: Option<Duration>,
     /// The time until the next beat.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "maybe_seconds")]
     pub interval: Option<Duration>,
@@ -160,6 +163,7 @@ mod tests {
             event: DatagramKind::Message,
             reason: None,
             message: Some("disk \"sda\" is tired".into()),
+            seconds: None,
             interval: Some(Duration::from_millis(500)),
             boot_id: Some("b1".into()),
             uptime: Some(Duration::from_secs(90)),

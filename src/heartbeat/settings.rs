@@ -317,6 +317,8 @@ pub struct FleetConfig {
     pub alert_heartbeats: BTreeMap<String, Expectation>,
     /// The host that the daemon's own machine is, and what is expected of its beats.
     pub local_host: Option<(String, Expectation)>,
+    /// The longest silence that a host may ask for; zero: none.
+    pub max_silence: Duration,
 }
 
 /// The settings that all hosts share.
@@ -340,6 +342,8 @@ pub struct SharedSettings {
     pub forget_after: Option<Duration>,
     /// How often an alert that goes on is repeated.
     pub renotify: Option<Duration>,
+    /// The longest silence that a host may ask for.
+    pub max_silence: Duration,
 }
 
 /// The settings of a host. Hosts with equal settings and no key of their own share one profile.
@@ -421,6 +425,7 @@ impl SharedSettings {
             new_timeout: settings.new_timeout,
             forget_after: Some(settings.forget_after).filter(|after| !after.is_zero()),
             renotify: config.renotify_interval,
+            max_silence: config.max_silence,
         }
     }
 }

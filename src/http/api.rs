@@ -1,13 +1,13 @@
 //! The HTTP API: what each route answers.
 
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::json;
 
-use super::front::request::PEER_HEADER;
+use super::calm;
+use super::exchange::{ApiRequest, Deferral, Handled, is_of_type};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::openapi;
 use super::page::{self, PageRequest, badge};
@@ -23,72 +23,6 @@ use crate::view::{
     AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
     PlanView, SeriesView, always,
 };
-
-/// A request, as it was forwarded.
-pub struct ApiRequest<'a> {
-    /// GET, HEAD, POST ...
-    pub method: &'a str,
-    /// Path and query.
-    pub target: &'a str,
-    /// The header of that name.
-    pub content_type: Option<&'a str>,
-    /// The header of that name.
-    pub if_none_match: Option<&'a str>,
-    /// The whole body.
-    pub body: &'a [u8],
-    /// The address of the client.
-    pub peer: IpAddr,
-}
-
-impl<'a> ApiRequest<'a> {
-    /// A request with these headers, those of the front among them.
-    pub fn new(
-        method: &'a str,
-        target: &'a str,
-        header: impl Fn(&'static str) -> Option<&'a str>,
-        body: &'a [u8],
-    ) -> ApiRequest<'a> {
-        let peer = header(PEER_HEADER).and_then(|text| text.parse().ok());
-        ApiRequest {
-            method,
-            target,
-            content_type: header("Content-Type"),
-            if_none_match: header("If-None-Match"),
-            body,
-            peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        }
-    }
-}
-
-/// Makes a response that cannot be made at once.
-pub type DeferredResponse = Box<dyn FnOnce() -> Response + Send>;
-
-/// What became of a request.
-pub enum Handled {
-    /// Its response is here.
-    Ready(Response),
-    /// Its response is made by a thread that has time.
-    Deferred(Deferral, DeferredResponse),
-}
-
-/// Why a response cannot be made at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deferral {
-    /// It takes up to half a minute.
-    Wait,
-    /// It waits for the disk.
-    Commit,
-    /// It reads the history, whose answer comes from a thread that may be busy for seconds.
-    History,
-    /// It is a page: it looks at every host, and into the history.
-    Page,
-}
-
-impl Handled {
-    fn deferred(deferral: Deferral, work: impl FnOnce() -> Response + Send + 'static) -> Handled {
-        Handled::Deferred(deferral, Box::new(work))
-    }
-}
 
 /// Handles requests.
 pub struct Handler {
@@ -133,6 +67,8 @@ impl Handler {
                 let now = Now::read().wall.to_string();
                 Response::json(200, &Dyndns { now, names: daemon.dyndns() })
             }
+            Ok(Route::Calm(route)) => return calm::handle(daemon, route, request),
+            Ok(Route::Form(route)) => return calm::handle_form(daemon, route, request),
             Ok(Route::Notify) => return notify(daemon, request),
             Ok(Route::Notifications) => return notifications(daemon, target),
             Ok(Route::Page) => return page(daemon, None, request),
@@ -230,7 +166,7 @@ fn notifications(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
 
 fn notify(daemon: &Arc<dyn Daemon>, request: &ApiRequest) -> Handled {
     let target = request.target.to_owned();
-    if !is_json(request.content_type) {
+    if !is_of_type(request.content_type, "application/json") {
         let why = "the Content-Type must be application/json";
         return Handled::Ready(Response::error(&target, 415, why));
     }
@@ -257,11 +193,6 @@ fn notify_response(SendResponse { results, why }: SendResponse) -> Response {
         answer["why"] = json!(why);
     }
     Response::json(200, &answer)
-}
-
-fn is_json(content_type: Option<&str>) -> bool {
-    let kind = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
-    kind.trim().eq_ignore_ascii_case("application/json")
 }
 
 /// The response to what may have to be stored first.

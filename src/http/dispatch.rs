@@ -9,7 +9,8 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender};
 use tiny_http::{Header, StatusCode};
 
-use super::api::{ApiRequest, Deferral, DeferredResponse, Handled, Handler};
+use super::api::Handler;
+use super::exchange::{ApiRequest, Deferral, DeferredResponse, Handled};
 use super::front::backend::Backend;
 use super::front::limits::{MAX_BACKEND_CONNECTIONS, MAX_BODY};
 use super::response::{COMMON_HEADERS, Response, ResponseBody, SMALL_BODY};

@@ -98,6 +98,7 @@ fn snapshot(snapshot: &MetricsSnapshot, text: &mut String) {
     limits(&snapshot.limits, text);
     channels(&snapshot.channels, text);
     backups(snapshot, text);
+    calm(snapshot, text);
     reloads(snapshot, text);
 }
 
@@ -114,6 +115,20 @@ fn limits(limits: &[LimitUse], text: &mut String) {
             sample(text, name, &[("limit", limit.name)], value(limit));
         }
     }
+}
+
+fn calm(snapshot: &MetricsSnapshot, text: &mut String) {
+    single(text, ("hbd_silences", "gauge", "Silences that are running."), snapshot.silences);
+    let name = "hbd_held";
+    head(text, name, "gauge", "Alarms and messages that are held back, by the kind of reason.");
+    for (reason, count) in &snapshot.held {
+        sample(text, name, &[("reason", reason)], count);
+    }
+    single(
+        text,
+        ("hbd_acknowledged", "gauge", "Open alarms that are acknowledged."),
+        snapshot.acknowledged,
+    );
 }
 
 fn channels(channels: &[ChannelMetrics], text: &mut String) {
@@ -318,12 +333,18 @@ mod tests {
     use std::collections::HashSet;
     use std::net::IpAddr;
 
+    use super::super::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
     use super::super::query::NotifyRequest;
-    use super::super::service::{Ingest, IngestResult, ReloadResult, SendError, SendJob};
+    use super::super::service::{
+        CalmRefusal, Ingest, IngestResult, ReloadResult, SendError, SendJob,
+    };
     use std::time::Duration;
 
     use super::*;
     use crate::event::EventId;
+    use crate::view::calm::{
+        AcknowledgedView, HeldListView, SilencedView, SilencesView, UnsilencedView,
+    };
     use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
     use crate::view::{
         AlertView, AvailabilityView, ChannelView, ConnectionView, EventView, MetricView,
@@ -358,6 +379,7 @@ mod tests {
                 })
                 .into(),
             channels: Vec::new(),
+            quiet: Vec::new(),
         }
     }
 
@@ -414,10 +436,29 @@ mod tests {
         fn forget_plan(&self, _: &str) -> Option<String> {
             None
         }
+        fn silences(&self) -> Result<SilencesView, CalmRefusal> {
+            Err(CalmRefusal::NotFound(String::new()))
+        }
+        fn held(&self) -> Result<HeldListView, CalmRefusal> {
+            Err(CalmRefusal::NotFound(String::new()))
+        }
+        fn silence(&self, _: SilenceRequest) -> Result<SilencedView, CalmRefusal> {
+            Err(CalmRefusal::NotFound(String::new()))
+        }
+        fn unsilence(&self, _: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
+            Err(CalmRefusal::NotFound(String::new()))
+        }
+        fn acknowledge(&self, _: AcknowledgeRequest) -> Result<AcknowledgedView, CalmRefusal> {
+            Err(CalmRefusal::NotFound(String::new()))
+        }
+        fn unacknowledge(&self, _: EndRequest) -> Result<AcknowledgedView, CalmRefusal> {
+            Err(CalmRefusal::NotFound(String::new()))
+        }
         fn metrics(&self) -> MetricsSnapshot {
             MetricsSnapshot {
                 datagrams_rejected: [("malformed".into(), 3)].into(),
                 metrics_left_out: 4,
+                held: vec![("silence", 2), ("window", 0)],
                 channels: vec![ChannelMetrics {
                     name: "a\\b\"c\nd".into(),
                     failed: [("unreachable".into(), 0)].into(),
@@ -455,6 +496,9 @@ mod tests {
             "hbd_alerts_refused_total",
             "hbd_pipelines",
             "hbd_backup_outcomes_total",
+            "hbd_silences",
+            "hbd_held",
+            "hbd_acknowledged",
             "hbd_config_last_reload_successful",
             "hbd_config_last_reload_success_timestamp_seconds",
         ] {
@@ -480,6 +524,7 @@ mod tests {
             "hbd_metric_stale{host=\"h0\",metric=\"gone\"} 1",
             "hbd_outbox_oldest_age_seconds{channel=\"a\\\\b\\\"c\\nd\"} 1.5",
             "hbd_backup_outcomes_total{outcome=\"UNKNOWN\"} 0",
+            "hbd_held{reason=\"silence\"} 2",
             "hbd_config_last_reload_successful 1",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");

@@ -19,8 +19,11 @@ use crate::thread::{Stop, StopSource};
 mod access;
 mod api;
 mod auth;
+mod calm;
+pub mod calm_request;
 pub mod client_address;
 mod dispatch;
+mod exchange;
 #[cfg(not(fuzzing))]
 mod front;
 #[cfg(fuzzing)]

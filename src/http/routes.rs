@@ -33,6 +33,10 @@ pub enum Route {
     Dyndns,
     /// What was sent, and what waits.
     Notifications,
+    /// Silences and acknowledgements.
+    Calm(CalmRoute),
+    /// The same by a form of the page.
+    Form(FormRoute),
     /// A message to send at once.
     Notify,
     /// The configuration is to be read again.
@@ -55,10 +59,38 @@ pub enum Route {
     OpenApi,
 }
 
+/// What programs ask of silences and acknowledgements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CalmRoute {
+    /// What is silent.
+    Silences,
+    /// What is held back.
+    Held,
+    /// A silence is to be set.
+    Silence,
+    /// A silence is to end, by id; those of the scope in the body without one.
+    Unsilence(Option<String>),
+    /// Open alarms are to be acknowledged.
+    Acknowledge,
+    /// They are not to be acknowledged any more.
+    Unacknowledge,
+}
+
+/// What a form of the page asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormRoute {
+    /// A silence.
+    Silence,
+    /// Its end.
+    Unsilence,
+    /// An acknowledgement, or the end of one.
+    Acknowledge,
+}
+
 pub(super) type Make = fn(String) -> Route;
 
 /// Method, path (`*` is one segment, percent-decoded), route. HEAD goes with GET.
-pub(super) const ROUTES: [(&str, &str, Make); 23] = [
+pub(super) const ROUTES: [(&str, &str, Make); 33] = [
     ("GET", "/", |_| Route::Page),
     ("GET", "/hosts/*", Route::HostPage),
     ("GET", "/favicon.ico", |_| Route::Icon),
@@ -81,6 +113,16 @@ pub(super) const ROUTES: [(&str, &str, Make); 23] = [
     ("GET", "/api/v1/alerts", |_| Route::Alerts),
     ("GET", "/api/v1/backups", |_| Route::Backups),
     ("DELETE", "/api/v1/backups/*", Route::ForgetBackup),
+    ("GET", "/api/v1/silences", |_| Route::Calm(CalmRoute::Silences)),
+    ("POST", "/api/v1/silences", |_| Route::Calm(CalmRoute::Silence)),
+    ("POST", "/api/v1/silences/end", |_| Route::Calm(CalmRoute::Unsilence(None))),
+    ("POST", "/api/v1/silences/*/end", |id| Route::Calm(CalmRoute::Unsilence(Some(id)))),
+    ("POST", "/api/v1/acknowledgements", |_| Route::Calm(CalmRoute::Acknowledge)),
+    ("POST", "/api/v1/acknowledgements/end", |_| Route::Calm(CalmRoute::Unacknowledge)),
+    ("GET", "/api/v1/held", |_| Route::Calm(CalmRoute::Held)),
+    ("POST", "/silence", |_| Route::Form(FormRoute::Silence)),
+    ("POST", "/unsilence", |_| Route::Form(FormRoute::Unsilence)),
+    ("POST", "/ack", |_| Route::Form(FormRoute::Acknowledge)),
     ("GET", "/api/v1/openapi.json", |_| Route::OpenApi),
 ];
 
@@ -170,6 +212,15 @@ mod tests {
             ("DELETE", "/api/v1/backups/7", Ok(Route::ForgetBackup("7".into()))),
             ("GET", "/api/v1/backups/7", Err(NoRoute::WrongMethod("DELETE".into()))),
             ("GET", "/api/v1/notify", Err(NoRoute::WrongMethod("POST".into()))),
+            ("GET", "/api/v1/silences", Ok(Route::Calm(CalmRoute::Silences))),
+            ("POST", "/api/v1/silences/end", Ok(Route::Calm(CalmRoute::Unsilence(None)))),
+            (
+                "POST",
+                "/api/v1/silences/s1/end",
+                Ok(Route::Calm(CalmRoute::Unsilence(Some("s1".into())))),
+            ),
+            ("PUT", "/api/v1/silences", Err(NoRoute::WrongMethod("GET, HEAD, POST".into()))),
+            ("GET", "/silence", Err(NoRoute::WrongMethod("POST".into()))),
             ("GET", "/api/v1/hosts/", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/a/b", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/%", Err(NoRoute::NotFound)),

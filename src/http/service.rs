@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
 use super::query::NotifyRequest;
 use crate::clock::Wall;
 use crate::event::{EventId, LimitUse};
 use crate::problem::Problems;
+use crate::view::calm::{
+    AcknowledgedView, HeldListView, SilencedView, SilencesView, UnsilencedView,
+};
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
     AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
@@ -110,6 +114,43 @@ pub trait Daemon: Send + Sync {
     /// Why nothing will be sent.
     fn notify(&self, request: NotifyRequest) -> Result<SendJob, SendError>;
 
+    /// The silences and windows at present, and what comes next. This and the five below may wait
+    /// for the disk, as [`Daemon::availabilities`].
+    ///
+    /// # Errors
+    /// Unavailable.
+    fn silences(&self) -> Result<SilencesView, CalmRefusal>;
+
+    /// What is held back.
+    ///
+    /// # Errors
+    /// Unavailable.
+    fn held(&self) -> Result<HeldListView, CalmRefusal>;
+
+    /// Sets a silence, which is stored when this returns.
+    ///
+    /// # Errors
+    /// It has no effect.
+    fn silence(&self, request: SilenceRequest) -> Result<SilencedView, CalmRefusal>;
+
+    /// Ends silences.
+    ///
+    /// # Errors
+    /// As [`Daemon::silence`].
+    fn unsilence(&self, request: EndRequest) -> Result<UnsilencedView, CalmRefusal>;
+
+    /// Acknowledges the open alarms within a scope.
+    ///
+    /// # Errors
+    /// As [`Daemon::silence`].
+    fn acknowledge(&self, request: AcknowledgeRequest) -> Result<AcknowledgedView, CalmRefusal>;
+
+    /// Takes the acknowledgements within a scope back.
+    ///
+    /// # Errors
+    /// As [`Daemon::silence`].
+    fn unacknowledge(&self, request: EndRequest) -> Result<AcknowledgedView, CalmRefusal>;
+
     /// Loads the configuration again, and waits for the result: less than half a minute.
     fn reload(&self) -> ReloadResult;
 }
@@ -150,6 +191,19 @@ pub enum SendError {
     NoChannel(String),
     /// Too many messages are being sent.
     Busy(String),
+}
+
+/// Why what was asked of silences and acknowledgements was not done: a sentence each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CalmRefusal {
+    /// A field is wrong.
+    Invalid(String),
+    /// There is nothing that it is about.
+    NotFound(String),
+    /// It is beyond a limit.
+    Conflict(String),
+    /// It could not be stored, or read.
+    Unavailable(String),
 }
 
 /// Whether the result of what a client sent is known already.
@@ -203,6 +257,12 @@ pub struct MetricsSnapshot {
     pub last_reload_refused: bool,
     /// When the configuration was last loaded.
     pub last_reload_success: Option<Wall>,
+    /// Silences that are running.
+    pub silences: u64,
+    /// Things that are held back, by the kind of the reason; every kind is there.
+    pub held: Vec<(&'static str, u64)>,
+    /// Open alarms that are acknowledged.
+    pub acknowledged: u64,
     /// Until when the certificate of the HTTP server is valid, where it has one.
     pub certificate_expiry: Option<Wall>,
 }

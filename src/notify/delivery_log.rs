@@ -237,7 +237,8 @@ mod tests {
             let (level, text) = (Level::Warning, format!("text {number}"));
             let kind = EventKind::Custom { host: None, level, text };
             let event = Event::new(self.now.wall, kind);
-            self.outbox.accept(&event, EventId(number), &self.routes, self.now);
+            let hearing = self.outbox.audience(&event, &self.routes);
+            self.outbox.accept(&event, EventId(number), hearing, self.now);
         }
 
         fn batch(&self, before: Option<DeliveryId>, count: usize) -> Batch {

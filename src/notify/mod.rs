@@ -1,8 +1,9 @@
 //! Notification: from an event to a delivered message.
 //!
-//! An event becomes deliveries ([`routing`], [`outbox`]) in one transaction ([`courier`]); workers
+//! An event becomes deliveries ([`routing`], [`outbox`]), unless something holds it back ([`calm`]), in one transaction ([`courier`]); workers
 //! make the attempts through the [`channel`]s, and the outbox decides what each result means.
 
+pub mod calm;
 pub mod channel;
 pub mod courier;
 pub mod delivery_log;

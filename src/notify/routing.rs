@@ -49,7 +49,10 @@ impl Routes {
     pub fn targets(&self, event: &Event) -> BTreeSet<String> {
         let described = event.kind.describe();
         let is_recovery = event.level == Level::Ok && !described.ok_is_news;
-        if is_recovery || (described.watched_only && !self.is_watched(&described.subject)) {
+        if described.history_only
+            || is_recovery
+            || (described.watched_only && !self.is_watched(&described.subject))
+        {
             return BTreeSet::new();
         }
         self.of_subject(&described.subject, described.for_backups, event.level)
@@ -186,11 +189,8 @@ mod tests {
     }
 
     fn said(host: &str, level: Level) -> Event {
-        Event {
-            at: Wall(0),
-            level,
-            kind: EventKind::HostMessage { host: host.into(), text: "hello".into() },
-        }
+        let kind = EventKind::HostMessage { host: host.into(), text: "hello".into() };
+        Event { level, ..Event::new(Wall(0), kind) }
     }
 
     fn targets(event: &Event) -> Vec<String> {
@@ -216,20 +216,16 @@ mod tests {
 
     #[test]
     fn thresholds_are_told_of_unwatched_hosts_too() {
-        let event = Event {
-            at: Wall(0),
+        let kind = EventKind::Threshold {
+            host: "quiet".into(),
+            metric: "m".into(),
+            value: 1.0,
+            limit: "> 0.0".into(),
             level: Level::Warning,
-            kind: EventKind::Threshold {
-                host: "quiet".into(),
-                metric: "m".into(),
-                value: 1.0,
-                limit: "> 0.0".into(),
-                level: Level::Warning,
-                since: Wall(0),
-                reminder: false,
-            },
+            since: Wall(0),
+            reminder: false,
         };
-        assert_eq!(targets(&event), ["mail"]);
+        assert_eq!(targets(&Event::new(Wall(0), kind)), ["mail"]);
     }
 
     #[test]
@@ -242,23 +238,23 @@ mod tests {
             details: Vec::new(),
             table: None,
         };
-        assert_eq!(targets(&Event { at: Wall(0), level: Level::Ok, kind }), ["mail"]);
+        assert_eq!(targets(&Event { level: Level::Ok, ..Event::new(Wall(0), kind) }), ["mail"]);
     }
 
     #[test]
     fn alerts_that_were_lost_are_told_to_those_who_hear_about_backups() {
         let kind = EventKind::AlertsLost { rows: Vec::new(), count: 1 };
-        let event = Event { at: Wall(0), level: Level::Critical, kind };
+        let event = Event { level: Level::Critical, ..Event::new(Wall(0), kind) };
         let routes = Routes { backups: vec!["chat".into(), "pager".into()], ..routes() };
         assert_eq!(routes.targets(&event).into_iter().collect::<Vec<_>>(), ["chat", "pager"]);
     }
 
     #[test]
     fn a_failing_channel_is_told_through_its_neighbours_and_never_through_itself() {
-        let fails = |channel: &str| Event {
-            at: Wall(0),
-            level: Level::Critical,
-            kind: EventKind::ChannelFails { channel: channel.into(), why: "x".into(), waiting: 1 },
+        let fails = |channel: &str| {
+            let (channel, why) = (channel.into(), "x".into());
+            let kind = EventKind::ChannelFails { channel, why, waiting: 1 };
+            Event { level: Level::Critical, ..Event::new(Wall(0), kind) }
         };
         assert_eq!(targets(&fails("pager")), ["mail"]);
         let mild = Event { level: Level::Warning, ..fails("mail") };

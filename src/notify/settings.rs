@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::calm::CalmSettings;
 use super::channel::{Channel, RetryPolicy};
 use super::outbox::QueueSettings;
 use super::routing::Routes;
@@ -96,6 +97,8 @@ pub struct NotifySettings {
     pub routes: Routes,
     /// The channels by name.
     pub channels: BTreeMap<String, Arc<Channel>>,
+    /// What holds messages back.
+    pub calm: CalmSettings,
     /// Replaces the channels' own rates and delays: for tests.
     pub retry_policy: Option<fn(RetryPolicy) -> RetryPolicy>,
 }

@@ -86,7 +86,10 @@ fn run(Task { channel, kind: work }: Task, state: &SharedState) -> TaskDone {
             TaskResult::Attempt(attempt.id, catch_panic(|| deliver(&attempt, &channel, state)))
         }
         TaskKind::Poll(poll) => {
-            let answer = catch_panic(|| channel.poll(&poll.receipt));
+            let answer = catch_panic(|| match poll.cancel {
+                Some(event) => channel.cancel(event),
+                None => channel.poll(&poll.receipt),
+            });
             TaskResult::Poll(poll, answer)
         }
     };

@@ -35,11 +35,13 @@ pub enum Table {
     Names,
     /// The values of metrics, by time and host.
     Metrics,
+    /// Silences, and what is held back, by kind and name.
+    Calm,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 14] = [
+    pub const ALL: [Table; 15] = [
         Table::Meta,
         Table::Hosts,
         Table::Outbox,
@@ -54,6 +56,7 @@ impl Table {
         Table::Days,
         Table::Names,
         Table::Metrics,
+        Table::Calm,
     ];
 
     pub(super) fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
@@ -77,6 +80,7 @@ impl Table {
             Table::Days => "days",
             Table::Names => "names",
             Table::Metrics => "metrics",
+            Table::Calm => "calm",
         }
     }
 
@@ -96,6 +100,7 @@ impl Table {
             Table::Hours | Table::Days => "records of availability",
             Table::Names => "names of metrics",
             Table::Metrics => "recorded metrics",
+            Table::Calm => "silences, and what they hold back",
         }
     }
 
@@ -115,6 +120,7 @@ impl Table {
             Table::Hours | Table::Days => "the availability of host",
             Table::Names => "the names of metrics of",
             Table::Metrics => "recorded metrics,",
+            Table::Calm => "what is silent or held back,",
         }
     }
 
@@ -129,7 +135,8 @@ impl Table {
             | Table::Receipts
             | Table::Pipelines
             | Table::Dyndns
-            | Table::Plans => false,
+            | Table::Plans
+            | Table::Calm => false,
             Table::History
             | Table::Events
             | Table::Hours

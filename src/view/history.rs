@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{rfc3339, seconds};
+use super::calm::HeldView;
+use super::{always, rfc3339, seconds};
 use crate::clock::Wall;
 use crate::event::{Event, EventId, Level};
 
@@ -102,6 +103,12 @@ pub struct EventView {
     pub text: String,
     /// What more there is to say.
     pub details: Vec<DetailView>,
+    /// The channels that have or will get a message about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
+    /// What held it back: `s17`, the name of a window. Empty when nothing did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<String>,
 }
 
 /// A labelled detail of an event.
@@ -132,6 +139,13 @@ pub struct AlertView {
     /// When it was acknowledged.
     #[serde(serialize_with = "rfc3339")]
     pub acknowledged: Option<Wall>,
+    /// What a silence or an acknowledgement of it alone is about: `web1/ipv4`; null for the daemon's own
+    /// troubles, which nothing holds back.
+    pub scope: Option<String>,
+    /// Those of its channels that a message about it has reached.
+    pub told: Vec<String>,
+    /// What is held back of it; null when nothing is.
+    pub held: Option<HeldView>,
 }
 
 /// The last report about a backup plan, in the shape of `/api/v1/backups`.
@@ -265,6 +279,8 @@ impl EventView {
             kind: event.kind.describe().name.to_owned(),
             text: message.title,
             details: message.details.into_iter().map(detail).collect(),
+            told: Vec::new(),
+            held_by: Vec::new(),
         }
     }
 }
@@ -273,7 +289,7 @@ impl EventView {
 mod stored {
     use super::*;
 
-    pub use super::always as serialize;
+    pub use crate::view::always as serialize;
 
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Wall, D::Error> {
         let text = <std::borrow::Cow<str>>::deserialize(reader)?;
@@ -299,11 +315,6 @@ mod stored_if_any {
     }
 }
 
-/// Serializes a time that is always there as RFC 3339.
-pub fn always<S: serde::Serializer>(time: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,7 +325,7 @@ mod tests {
             host: "web1".into(),
             text: "\u{1}<b>\"é".into(),
         };
-        let event = Event { at: Wall(1_795_291_928_667), level: Level::Warning, kind };
+        let event = Event { level: Level::Warning, ..Event::new(Wall(1_795_291_928_667), kind) };
         let view = EventView::of(&event, EventId(7));
         let text = serde_json::to_string(&view).unwrap();
         assert_eq!(serde_json::from_str::<EventView>(&text).unwrap(), view);

@@ -9,13 +9,19 @@ use serde::{Serialize, Serializer};
 use crate::clock::Wall;
 use crate::event::Level;
 
+pub mod calm;
 pub mod history;
 pub mod query;
 
 pub use self::history::{
     AlertView, AvailabilityView, ConfiguredView, DetailView, EventView, ModuleView, PlanView,
-    PointView, RepositoryView, SeriesView, ToldModuleView, ToldView, UptimeSlice, always,
+    PointView, RepositoryView, SeriesView, ToldModuleView, ToldView, UptimeSlice,
 };
+
+/// Serializes a time that is always there as RFC 3339.
+pub fn always<S: serde::Serializer>(time: &Wall, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
 
 /// The state of a connection, or of a host as the best of its connections.
 #[derive(
@@ -51,6 +57,8 @@ pub struct HostView {
     pub metrics: Vec<MetricView>,
     /// The channels for messages about it.
     pub channels: Vec<String>,
+    /// The ids of the silences and windows that are about it, or a part of it.
+    pub quiet: Vec<String>,
 }
 
 /// One path to a host.

@@ -470,7 +470,7 @@ fn tell(world: &World<Fifty>, now: Now) {
             connection: "ipv4".into(),
             gone: Duration::from_secs(60),
         };
-        let event = Event { at: now.wall, level: Level::Ok, kind };
+        let event = Event { level: Level::Ok, ..Event::new(now.wall, kind) };
         let id = EventId(EventId::default().next(now.wall).0 + u64::from(host));
         store::Write::put(Table::Events, id.to_string(), &EventView::of(&event, id))
     };

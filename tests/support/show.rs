@@ -7,12 +7,17 @@ use std::time::Duration;
 
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::{EventId, Level};
+use heartbeat::http::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
 use heartbeat::http::query::NotifyRequest;
-use heartbeat::http::service::MetricsSnapshot;
+use heartbeat::http::service::{CalmRefusal, MetricsSnapshot};
 use heartbeat::http::{
     Credentials, Daemon, HttpServer, Ingest, IngestResult, ReloadResult, SendError, SendJob,
 };
 use heartbeat::secret::Secret;
+use heartbeat::view::calm::{
+    AcknowledgedView, HeldListView, HeldView, ReasonView, SilenceView, SilencedView, SilencesView,
+    UnsilencedView,
+};
 use heartbeat::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use heartbeat::view::{
     AlertView, AvailabilityView, ChannelState, ChannelView, ConnectionView, DeliveryState,
@@ -34,6 +39,8 @@ pub struct Show {
     pub channels: Vec<ChannelView>,
     pub events: Vec<EventView>,
     pub told: Vec<NotificationView>,
+    pub silences: Vec<SilenceView>,
+    pub held: Vec<HeldView>,
     pub slow: bool,
 }
 
@@ -165,6 +172,33 @@ impl Daemon for ShowDaemon {
         self.kept(|show| show.plans.clone())
     }
 
+    fn silences(&self) -> Result<SilencesView, CalmRefusal> {
+        let now = Now::read().wall;
+        self.kept(|show| SilencesView { now, silences: show.silences.clone(), next: Vec::new() })
+            .map_err(CalmRefusal::Unavailable)
+    }
+
+    fn held(&self) -> Result<HeldListView, CalmRefusal> {
+        self.kept(|show| HeldListView { held: show.held.clone(), count: show.held.len() })
+            .map_err(CalmRefusal::Unavailable)
+    }
+
+    fn silence(&self, _: SilenceRequest) -> Result<SilencedView, CalmRefusal> {
+        Err(CalmRefusal::NotFound(String::new()))
+    }
+
+    fn unsilence(&self, _: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
+        Err(CalmRefusal::NotFound(String::new()))
+    }
+
+    fn acknowledge(&self, _: AcknowledgeRequest) -> Result<AcknowledgedView, CalmRefusal> {
+        Err(CalmRefusal::NotFound(String::new()))
+    }
+
+    fn unacknowledge(&self, _: EndRequest) -> Result<AcknowledgedView, CalmRefusal> {
+        Err(CalmRefusal::NotFound(String::new()))
+    }
+
     fn reload(&self) -> ReloadResult {
         ReloadResult::NotTried("there is no configuration".into())
     }
@@ -234,8 +268,46 @@ impl Show {
                 since: Some(now - HOUR),
                 channels: vec!["oncall".into(), "mail".into()],
                 acknowledged: None,
+                scope: None,
+                told: Vec::new(),
+                held: None,
             });
         }
+        let silence = |id: &str, kind, by: Option<&str>| SilenceView {
+            id: id.into(),
+            kind,
+            scope: format!("{id}*"),
+            from: now - HOUR,
+            until: now + HOUR,
+            by: by.map(str::to_owned),
+            comment: by.map(|_| EVIL.into()),
+            unless: None,
+            holds: 1,
+        };
+        daemon.silences = vec![
+            silence("s1", "silence", Some(EVIL)),
+            silence("s2", "host", Some("web2")),
+            silence("nightly", "window", None),
+        ];
+        let reason = ReasonView {
+            why: "silence",
+            id: "s1".into(),
+            until: now + HOUR,
+            channels: vec!["mail".into()],
+        };
+        let held = HeldView {
+            subject: "host db-primary".into(),
+            text: EVIL.into(),
+            level: Level::Critical,
+            since: now - HOUR,
+            reasons: vec![reason],
+            out_at: None,
+        };
+        daemon.alerts[0].scope = Some("db-primary/ipv4".into());
+        daemon.alerts[0].acknowledged = Some(now - HOUR);
+        daemon.alerts[1].scope = Some(format!("db-primary/{EVIL}"));
+        daemon.alerts[1].held = Some(held.clone());
+        daemon.held = vec![held];
         daemon.plans = vec![
             plan("1", "Nightly", "SUCCESS", Level::Ok, now),
             plan("2", EVIL, "PARTIAL", Level::Critical, now),
@@ -301,6 +373,7 @@ fn usual(number: usize) -> HostView {
             metric("disk_monitor.root.free_bytes", 123e9, None, None),
         ],
         channels: vec!["mail".into()],
+        quiet: Vec::new(),
     }
 }
 
@@ -332,6 +405,8 @@ fn event(text: &str, level: Level, at: Wall) -> EventView {
         kind: "back".into(),
         text: text.into(),
         details,
+        told: Vec::new(),
+        held_by: Vec::new(),
     }
 }
 

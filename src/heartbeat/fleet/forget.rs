@@ -61,7 +61,8 @@ impl Fleet {
         if host.state == HostState::Up || !host.profile.watch {
             return None;
         }
-        let event = self.hosts[host_index as usize].on_not_back(now);
+        let mut event = self.hosts[host_index as usize].on_not_back(now);
+        self.set_patience(event.as_mut_slice(), host_index, 0);
         self.update_down_set(host_index);
         self.update_uptime(host_index, now);
         event

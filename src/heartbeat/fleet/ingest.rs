@@ -5,6 +5,7 @@ use std::num::NonZeroI64;
 use std::time::Duration;
 
 use crate::clock::Now;
+use crate::event::{Event, EventKind};
 use crate::heartbeat::auth::{self, HostKeys, SignedTime, TimeProof};
 use crate::heartbeat::datagram::{self, Datagram, DatagramKind, ReceivedDatagram, Rejection};
 use crate::heartbeat::encode;
@@ -70,6 +71,9 @@ impl Fleet {
         let datagram = &received.datagram;
         let incoming = IncomingDatagram { load, ..self.locate(datagram, from, now) };
         let signed = self.authenticate(received, &incoming)?;
+        if datagram.silence_asked().is_some_and(|length| length > self.common.max_silence) {
+            return Err(Rejection::TooLongSilence);
+        }
         self.admit(&incoming)?;
         let proven = signed.is_some_and(|signed| self.proves_address(&incoming, signed.time));
         let before = self.deadlines.next();
@@ -415,6 +419,7 @@ impl Fleet {
             self.schedule_metrics(host_index);
             self.update_down_set(host_index);
         }
+        self.set_patience(&mut ingested.events, host_index, index);
         if self.hosts[host_index as usize].must_store_now {
             self.update_uptime(host_index, now);
             ingested.rows.push(self.take_row(host_index));
@@ -422,6 +427,23 @@ impl Fleet {
             self.mark_dirty(host_index);
         }
         ingested
+    }
+
+    /// How long events may wait when they come out of a hold: for what is not heard the time within
+    /// which the next beat must come, for a metric one interval.
+    pub(super) fn set_patience(&self, events: &mut [Event], host_index: u32, index: usize) {
+        let Some(host) = self.hosts.get(host_index as usize) else { return };
+        let Some(connection) = host.connections.get(index) else { return };
+        let expectation = connection.expectation(&host.profile, &self.common);
+        for event in events {
+            event.patience = match event.kind {
+                EventKind::Threshold { .. } | EventKind::Missing { .. } => expectation.interval,
+                EventKind::Overdue { .. }
+                | EventKind::Shutdown { .. }
+                | EventKind::NotBack { .. } => expectation.timeout(),
+                _ => Duration::ZERO,
+            };
+        }
     }
 
     /// Ingests the metrics of a beat, and checks for missing ones when that is due. Whether the
@@ -507,6 +529,7 @@ pub fn change_of(ingested: Ingested) -> Option<Change> {
 mod tests {
     use super::*;
     use crate::clock::{Mono, Wall};
+    use crate::event::CalmEvent;
     use crate::heartbeat::encode::{OutgoingDatagram, sign, signing_key};
     use crate::heartbeat::settings::{HostSettings, UnknownHosts};
     use crate::heartbeat::test_fleet::{BEGIN, DAY, MINUTE, SECOND, TestFleet, config};
@@ -514,6 +537,74 @@ mod tests {
     use std::time::Duration;
 
     const BEAT: &str = r#"{"host":"web1"}"#;
+
+    #[test]
+    fn a_host_silences_itself_for_as_long_as_it_may() {
+        let mut config = config();
+        config.max_silence = Duration::from_secs(3600);
+        let mut test = TestFleet::with(config);
+        let silence = |seconds: &str| {
+            format!(r#"{{"host":"web1","event":"silence","message":"kernel\nupdate"{seconds}}}"#)
+        };
+        test.beat("web1").wait(SECOND);
+        let asked = test.try_ingest(silence(r#","seconds":1200"#).as_bytes()).unwrap();
+        let [Event { kind: EventKind::Calm(CalmEvent::Silenced(notice)), .. }] =
+            asked.events.as_slice()
+        else {
+            panic!("{asked:?}")
+        };
+        assert_eq!((notice.scope.as_str(), notice.by_host), ("web1", true));
+        assert_eq!(notice.length, Duration::from_secs(1200));
+        assert_eq!(notice.comment.as_deref(), Some("kernel update"));
+        assert!(test.try_ingest(silence(r#","seconds":0"#).as_bytes()).is_ok());
+        assert!(test.try_ingest(silence(r#","seconds":3600"#).as_bytes()).is_ok());
+        let long = test.try_ingest(silence(r#","seconds":3600.5"#).as_bytes());
+        assert_eq!(long.unwrap_err().name(), "too_long_silence");
+        for seconds in ["", r#","seconds":-1"#, r#","seconds":"x""#, r#","seconds":1e99"#] {
+            let refused = test.try_ingest(silence(seconds).as_bytes());
+            assert_eq!(refused.unwrap_err().name(), "bad_field", "{seconds}");
+        }
+        assert!(test.try_ingest(br#"{"host":"web1","seconds":"x"}"#).is_ok(), "not a silence");
+        let mut test = TestFleet::new();
+        assert!(test.try_ingest(silence(r#","seconds":1"#).as_bytes()).is_err(), "none is allowed");
+        assert!(test.try_ingest(silence(r#","seconds":0"#).as_bytes()).is_ok(), "but to end one");
+    }
+
+    #[test]
+    fn a_silence_is_believed_as_every_datagram_and_is_no_sign_of_life() {
+        let mut config = config();
+        config.max_silence = Duration::from_secs(3600);
+        config.settings.key = Some(Secret::new("k"));
+        let mut test = TestFleet::with(config);
+        let time = BEGIN.wall.0 / 1000;
+        let json = |time: i64| {
+            format!(r#"{{"host":"web1","event":"silence","seconds":60,"ack":true,"time":{time}}}"#)
+        };
+        let unsigned = test.try_ingest(json(time).as_bytes());
+        assert_eq!(unsigned.unwrap_err(), Rejection::Unsigned);
+        let signed = sign(&signing_key(&Secret::new("k")), json(time).as_bytes());
+        let asked = test.try_ingest(&signed).unwrap();
+        assert_eq!(asked.events.len(), 1);
+        assert!(asked.ack.is_some() && !asked.rows.is_empty(), "stored, then acknowledged");
+        assert_eq!(test.try_ingest(&signed).unwrap_err(), Rejection::Replay);
+        assert_eq!(test.fleet.view("web1").unwrap().state, crate::view::HostState::New);
+    }
+
+    #[test]
+    fn events_say_how_long_they_may_wait_when_they_come_out_of_a_hold() {
+        let mut test = TestFleet::new();
+        test.ingest(r#"{"host":"web1","interval":60,"metrics":{"m":1}}"#).wait(DAY);
+        let patience = |test: &TestFleet, kind: EventKind| {
+            let mut events = [Event::new(test.now.wall, kind)];
+            test.fleet.set_patience(&mut events, 0, 0);
+            events[0].patience.as_secs()
+        };
+        let host = || test.fleet.view("web1").unwrap().name;
+        let shutdown = EventKind::Shutdown { host: host(), connection: "ipv4".into() };
+        let said = EventKind::HostMessage { host: host(), text: "x".into() };
+        assert_eq!(patience(&test, shutdown), 180, "the interval and twice that");
+        assert_eq!(patience(&test, said), 0);
+    }
 
     #[test]
     fn connections_are_named_by_the_address_of_the_sender() {

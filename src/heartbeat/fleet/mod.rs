@@ -245,7 +245,8 @@ impl Fleet {
             return None;
         }
         let timeout = self.connection_timeout(entry.host, index, expectation);
-        let event = self.hosts[entry.host as usize].on_timeout(timeout, now);
+        let mut event = self.hosts[entry.host as usize].on_timeout(timeout, now);
+        self.set_patience(std::slice::from_mut(&mut event), entry.host, index);
         self.update_down_set(entry.host);
         self.update_uptime(entry.host, now);
         self.schedule_forget(entry.host);
@@ -285,9 +286,10 @@ impl Fleet {
             return None;
         }
         let changes = metric.reminder_due_at(self.common.renotify)? <= now.mono;
-        let event = if changes { metric.event(&host.name, now, true) } else { None };
+        let mut event = if changes { metric.event(&host.name, now, true) } else { None };
         host.must_store_now |= event.is_some();
         self.schedule_metrics(entry.host);
+        self.set_patience(event.as_mut_slice(), entry.host, 0);
         event
     }
 

@@ -46,6 +46,7 @@ impl Fleet {
             connections: self.connection_views(host),
             metrics,
             channels: host.profile.channels.clone(),
+            quiet: Vec::new(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventKind, Incident};
+use crate::event::{CalmEvent, Event, EventKind, Incident, SilenceNotice};
 use crate::heartbeat::boots::BootIds;
 use crate::heartbeat::connection::{BlindPeriod, Connection};
 use crate::heartbeat::datagram::{Datagram, DatagramKind};
@@ -178,7 +178,24 @@ impl Host {
                 let kind = EventKind::HostMessage { host: self.name.as_ref().into(), text };
                 vec![Event::new(now.wall, kind)]
             }
+            DatagramKind::Silence => self.silence(datagram, now).into_iter().collect(),
         }
+    }
+
+    /// It asks for a silence of its own.
+    fn silence(&self, datagram: &Datagram, now: Now) -> Option<Event> {
+        let host: String = self.name.as_ref().into();
+        let comment = datagram.message.as_deref().map(|text| text.replace(char::is_control, " "));
+        let notice = SilenceNotice {
+            scope: host.clone(),
+            host: Some(host.clone()),
+            id: String::new(),
+            length: datagram.silence_asked()?,
+            by: host,
+            comment: comment.filter(|text| !text.trim().is_empty()),
+            by_host: true,
+        };
+        Some(Event::new(now.wall, CalmEvent::Silenced(notice)))
     }
 
     fn on_beat(

@@ -96,6 +96,7 @@ mod tests {
                 stale: false,
             }],
             channels: Vec::new(),
+            quiet: Vec::new(),
         }
     }
 

@@ -237,6 +237,7 @@ mod tests {
             connections: Vec::new(),
             metrics: Vec::new(),
             channels: Vec::new(),
+            quiet: Vec::new(),
         }
     }
 

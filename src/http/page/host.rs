@@ -1,5 +1,6 @@
 //! The page of one host. Pure.
 
+use super::calm::CalmForm;
 use super::charts::{BarScale, ChartWindow, DAYS, HOURS, bars, min_mean_max, sparkline};
 use super::filter::{PageQuery, TimeRange};
 use super::format::{about, ago, exact, limit, metric, percent};
@@ -54,7 +55,15 @@ impl HostPage<'_> {
         html.markup("<div").attribute("class", format_args!("head {}", class_of(level)));
         html.markup("><p class=i><a href=\"/\">All hosts</a></p><h1>").text(&self.host.name);
         html.markup(" <span class=state>").text(Health::of(self.host).word());
-        html.markup("</span></h1><p>").text(self.sentence()).markup("</p></div>");
+        html.markup("</span></h1><p>").text(self.sentence()).markup("</p>");
+        if !self.host.quiet.is_empty() {
+            html.markup("<p class=note>Silent by ")
+                .text(self.host.quiet.join(", "))
+                .markup(".</p>");
+        }
+        let name = &self.host.name;
+        CalmForm { scope: name, host: Some(name), acknowledged: None, told: true }.render(html);
+        html.markup("</div>");
         if self.host.state == HostState::New {
             first_beat(html, Some(&self.host.name));
         }

@@ -10,12 +10,13 @@ use self::html::{Document, Html, content_security_policy, full_page};
 use self::summary::{PageSummary, class_of};
 use super::metrics::HOSTS_AT_ONCE;
 use super::response::Response;
-use super::service::Daemon;
+use super::service::{CalmRefusal, Daemon};
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 
 pub(super) mod badge;
+mod calm;
 mod charts;
 mod filter;
 mod format;
@@ -58,7 +59,8 @@ pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
         hosts::counts(&mut html, &selection);
     }
     html.markup("</div>");
-    panels::alerts(&mut html, &alerts, request.now);
+    calm::quiet(&mut html, &read_calm(daemon));
+    calm::alerts(&mut html, &alerts, request.now);
     if counts.all() == 0 {
         first_beat(&mut html, None);
     } else {
@@ -87,6 +89,17 @@ pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
         content: &html,
     };
     respond(200, &document, &query, request)
+}
+
+/// What is silent, and held back.
+fn read_calm(daemon: &dyn Daemon) -> calm::CalmResult {
+    let read = || Ok((daemon.silences()?, daemon.held()?));
+    read().map_err(|why: CalmRefusal| match why {
+        CalmRefusal::Invalid(why)
+        | CalmRefusal::NotFound(why)
+        | CalmRefusal::Conflict(why)
+        | CalmRefusal::Unavailable(why) => why,
+    })
 }
 
 /// The hosts of the page, and why their availability is not known.

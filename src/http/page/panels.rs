@@ -1,4 +1,4 @@
-//! The panels beside the hosts: open alerts, backups, channels, events, notifications. Pure.
+//! The panels beside the hosts: backups, channels, events, notifications. Pure.
 
 use std::time::Duration;
 
@@ -8,12 +8,9 @@ use super::summary::class_of;
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::view::{
-    AlertView, ChannelState, ChannelView, DeliveryState, EventView, ModuleView, NotificationView,
-    PlanView,
+    ChannelState, ChannelView, DeliveryState, EventView, ModuleView, NotificationView, PlanView,
 };
 
-/// Alerts that are shown.
-const MAX_ALERTS: usize = 50;
 /// Modules of a plan that are shown.
 const MAX_MODULES: usize = 200;
 /// A longer text is cut: it is all in the API.
@@ -39,7 +36,7 @@ pub fn section(
 }
 
 /// A note in place of what could not be read.
-fn unreadable(html: &mut Html, why: &str) {
+pub fn unreadable(html: &mut Html, why: &str) {
     html.markup("<p class=note>This cannot be read at present: ").text(why).markup("</p>");
 }
 
@@ -62,54 +59,6 @@ pub fn moment(html: &mut Html, at: Wall) {
 pub fn badge(html: &mut Html, class: &'static str, word: &str) {
     html.markup("<b").attribute("class", format_args!("l {class}")).markup(">").text(word);
     html.markup("</b>");
-}
-
-/// What is wrong at present; nothing at all when nothing is.
-pub fn alerts(html: &mut Html, alerts: &ReadResult<AlertView>, now: Wall) {
-    let list = match alerts {
-        Ok(list) if list.is_empty() => return,
-        Ok(list) => list,
-        Err(why) => return section(html, "alerts", "Open alerts", |html| unreadable(html, why)),
-    };
-    section(html, "alerts", "Open alerts", |html| {
-        html.markup("<ul class=list>");
-        for alert in list.iter().take(MAX_ALERTS) {
-            html.markup("<li>");
-            badge(html, class_of(alert.level), alert.level.name());
-            html.markup(" <span class=w>");
-            match &alert.host {
-                Some(host) => {
-                    html.markup("<a").link("/hosts/", host).markup(">").text(host).markup("</a>");
-                }
-                None => drop(html.text(&alert.subject)),
-            }
-            let name = alert.host.as_deref().unwrap_or_default();
-            let text = alert.text.strip_prefix(name).unwrap_or(&alert.text).trim_start();
-            html.markup(": ")
-                .text(cut(text))
-                .markup("</span> <i>")
-                .text(alert_details(alert, now))
-                .markup("</i>");
-        }
-        html.markup("</ul>");
-        let hidden = list.len().saturating_sub(MAX_ALERTS);
-        if hidden > 0 {
-            html.markup("<p class=i>And ").text(count(hidden, "more", "more"));
-            html.markup(": <a href=\"/api/v1/alerts\">all as JSON</a></p>");
-        }
-    });
-}
-
-/// `for 5 min, told oncall`.
-fn alert_details(alert: &AlertView, now: Wall) -> String {
-    let mut parts: Vec<String> =
-        alert.since.iter().map(|since| format!("for {}", about(now.since(*since)))).collect();
-    parts.push(match alert.channels.as_slice() {
-        [] => "nobody was told".into(),
-        channels => format!("told {}", channels.join(", ")),
-    });
-    parts.extend(alert.acknowledged.map(|_| "acknowledged".into()));
-    parts.join(", ")
 }
 
 /// The backup plans; nothing at all where there are none.

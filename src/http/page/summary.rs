@@ -257,6 +257,7 @@ mod tests {
                 stale: false,
             }],
             channels: Vec::new(),
+            quiet: Vec::new(),
         }
     }
 
@@ -319,6 +320,9 @@ mod tests {
             since: None,
             channels: Vec::new(),
             acknowledged: None,
+            scope: None,
+            told: Vec::new(),
+            held: None,
         };
         let open = headline(&[Up], Ok(vec![alert.clone()]));
         assert_eq!(open, (Level::Warning, "1 open alert".to_owned()));

@@ -4,7 +4,7 @@
 //! sleeps or retries: it makes one attempt and returns how that ended, in the words of [`attempt`].
 
 use crate::config_file::Section;
-use crate::event::Level;
+use crate::event::{EventId, Level};
 
 pub mod attempt;
 pub mod email;
@@ -139,6 +139,22 @@ impl Channel {
     pub fn poll(&self, receipt: &str) -> Result<ReceiptState, Failure> {
         match &self.kind {
             ChannelKind::Pushover(pushover) => pushover.poll(receipt),
+            ChannelKind::Email(_)
+            | ChannelKind::Signal(_)
+            | ChannelKind::Mattermost(_)
+            | ChannelKind::Log => {
+                Err(Failure::MessageRefused("this channel gives no receipts".into()))
+            }
+        }
+    }
+
+    /// Ends an emergency that a person has seen; its state is that it is over.
+    ///
+    /// # Errors
+    /// Why it may go on. MessageRefused: there is nothing to end.
+    pub fn cancel(&self, event: EventId) -> Result<ReceiptState, Failure> {
+        match &self.kind {
+            ChannelKind::Pushover(pushover) => pushover.cancel_emergency(event),
             ChannelKind::Email(_)
             | ChannelKind::Signal(_)
             | ChannelKind::Mattermost(_)

@@ -172,6 +172,16 @@ impl Pushover {
         Ok(())
     }
 
+    /// Ends the repetition of an emergency that a person has seen elsewhere.
+    ///
+    /// # Errors
+    /// It may go on; trying again may help.
+    pub fn cancel_emergency(&self, event: EventId) -> Result<ReceiptState, Failure> {
+        let ended = self.cancel_one(event, CANCEL_TIMEOUT, Wall::default());
+        ended.map_err(|why| self.scrubbed(Failure::unreachable(why)))?;
+        Ok(ReceiptState { acknowledged: None, device: None, expired: true })
+    }
+
     /// A refusal is no error: the message itself will be refused too, or there is nothing to
     /// cancel.
     fn cancel_one(&self, event: EventId, limit: Duration, now: Wall) -> Result<(), String> {

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
+use self::overlay::{CalmAnswer, CalmRequest, Undo};
 use self::thread::CourierThread;
+use super::calm::scope::CalmScope;
+use super::calm::{Calm, CalmError, CalmOverview, NewSilence, SilenceSelection};
 use super::channel::SharedState;
 use super::outbox::{DeliveryRecord, Outbox, QueueStatus, Room, UsedShares};
 use super::settings::NotifySettings;
@@ -20,8 +23,14 @@ use super::worker::TaskDone;
 use crate::clock::{Mono, Now};
 use crate::store::{Change, HistoryLimit, Store, Write};
 use crate::thread::{DEFAULT_STACK, ProgressCounter, lock, spawn_critical};
+use crate::view::calm::{
+    AcknowledgedView, HeldListView, SilencedView, SilencesView, UnsilencedView,
+};
 
+mod overlay;
 mod thread;
+
+pub use self::overlay::NewAcknowledgement;
 
 /// Commands that wait for the disk. Beyond this, producers that can refuse do so.
 pub const MAX_BACKLOG: usize = 10_000;
@@ -56,10 +65,18 @@ enum Command {
     LimitHistory(HistoryLimit),
     Record(Vec<DirectRecord>),
     Inspect(InspectFn),
+    /// Carries out what people ask of silences and acknowledgements.
+    Calm(CalmRequest, CalmReply),
+    /// Takes back one that could not be stored.
+    UndoCalm(Undo),
+    InspectCalm(InspectCalmFn),
     Stop,
 }
 
 type InspectFn = Box<dyn FnOnce(&Store, &Outbox) + Send>;
+type InspectCalmFn = Box<dyn FnOnce(&Calm, &Outbox, Now) + Send>;
+/// Whether the answer is still waited for.
+type CalmReply = Box<dyn FnOnce(Result<CalmAnswer, CalmError>) -> bool + Send>;
 type OnStored = Box<dyn FnOnce(bool) + Send>;
 
 /// A message that was sent without the outbox.
@@ -83,6 +100,10 @@ pub struct CourierStats {
     pub failed: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Why the disk takes nothing; none while it does.
     pub store_refuses: Option<String>,
+    /// What is silent, and held back.
+    pub calm: Arc<CalmOverview>,
+    /// Open alarms that are acknowledged.
+    pub acknowledged: usize,
 }
 
 /// A handle of the courier's thread: takes commands, and shows the statistics.
@@ -238,6 +259,131 @@ impl Courier {
         })
     }
 
+    /// Sets a silence; the answer says what is wrong at present within its scope, and was told. It
+    /// is on disk when this returns. Whether there is anything that the scope is about is for the
+    /// caller to find out, with [`CalmScope::check`].
+    ///
+    /// # Errors
+    /// Invalid: of no length, or a comment that is none. Conflict: too long, or one too many.
+    /// NotStored: it has no effect.
+    pub fn silence(&self, new: NewSilence, timeout: Duration) -> Result<SilencedView, CalmError> {
+        match self.request(CalmRequest::Silence(new), timeout)? {
+            CalmAnswer::Silenced(view) => Ok(view),
+            CalmAnswer::Unsilenced(_) | CalmAnswer::Acknowledged(_) => Err(no_answer()),
+        }
+    }
+
+    /// Ends silences; the answer says what follows because of it.
+    ///
+    /// # Errors
+    /// NotFound: there is none of these. NotStored: it may last again after a restart.
+    pub fn unsilence(
+        &self,
+        which: SilenceSelection,
+        by: String,
+        timeout: Duration,
+    ) -> Result<UnsilencedView, CalmError> {
+        match self.request(CalmRequest::Unsilence { which, by }, timeout)? {
+            CalmAnswer::Unsilenced(view) => Ok(view),
+            CalmAnswer::Silenced(_) | CalmAnswer::Acknowledged(_) => Err(no_answer()),
+        }
+    }
+
+    /// Acknowledges the open alarms within a scope that were told, the acknowledged ones anew.
+    ///
+    /// # Errors
+    /// Invalid: for no time, or a comment that is none. NotFound: nothing that was told is wrong
+    /// there. NotStored: it has no effect.
+    pub fn acknowledge(
+        &self,
+        new: NewAcknowledgement,
+        timeout: Duration,
+    ) -> Result<AcknowledgedView, CalmError> {
+        self.acknowledged(CalmRequest::Acknowledge(new), timeout)
+    }
+
+    /// Takes the acknowledgements within a scope back.
+    ///
+    /// # Errors
+    /// NotFound: nothing is acknowledged there. NotStored: it has no effect.
+    pub fn undo_acknowledgement(
+        &self,
+        scope: CalmScope,
+        by: String,
+        timeout: Duration,
+    ) -> Result<AcknowledgedView, CalmError> {
+        self.acknowledged(CalmRequest::UndoAcknowledgement { scope, by }, timeout)
+    }
+
+    fn acknowledged(
+        &self,
+        request: CalmRequest,
+        timeout: Duration,
+    ) -> Result<AcknowledgedView, CalmError> {
+        match self.request(request, timeout)? {
+            CalmAnswer::Acknowledged(view) => Ok(view),
+            CalmAnswer::Silenced(_) | CalmAnswer::Unsilenced(_) => Err(no_answer()),
+        }
+    }
+
+    /// The silences and windows at present, and what comes next.
+    ///
+    /// # Errors
+    /// As [`Courier::inspect_calm`].
+    pub fn silences(&self, timeout: Duration) -> Result<SilencesView, CalmError> {
+        self.inspect_calm(timeout, |calm, _, now| calm.silences(now))
+    }
+
+    /// What is held back at present.
+    ///
+    /// # Errors
+    /// As [`Courier::inspect_calm`].
+    pub fn held(&self, timeout: Duration) -> Result<HeldListView, CalmError> {
+        self.inspect_calm(timeout, |calm, _, now| calm.held_view(now))
+    }
+
+    /// As [`Courier::inspect`], with what is silent and held back, and the time.
+    ///
+    /// # Errors
+    /// NotStored: there was no time for it.
+    pub fn inspect_calm<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        look: impl FnOnce(&Calm, &Outbox, Now) -> T + Send + 'static,
+    ) -> Result<T, CalmError> {
+        self.wait_for(timeout, |tx| {
+            Command::InspectCalm(Box::new(move |calm, outbox, now| {
+                // Fails when the timeout has passed.
+                let _ = tx.send(look(calm, outbox, now));
+            }))
+        })
+    }
+
+    fn request(&self, request: CalmRequest, timeout: Duration) -> Result<CalmAnswer, CalmError> {
+        self.wait_for(timeout, |tx| {
+            let reply = Box::new(move |answer| tx.send(answer).is_ok());
+            Command::Calm(request, reply)
+        })?
+    }
+
+    fn wait_for<T>(
+        &self,
+        timeout: Duration,
+        command: impl FnOnce(Sender<T>) -> Command,
+    ) -> Result<T, CalmError> {
+        let (tx, rx) = bounded(1);
+        if self.is_backlogged() {
+            return Err(CalmError::NotStored("the disk is slow, try again later".into()));
+        }
+        self.send(command(tx));
+        rx.recv_timeout(timeout).map_err(|why| {
+            CalmError::NotStored(match why {
+                RecvTimeoutError::Timeout => "the disk is slow, try again later".into(),
+                RecvTimeoutError::Disconnected => "hbd is stopping".into(),
+            })
+        })
+    }
+
     /// Has the courier's thread increment `answered` when it comes to this command.
     pub fn ping(&self, answered: ProgressCounter) {
         self.send(Command::Inspect(Box::new(move |_, _| answered.increment())));
@@ -263,6 +409,11 @@ impl Courier {
         lock(&self.used_shares).room(host, configured)
     }
 
+    /// What is silent, as of the last turn.
+    pub fn calm(&self) -> Arc<CalmOverview> {
+        Arc::clone(&lock(&self.stats).calm)
+    }
+
     /// The statistics as of now.
     pub fn stats(&self) -> CourierStats {
         let mut stats = lock(&self.stats).clone();
@@ -273,6 +424,11 @@ impl Courier {
         }
         stats
     }
+}
+
+/// There is one answer to each request; should it be another one, it is not known what was stored.
+fn no_answer() -> CalmError {
+    CalmError::NotStored("it is not known whether it was stored".into())
 }
 
 #[cfg(test)]
@@ -292,6 +448,7 @@ mod tests {
         let settings = NotifySettings {
             routes: Routes::default(),
             channels: BTreeMap::new(),
+            calm: crate::notify::calm::CalmSettings::default(),
             retry_policy: None,
         };
         let on_exit = Box::new(move |exit| tx.send(exit).unwrap());
@@ -333,6 +490,65 @@ mod tests {
         courier.stop();
         assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Stored));
         assert_eq!(courier.inspect(TIMEOUT, |_, _| ()), Err("hbd is stopping".into()));
+    }
+
+    fn new_silence() -> NewSilence {
+        NewSilence {
+            scope: CalmScope::All,
+            length: Duration::from_secs(3600),
+            by: "ann".into(),
+            comment: None,
+            unless: None,
+            origin: crate::notify::calm::Origin::Command,
+        }
+    }
+
+    #[test]
+    fn a_silence_is_on_disk_when_it_is_answered() {
+        let directory = tempfile::tempdir().unwrap();
+        let (courier, pending) = Courier::new();
+        let exits = start(pending, directory.path());
+        let set = courier.silence(new_silence(), TIMEOUT).unwrap();
+        assert_eq!((set.silence.id.as_str(), set.silence.holds), ("s1", 0));
+        let row = |store: &Store, _: &Outbox| store.rows(Table::Calm).len();
+        assert_eq!(courier.inspect(TIMEOUT, row), Ok(2), "the silence and its number");
+        assert_eq!(courier.silences(TIMEOUT).unwrap().silences, [set.silence]);
+        assert!(courier.held(TIMEOUT).unwrap().held.is_empty());
+        let new = NewAcknowledgement {
+            scope: CalmScope::All,
+            by: "ann".into(),
+            comment: None,
+            length: None,
+        };
+        let refused = courier.acknowledge(new, TIMEOUT).unwrap_err();
+        assert_eq!(refused.to_string(), "nothing that was told is wrong with --all");
+        courier.stop();
+        assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Stored));
+        let (courier, pending) = Courier::new();
+        let exits = start(pending, directory.path());
+        assert_eq!(courier.silences(TIMEOUT).unwrap().silences[0].id, "s1");
+        let ended = courier.unsilence(SilenceSelection::All, "bob".into(), TIMEOUT).unwrap();
+        assert_eq!(ended.ended, ["s1"]);
+        let set = courier.silence(new_silence(), TIMEOUT).unwrap();
+        assert_eq!(set.silence.id, "s2", "a number is used once");
+        courier.stop();
+        assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Stored));
+    }
+
+    #[test]
+    fn a_silence_that_the_disk_does_not_take_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(FILE_NAME)).unwrap();
+        let (courier, pending) = Courier::new();
+        let exits = start(pending, directory.path());
+        for _ in 0..2 {
+            let refused = courier.silence(new_silence(), TIMEOUT).unwrap_err();
+            let why = "the disk takes nothing: it was not stored, and has no effect";
+            assert_eq!(refused, CalmError::NotStored(why.into()));
+            assert_eq!(courier.silences(TIMEOUT).unwrap().silences, []);
+        }
+        courier.stop();
+        assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Lost));
     }
 
     #[test]

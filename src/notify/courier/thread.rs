@@ -6,14 +6,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use log::{debug, error, info, warn};
 
+use super::overlay::{CalmRequest, HandledRequest, Overlay, Passed, acknowledgement_event};
 use super::{
-    Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, OnStored, PendingCourier,
+    CalmReply, Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, OnStored,
+    PendingCourier,
 };
-use crate::clock::Now;
+use crate::clock::{Mono, Now};
 use crate::event::{Event, EventId, EventKind, Level, Subject};
+use crate::notify::calm::{CalmError, CalmOverview, LostRow};
 use crate::notify::channel::SharedState;
 use crate::notify::outbox::{
-    Delivery, DeliveryRecord, DeliveryResult, Outbox, StoredOutbox, UsedShares,
+    AcknowledgedMessage, Delivery, DeliveryRecord, DeliveryResult, OpenIncident, Outbox,
+    StoredOutbox, UsedShares,
 };
 use crate::notify::settings::NotifySettings;
 use crate::notify::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
@@ -31,6 +35,7 @@ const LAST_EVENT_KEY: &str = "last_event";
 pub struct CourierThread {
     store: Store,
     outbox: Outbox,
+    overlay: Overlay,
     settings: NotifySettings,
     every_row: EveryRow,
     /// The last event number that is on disk.
@@ -47,6 +52,10 @@ pub struct CourierThread {
     event_stored: bool,
     /// See [`CourierExit::Restart`].
     must_restart: bool,
+    /// What is shown of silences and acknowledgements may be another than was published.
+    calm_changed: bool,
+    /// When the overlay was to be looked at next, as of what was published.
+    calm_review: Option<Mono>,
     counters: DeliveryCounters,
 }
 
@@ -64,10 +73,12 @@ impl CourierThread {
     ) -> std::io::Result<CourierThread> {
         let now = Now::read();
         let (tasks, task_queue) = unbounded();
+        let overlay = restore_overlay(&mut store, &settings, &rebase, now);
         let (outbox, dropped) = restore_outbox(&mut store, &settings, rebase, now);
         let mut thread = CourierThread {
             stored_event_id: outbox.last_event(),
             outbox,
+            overlay,
             store,
             settings,
             every_row,
@@ -81,6 +92,8 @@ impl CourierThread {
             used_shares: pending.used_shares,
             event_stored: false,
             must_restart: false,
+            calm_changed: true,
+            calm_review: None,
             counters: DeliveryCounters::default(),
         };
         thread.counters.log_and_count_all(&dropped, Duration::ZERO);
@@ -96,7 +109,7 @@ impl CourierThread {
         loop {
             let inputs = self.wait(stopping);
             let now = Now::read();
-            let (mut answers, mut looks) = (Vec::new(), Vec::new());
+            let (mut answers, mut looks, mut calm_looks) = (Vec::new(), Vec::new(), Vec::new());
             for input in inputs {
                 match input {
                     Input::Done(done) => self.complete(done, now),
@@ -111,6 +124,13 @@ impl CourierThread {
                     }
                     Input::Command(Command::Record(records)) => self.record_direct(&records, now),
                     Input::Command(Command::Inspect(look)) => looks.push(look),
+                    Input::Command(Command::Calm(request, reply)) => {
+                        answers.extend(self.handle_calm(request, reply, now));
+                    }
+                    Input::Command(Command::UndoCalm(undo)) => {
+                        self.overlay.undo(&undo, &mut self.outbox);
+                    }
+                    Input::Command(Command::InspectCalm(look)) => calm_looks.push(look),
                     Input::Command(Command::Stop) => stopping = Some(Instant::now()),
                 }
             }
@@ -124,6 +144,7 @@ impl CourierThread {
                 answer(stored);
             }
             looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
+            calm_looks.into_iter().for_each(|look| look(&self.overlay.calm, &self.outbox, now));
             self.publish_stats(now);
             self.dispatch(tasks);
             if let Some(since) = stopping
@@ -153,7 +174,8 @@ impl CourierThread {
         let store = Some(self.store.next_attempt());
         // A millisecond more than the clock's own grain, so as not to wake just before.
         let grain = Duration::from_millis(1);
-        [turn, store].into_iter().flatten().min().map(|at| at.since(now.mono) + grain)
+        let calm = self.overlay.calm.next_wake(now);
+        [turn, store, calm].into_iter().flatten().min().map(|at| at.since(now.mono) + grain)
     }
 
     /// Puts a change into the transaction at hand.
@@ -163,29 +185,71 @@ impl CourierThread {
         }
         for incident in &change.closed_silently {
             self.outbox.close_silently(incident);
+            self.overlay.calm.release_quietly(incident);
         }
         for event in change.events {
-            self.accept(&event, now);
+            for event in self.overlay.on_event(event, &mut self.outbox, now) {
+                self.accept(&event, now);
+            }
         }
         change.on_stored
     }
 
+    /// Carries out what people ask of the overlay; the reply, when it is known whether that is
+    /// stored.
+    fn handle_calm(
+        &mut self,
+        request: CalmRequest,
+        reply: CalmReply,
+        now: Now,
+    ) -> Option<OnStored> {
+        const REFUSED: &str = "the disk takes nothing: it was not stored, and has no effect";
+        if self.store.is_failing() {
+            reply(Err(CalmError::NotStored(REFUSED.into())));
+            return None;
+        }
+        match self.overlay.handle(request, &mut self.outbox, now) {
+            Err(refused) => {
+                reply(Err(refused));
+                None
+            }
+            Ok(HandledRequest { answer, undo, events }) => {
+                events.iter().for_each(|event| self.accept(event, now));
+                let inputs = self.results.clone();
+                Some(Box::new(move |stored| {
+                    let refused = || Err(CalmError::NotStored(REFUSED.into()));
+                    let heard = reply(if stored { Ok(answer) } else { refused() });
+                    // Whoever got no answer was told that it has no effect.
+                    if !(stored && heard) {
+                        // Fails when the thread has ended, and all of it with that.
+                        let _ = inputs.send(Input::Command(Command::UndoCalm(undo)));
+                    }
+                }))
+            }
+        }
+    }
+
     fn accept(&mut self, event: &Event, now: Now) {
-        if let Some(by) = self.outbox.acknowledged(event) {
-            let device = by.device.as_deref().unwrap_or("a device");
-            info!(
-                "no reminder of {:?}: acknowledged through {} on {device} at {}",
-                event.kind, by.channel, by.at
-            );
+        if let Some(by) = self.outbox.acknowledged(event, now) {
+            info!("no reminder of {:?}: acknowledged {}", event.kind, by.describe());
             return;
         }
-        let id = self.outbox.next_event(now.wall);
-        let count = self.outbox.accept(event, id, &self.settings.routes, now);
-        debug!("{:?} is event {id}, {count} deliveries queued", event.kind);
-        self.store_event(event, id);
+        let routes = &self.settings.routes;
+        let Some(passed) = self.overlay.accept(event, &mut self.outbox, routes, now) else {
+            debug!("no reminder of {:?}: it is silenced", event.kind);
+            return;
+        };
+        self.record_passed(event, &passed);
+    }
+
+    fn record_passed(&mut self, event: &Event, passed: &Passed) {
+        let Passed { id, told, held_by } = passed;
+        debug!("{:?} is event {id}, told to {told:?}, held by {held_by:?}", event.kind);
+        self.store_event(event, passed);
         if let Subject::Plan(plan) = event.subject()
             && event.level > Level::Ok
-            && count == 0
+            && told.is_empty()
+            && held_by.is_empty()
         {
             warn!(
                 "nobody is told how the backup {plan} fared: no channel takes {}",
@@ -196,14 +260,16 @@ impl CourierThread {
 
     /// Keeps an event for the list of events, notified or not. Hosts that are not configured may be
     /// any number: their events are not kept.
-    fn store_event(&mut self, event: &Event, id: EventId) {
+    fn store_event(&mut self, event: &Event, passed: &Passed) {
         if let Subject::Host(host) = event.subject()
             && !self.settings.routes.hosts.contains_key(&host)
         {
             return;
         }
         self.event_stored = true;
-        self.store.write(Write::put(Table::Events, id.to_string(), &EventView::of(event, id)));
+        let (told, held_by) = (passed.told.clone(), passed.held_by.clone());
+        let row = EventView { told, held_by, ..EventView::of(event, passed.id) };
+        self.store.write(Write::put(Table::Events, passed.id.to_string(), &row));
     }
 
     fn complete(&mut self, done: TaskDone, now: Now) {
@@ -216,10 +282,21 @@ impl CourierThread {
                 let failed = answer.as_ref().err().map(|failure| failure.clone().into_why());
                 if let Some(note) = self.outbox.on_poll_result(&poll, answer, now) {
                     worker::log_acknowledgement(&note);
+                    self.accept_acknowledgement(&note, now);
                 } else if let Some(why) = failed {
                     debug!("a receipt of {} could not be asked about: {why}", poll.channel);
                 }
             }
+        }
+    }
+
+    /// Records that the open incidents of a message were acknowledged through its channel.
+    fn accept_acknowledgement(&mut self, note: &AcknowledgedMessage, now: Now) {
+        let open = note.incidents.iter().filter_map(|one| self.outbox.open_incident(one));
+        let open: Vec<OpenIncident> = open.cloned().collect();
+        if !open.is_empty() {
+            let by = note.by.person();
+            self.accept(&acknowledgement_event(&open, &by, None, false, now), now);
         }
     }
 
@@ -231,6 +308,8 @@ impl CourierThread {
     }
 
     fn reconfigure(&mut self, settings: NotifySettings, now: Now) {
+        self.overlay.calm.reconfigure(settings.calm.clone());
+        self.calm_changed = true;
         self.settings = settings;
         let seed = now.wall.0.unsigned_abs();
         let routes = &self.settings.routes;
@@ -251,6 +330,7 @@ impl CourierThread {
         for event in self.outbox.channel_reports(now) {
             self.accept(&event, now);
         }
+        self.process_calm(now);
         if !starts {
             return Vec::new();
         }
@@ -258,13 +338,49 @@ impl CourierThread {
         attempts.chain(self.outbox.due_polls(now).into_iter().map(TaskKind::Poll)).collect()
     }
 
+    /// Ends what silences and acknowledgements were made for a time, and passes on what comes out of
+    /// a hold.
+    fn process_calm(&mut self, now: Now) {
+        let ended = self.outbox.expire_acknowledgements(now);
+        if ended > 0 {
+            info!("the time of {ended} acknowledgements is over");
+        }
+        let due = self.overlay.calm.due(now);
+        for event in due.released {
+            let routes = &self.settings.routes;
+            if let Some(passed) = self.overlay.release(&event, &mut self.outbox, routes, now) {
+                self.record_passed(&event, &passed);
+            }
+        }
+        due.events.iter().for_each(|event| self.accept(event, now));
+        if due.window_began {
+            self.overlay.withdraw_reminders(&mut self.outbox, now);
+        }
+    }
+
+    /// The rows that changed since the last call.
+    fn take_writes(&mut self) -> Vec<Write> {
+        let mut writes = self.outbox.take_writes();
+        writes.append(&mut self.overlay.calm.take_writes());
+        let of_calm = |write: &Write| matches!(write.table, Table::Calm | Table::Troubles);
+        self.calm_changed |= writes.iter().any(of_calm);
+        writes
+    }
+
+    /// All that is known, for a file that has nothing of it.
+    fn write_every_row(&mut self) {
+        let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
+        rows.chain(self.overlay.calm.every_row()).for_each(|write| self.store.write(write));
+        self.store.write(Write::put(Table::Meta, LAST_EVENT_KEY, &self.outbox.last_event()));
+    }
+
     /// Puts everything on disk; true when it is.
     fn commit(&mut self, now: Now) -> bool {
         // In the transaction that gives them up.
-        for (id, event) in self.outbox.report_given_up(&self.settings.routes, now) {
-            self.store_event(&event, id);
+        for (id, event, told) in self.outbox.report_given_up(&self.settings.routes, now) {
+            self.store_event(&event, &Passed { id, told, held_by: Vec::new() });
         }
-        let writes = self.outbox.take_writes();
+        let writes = self.take_writes();
         // A number that was never shown may be given again.
         let shown = std::mem::take(&mut self.event_stored) || !writes.is_empty();
         if shown && self.outbox.last_event() != self.stored_event_id {
@@ -314,13 +430,6 @@ impl CourierThread {
         }
     }
 
-    /// All that is known, for a file that has nothing of it.
-    fn write_every_row(&mut self) {
-        let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
-        rows.for_each(|write| self.store.write(write));
-        self.store.write(Write::put(Table::Meta, LAST_EVENT_KEY, &self.outbox.last_event()));
-    }
-
     fn on_recovered(&mut self, failed_for: Duration, now: Now) -> bool {
         self.raise(EventKind::StoreWrites { refused_for: failed_for }, now);
         self.commit_events(now)
@@ -328,7 +437,7 @@ impl CourierThread {
 
     /// Puts the courier's own events on disk as well.
     fn commit_events(&mut self, now: Now) -> bool {
-        for write in self.outbox.take_writes() {
+        for write in self.take_writes() {
             self.store.write(write);
         }
         let committed = self.store.commit(now);
@@ -337,7 +446,7 @@ impl CourierThread {
 
     /// The last try for what is not on disk yet.
     fn final_commit(&mut self, now: Now) -> CourierExit {
-        for write in self.outbox.take_writes() {
+        for write in self.take_writes() {
             self.store.write(write);
         }
         let rows = self.store.pending();
@@ -394,15 +503,46 @@ impl CourierThread {
         if let Some(used) = self.outbox.used_shares(&self.settings.routes) {
             *lock(&self.used_shares) = used;
         }
+        let (calm, acknowledged) = self.calm_overview(now);
         let stats = CourierStats {
             at: now.mono,
             queues: self.outbox.queue_status(now),
             sent: self.counters.sent.clone(),
             failed: self.counters.failed.clone(),
             store_refuses: self.store.failure().map(str::to_owned),
+            calm,
+            acknowledged,
         };
         *lock(&self.stats) = stats;
     }
+
+    /// What is silent, and how many alarms are acknowledged: counted only where that may have
+    /// changed. A window that begins or ends writes nothing, but moves the next review.
+    fn calm_overview(&mut self, now: Now) -> (Arc<CalmOverview>, usize) {
+        let review = self.overlay.calm.next_wake(now);
+        if !std::mem::take(&mut self.calm_changed) && review == self.calm_review {
+            let stats = lock(&self.stats);
+            return (Arc::clone(&stats.calm), stats.acknowledged);
+        }
+        self.calm_review = review;
+        let open = self.outbox.open_incidents();
+        let acknowledged = open.filter(|open| open.acknowledgement(now).is_some()).count();
+        (Arc::new(self.overlay.calm.overview(now)), acknowledged)
+    }
+}
+
+fn restore_overlay(
+    store: &mut Store,
+    settings: &NotifySettings,
+    rebase: impl Fn(Now) -> Now,
+    now: Now,
+) -> Overlay {
+    let mut overlay = Overlay::new(settings.calm.clone());
+    for LostRow { key, content, why } in overlay.calm.restore(store.rows(Table::Calm), rebase, now)
+    {
+        error!("what was held back as {key} cannot be read and is removed: {why}: {content}");
+    }
+    overlay
 }
 
 fn restore_outbox(
@@ -427,7 +567,7 @@ fn restore_outbox(
     let stored = StoredOutbox {
         last_event: store.get(Table::Meta, LAST_EVENT_KEY).unwrap_or_default(),
         deliveries,
-        incidents: store.read(Table::Troubles).into_iter().map(|(_, open)| open).collect(),
+        incidents: restore_incidents(store, &rebase, now),
         receipts: store.read(Table::Receipts).into_iter().map(|(_, receipt)| receipt).collect(),
     };
     outbox.restore(stored, now);
@@ -437,4 +577,20 @@ fn restore_outbox(
         .for_each(|one| warn!("{one}"));
     let dropped = outbox.take_over(&settings.routes, now);
     (outbox, dropped)
+}
+
+/// The open incidents. An acknowledgement for a time goes on for what is left of it.
+fn restore_incidents(
+    store: &mut Store,
+    rebase: impl Fn(Now) -> Now,
+    now: Now,
+) -> Vec<OpenIncident> {
+    let mut incidents = Vec::new();
+    for (key, mut open) in store.read::<OpenIncident>(Table::Troubles) {
+        if open.rebase_acknowledgement(&rebase, now) {
+            store.write(Write::put(Table::Troubles, key, &open));
+        }
+        incidents.push(open);
+    }
+    incidents
 }

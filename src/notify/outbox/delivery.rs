@@ -69,6 +69,9 @@ pub struct Delivery {
     /// What the channel replies to: the first message of the thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
+    /// It only repeats what was told before.
+    #[serde(default, rename = "reminder", skip_serializing_if = "is_false")]
+    pub is_reminder: bool,
     /// The message that is sent in place of this delivery and of others.
     #[serde(default, rename = "bundle", skip_serializing_if = "Option::is_none")]
     pub digest: Option<Box<Digest>>,
@@ -124,6 +127,7 @@ impl Delivery {
             always_deliver: target.always_deliver,
             recovered_events: target.recovered_events.clone(),
             thread: target.thread.clone(),
+            is_reminder: target.is_reminder,
             digest: None,
             for_backups: target.for_backups,
             ended_level: target.ended_level,

@@ -119,8 +119,12 @@ impl Outbox {
     }
 
     /// Queues notices of what was given up since this was called last. It must be called before each
-    /// commit. Returns the events.
-    pub fn report_given_up(&mut self, routes: &Routes, now: Now) -> Vec<(EventId, Event)> {
+    /// commit. Returns the events, and the channels that are told of each.
+    pub fn report_given_up(
+        &mut self,
+        routes: &Routes,
+        now: Now,
+    ) -> Vec<(EventId, Event, Vec<String>)> {
         let untold = std::mem::take(&mut self.notices.untold);
         let mut events = Vec::new();
         for ((channel, recipient, cause), Untold { messages, why }) in untold {
@@ -141,7 +145,9 @@ impl Outbox {
                 self.tell_given_up(event, &parts[name], name, recipient.clone(), &places, now);
             }
             let listed = lost.abridged();
-            events.push((event, Event::new(now.wall, EventKind::GivenUp(listed))));
+            let mut told: Vec<String> = places.iter().map(|(name, _)| name.clone()).collect();
+            told.dedup();
+            events.push((event, Event::new(now.wall, EventKind::GivenUp(listed)), told));
         }
         events
     }

@@ -1,24 +1,36 @@
 //! Open incidents: which channels were notified of each, and whether it is acknowledged. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::delivery::Delivery;
-use crate::clock::Wall;
-use crate::event::{EventId, Incident, Level, Message};
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{AlarmState, EventId, Incident, Level, Message};
+use crate::notify::calm::rebased_start;
 use crate::store::{Table, Write};
 
 /// How many events of one incident a recovery can refer to.
 const MAX_EVENTS: usize = 16;
 
 /// A person has seen it: no more reminders.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledgement {
     /// When.
     pub at: Wall,
-    /// Through which channel.
+    /// Through which channel; empty when it was a request to the daemon.
+    #[serde(default)]
     pub channel: String,
+    /// Who, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// A comment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// When it was made, on the monotonic clock, and for how long; none: as long as the incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<(Now, Duration)>,
     /// On which device, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -39,11 +51,14 @@ pub struct OpenIncident {
     /// Its level at present.
     #[serde(default)]
     pub level: Option<Level>,
-    /// What was last said about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    title: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<Acknowledgement>,
+    /// Since when it is critical.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub critical_since: Option<Wall>,
+    /// What was told last: `web1 ipv4 overdue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
     /// The channels that were notified or will be.
     #[serde(rename = "given")]
     pub channels: BTreeMap<String, NotifiedChannel>,
@@ -58,6 +73,9 @@ pub struct NotifiedChannel {
     /// How many of its messages wait.
     #[serde(default)]
     queued: u32,
+    /// What it was told last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<AlarmState>,
     /// Its latest events.
     #[serde(default)]
     pub events: Vec<EventId>,
@@ -72,6 +90,36 @@ pub struct NotifiedChannel {
     pub handed_over: bool,
 }
 
+impl Acknowledgement {
+    /// When it ends, if it was made for a time.
+    pub fn end(&self) -> Option<Mono> {
+        self.limit.map(|(from, length)| from.mono + length)
+    }
+
+    /// By whom, for people: `ann`, or `through oncall on iphone`.
+    pub fn person(&self) -> String {
+        match &self.by {
+            Some(by) => by.clone(),
+            None => {
+                let device = self.device.as_deref().unwrap_or("a device");
+                format!("through {} on {device}", self.channel)
+            }
+        }
+    }
+
+    /// By whom and when.
+    pub fn describe(&self) -> String {
+        let person = self.person();
+        let by = if self.by.is_some() { format!("by {person}") } else { person };
+        format!("{by} at {}", self.at)
+    }
+
+    /// Whether its time is not over.
+    pub fn lasts(&self, now: Now) -> bool {
+        self.end().is_none_or(|end| now.mono < end)
+    }
+}
+
 impl OpenIncident {
     /// What was last said about it.
     pub fn title(&self) -> String {
@@ -81,6 +129,37 @@ impl OpenIncident {
     /// Whether it is critical, and no person is known to have seen it.
     pub fn is_critical_and_unseen(&self) -> bool {
         self.level == Some(Level::Critical) && self.acknowledged.is_none()
+    }
+
+    /// Has an acknowledgement for a time go on for what is left of it on this boot's clock; it ends
+    /// where that is not known. Whether it changed.
+    pub fn rebase_acknowledgement(&mut self, rebase: impl Fn(Now) -> Now, now: Now) -> bool {
+        let Some(by) = &mut self.acknowledged else { return false };
+        let Some((from, length)) = by.limit else { return false };
+        match rebased_start(from, rebase, now) {
+            Some(start) => {
+                by.limit = Some((start, length));
+                start != from
+            }
+            None => {
+                self.acknowledged = None;
+                true
+            }
+        }
+    }
+
+    /// Its acknowledgement, unless the time of that is over.
+    pub fn acknowledgement(&self, now: Now) -> Option<&Acknowledgement> {
+        self.acknowledged.as_ref().filter(|by| by.lasts(now))
+    }
+
+    /// What each channel was told last.
+    pub fn told(&self) -> BTreeMap<String, AlarmState> {
+        let unknown = AlarmState { level: self.level.unwrap_or(Level::Warning), what: None };
+        let channels = self.channels.iter().filter(|(_, given)| !given.handed_over);
+        let told = channels
+            .map(|(name, given)| (name.clone(), given.told.clone().unwrap_or(unknown.clone())));
+        told.collect()
     }
 
     /// Those of its channels that are not configured, and that no others have taken over from.
@@ -101,6 +180,8 @@ pub struct Incidents {
     open: BTreeMap<Incident, OpenIncident>,
     /// How many open incidents each digest contains.
     digest_uses: BTreeMap<EventId, usize>,
+    /// The ends of acknowledgements that were made for a time; some of these may be outdated.
+    acknowledged_until: BTreeSet<(Mono, Incident)>,
     writes: Vec<Write>,
 }
 
@@ -113,6 +194,8 @@ impl Incidents {
                 *self.digest_uses.entry(*event).or_default() += 1;
             }
         }
+        let end = open.acknowledged.as_ref().and_then(Acknowledgement::end);
+        self.acknowledged_until.extend(end.map(|end| (end, open.incident.clone())));
         self.open.insert(open.incident.clone(), open);
     }
 
@@ -163,8 +246,9 @@ impl Incidents {
             first_event: message.event,
             since: Some(message.at),
             level: None,
-            title: None,
             acknowledged: None,
+            critical_since: None,
+            title: None,
             channels: BTreeMap::new(),
         });
         if open.level.is_some_and(|level| message.level > level) {
@@ -172,11 +256,29 @@ impl Incidents {
         }
         open.level = Some(message.level);
         open.title = Some(message.title.clone());
+        let critical = (message.level == Level::Critical).then_some(message.at);
+        open.critical_since = critical.map(|at| open.critical_since.unwrap_or(at));
         let notified = open.channels.entry(channel.to_owned()).or_default();
         notified.queued += u32::try_from(times).unwrap_or(u32::MAX);
         notified.events.push(message.event);
         if notified.events.len() > MAX_EVENTS {
             notified.events.remove(0);
+        }
+        self.store(incident);
+    }
+
+    /// Records what the deliveries that were just queued say.
+    pub fn record_told(
+        &mut self,
+        incident: &Incident,
+        channel: &str,
+        title: &str,
+        state: &AlarmState,
+    ) {
+        let Some(open) = self.open.get_mut(incident) else { return };
+        open.title = Some(title.to_owned());
+        if let Some(notified) = open.channels.get_mut(channel) {
+            notified.told = Some(state.clone());
         }
         self.store(incident);
     }
@@ -346,22 +448,60 @@ impl Incidents {
         self.digest_uses.contains_key(&event)
     }
 
-    /// Acknowledges an incident; false when it was acknowledged before.
-    pub fn acknowledge(&mut self, incident: &Incident, by: &Acknowledgement) -> bool {
+    /// Acknowledges an incident, or takes that back; false when it is not open.
+    pub fn set_acknowledged(&mut self, incident: &Incident, by: Option<Acknowledgement>) -> bool {
         let Some(open) = self.open.get_mut(incident) else { return false };
-        if open.acknowledged.is_some() {
-            return false;
-        }
-        open.acknowledged = Some(by.clone());
+        let end = by.as_ref().and_then(Acknowledgement::end);
+        open.acknowledged = by;
+        self.acknowledged_until.extend(end.map(|end| (end, incident.clone())));
         self.store(incident);
         true
     }
 
-    /// The acknowledgement of an incident, unless it rises to `level` now.
-    pub fn acknowledged(&self, incident: &Incident, level: Level) -> Option<&Acknowledgement> {
+    /// Ends acknowledgements whose time is over; how many.
+    pub fn expire_acknowledgements(&mut self, now: Now) -> usize {
+        let mut count = 0;
+        while let Some((end, _)) = self.acknowledged_until.first()
+            && *end <= now.mono
+        {
+            let Some((_, incident)) = self.acknowledged_until.pop_first() else { break };
+            let open = self.open.get(&incident).and_then(|open| open.acknowledged.as_ref());
+            if open.is_some_and(|by| !by.lasts(now)) {
+                self.set_acknowledged(&incident, None);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Whether a channel was told last of an incident what `state` says.
+    pub fn knows(&self, incident: &Incident, channel: &str, state: &AlarmState) -> bool {
+        let open = self.open.get(incident).and_then(|open| open.channels.get(channel));
+        let told = open.and_then(|notified| notified.told.as_ref());
+        told.is_some_and(|told| told.says_the_same(state))
+    }
+
+    /// Whether a message about an incident arrived on a channel.
+    pub fn was_delivered(&self, incident: &Incident, channel: &str) -> bool {
+        let open = self.open.get(incident).and_then(|open| open.channels.get(channel));
+        open.is_some_and(|notified| notified.delivered)
+    }
+
+    /// The acknowledgement of an incident, unless it rises to `level` now or its time is over.
+    pub fn acknowledged(
+        &self,
+        incident: &Incident,
+        level: Level,
+        now: Now,
+    ) -> Option<&Acknowledgement> {
         let open = self.open.get(incident)?;
         let rises = open.level.is_some_and(|known| level > known);
-        open.acknowledged.as_ref().filter(|_| !rises)
+        open.acknowledged.as_ref().filter(|by| !rises && by.lasts(now))
+    }
+
+    /// When the next acknowledgement ends that was made for a time.
+    pub fn next_end_of_acknowledgement(&self) -> Option<Mono> {
+        self.acknowledged_until.first().map(|(end, _)| *end)
     }
 
     /// The channels with an open incident of their own, and since when.

@@ -12,6 +12,7 @@ use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventId, EventKind, Incident, Level, Message};
 use crate::store::{Table, Write};
 
+mod acknowledge;
 mod delivery;
 mod digest;
 mod given_up;
@@ -85,6 +86,7 @@ struct ChannelTarget {
     for_backups: bool,
     ended_level: Option<Level>,
     given_to: Arc<BTreeSet<Place>>,
+    is_reminder: bool,
 }
 
 impl Outbox {
@@ -216,22 +218,38 @@ impl Outbox {
     }
 
     /// The acknowledgement of what `event` only repeats: with one, no reminder is sent.
-    pub fn acknowledged(&self, event: &Event) -> Option<&Acknowledgement> {
+    pub fn acknowledged(&self, event: &Event, now: Now) -> Option<&Acknowledgement> {
         let described = event.kind.describe();
         let opens = described.incident.opens().filter(|_| described.is_reminder)?;
-        self.incidents.acknowledged(opens, event.level)
+        self.incidents.acknowledged(opens, event.level, now)
     }
 
-    /// Turns an event into deliveries, one for each channel and recipient; returns how many.
-    pub fn accept(&mut self, event: &Event, id: EventId, routes: &Routes, now: Now) -> usize {
-        self.last_event = self.last_event.max(id);
-        let message = Arc::new(event.message(id));
+    /// The channels that get an event for what it is: those of its routes, and those that it
+    /// corrects.
+    pub fn audience(&self, event: &Event, routes: &Routes) -> BTreeSet<String> {
         let change = event.incident();
-        let opens = change.opens();
         let corrected =
             change.corrects().map(|incident| self.incidents.notified_channels(incident));
-        let channels = routes.targets(event).into_iter().chain(corrected.into_iter().flatten());
-        let mut targets: BTreeMap<String, ChannelTarget> = channels
+        let corrected = corrected.into_iter().flatten();
+        routes.targets(event).into_iter().chain(corrected).collect()
+    }
+
+    /// Turns an event into deliveries, one for each channel and recipient: to those in `hearing`, and
+    /// to those that were given an incident that it closes. Returns the channels.
+    pub fn accept(
+        &mut self,
+        event: &Event,
+        id: EventId,
+        hearing: BTreeSet<String>,
+        now: Now,
+    ) -> Vec<String> {
+        self.last_event = self.last_event.max(id);
+        let message = Arc::new(event.message(id));
+        let (change, state) = (event.incident(), event.alarm_state());
+        let opens = change.opens();
+        let is_reminder = event.kind.describe().is_reminder;
+        let mut targets: BTreeMap<String, ChannelTarget> = hearing
+            .into_iter()
             .map(|name| {
                 let thread = opens.and_then(|incident| self.incidents.thread_of(incident, &name));
                 (name, ChannelTarget { always_deliver: true, thread, ..ChannelTarget::default() })
@@ -243,13 +261,21 @@ impl Outbox {
         let places = self.places_of(targets.keys().cloned());
         let given_to = if places.len() > 1 { places } else { Arc::default() };
         let (for_backups, is_minor) = (event.kind.describe().for_backups, event.is_minor());
-        let mut count = 0;
+        let mut channels = Vec::new();
         for (name, target) in targets {
+            // To a channel that was told something else it is news.
+            let is_reminder = is_reminder
+                && opens.is_some_and(|incident| self.incidents.knows(incident, &name, &state));
             let given_to = Arc::clone(&given_to);
-            let target = ChannelTarget { for_backups, is_minor, given_to, ..target };
-            count += self.enqueue(&name, &message, opens, &target, now);
+            let target = ChannelTarget { for_backups, is_minor, is_reminder, given_to, ..target };
+            if self.enqueue(&name, &message, opens, &target, now) > 0 {
+                if let Some(incident) = opens {
+                    self.incidents.record_told(incident, &name, &message.title, &state);
+                }
+                channels.push(name);
+            }
         }
-        count
+        channels
     }
 
     /// Closes an incident: those that were told of it are to be told of its end.
@@ -408,12 +434,6 @@ impl Outbox {
         Some(Delivery { attempts, in_flight, possible_repeat, accepted, ..whole })
     }
 
-    /// The emergencies to ask the provider about now: one at a time for each channel, and never
-    /// faster than the provider allows.
-    pub fn due_polls(&mut self, now: Now) -> Vec<ReceiptPoll> {
-        self.receipts.due_polls(now.mono)
-    }
-
     /// Records a provider's answer; returns the message if it was acknowledged.
     pub fn on_poll_result(
         &mut self,
@@ -422,9 +442,7 @@ impl Outbox {
         now: Now,
     ) -> Option<AcknowledgedMessage> {
         let acknowledged = self.receipts.on_poll_result(poll, answer, now)?;
-        for incident in &acknowledged.incidents {
-            self.incidents.acknowledge(incident, &acknowledged.by);
-        }
+        self.acknowledge_all(&acknowledged.incidents, &acknowledged.by, now);
         Some(acknowledged)
     }
 
@@ -453,7 +471,9 @@ impl Outbox {
             self.queues.values().filter_map(|queue| queue.next_health_change(REPORT_AFTER)).min();
         let expiry = (!self.deliveries.is_empty()).then_some(self.next_expiry_check);
         let notice = self.notices.next_release();
-        [turn, report, expiry, notice, self.receipts.next_due()].into_iter().flatten().min()
+        let acknowledged = self.incidents.next_end_of_acknowledgement();
+        let all = [turn, report, expiry, notice, self.receipts.next_due(), acknowledged];
+        all.into_iter().flatten().min()
     }
 
     /// Whether an attempt is in flight.

@@ -122,7 +122,7 @@ impl World {
     }
 
     fn accept(&mut self, level: Level, kind: EventKind) {
-        let event = Event { at: self.test.now.wall, level, kind };
+        let event = Event { level, ..Event::new(self.test.now.wall, kind) };
         let before: BTreeSet<DeliveryId> = self.test.outbox.deliveries.keys().copied().collect();
         self.test.accept(level, event.kind.clone());
         let id = self.test.event;

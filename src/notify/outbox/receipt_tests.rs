@@ -14,7 +14,7 @@ fn open() -> Result<ReceiptState, Failure> {
 impl TestOutbox {
     fn is_silent(&self, level: Level) -> bool {
         let event = Event::new(self.now.wall, TestOutbox::threshold(level, true));
-        self.outbox.acknowledged(&event).is_some()
+        self.outbox.acknowledged(&event, self.now).is_some()
     }
 
     fn deliver_with_receipt(&mut self, receipt: &str) {

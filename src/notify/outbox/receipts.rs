@@ -36,6 +36,9 @@ pub struct Receipt {
     pub sent: Wall,
     /// The rows of the history that it stands for.
     pub records: Vec<(DeliveryId, DeliveryRecord)>,
+    /// A person has seen all that it is about: the provider is to be told to stop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
 }
 
 /// A question to a provider.
@@ -45,6 +48,8 @@ pub struct ReceiptPoll {
     pub channel: String,
     /// The provider's id of the receipt.
     pub receipt: String,
+    /// The event of an emergency that is to be ended, and not asked about.
+    pub cancel: Option<EventId>,
 }
 
 impl ReceiptPoll {
@@ -115,6 +120,32 @@ impl Receipts {
         ended.iter().for_each(|name| drop(self.remove(name)));
     }
 
+    /// Has the provider end the emergencies of which every incident is acknowledged by now.
+    pub fn cancel_acknowledged(
+        &mut self,
+        acknowledgement: impl Fn(&Incident) -> Option<Acknowledgement>,
+        now: Now,
+    ) {
+        for (name, tracked) in &mut self.tracked {
+            let incidents = &tracked.receipt.incidents;
+            if tracked.receipt.cancelled || incidents.is_empty() {
+                continue;
+            }
+            let all: Option<Vec<_>> = incidents.iter().map(&acknowledgement).collect();
+            let Some(by) = all.and_then(|all| all.into_iter().max_by_key(|by| by.at)) else {
+                continue;
+            };
+            tracked.receipt.cancelled = true;
+            tracked.next_poll = now.mono;
+            for (id, record) in &mut tracked.receipt.records {
+                record.acknowledged = Some(by.at);
+                record.acknowledged_by = by.device.clone().or_else(|| by.by.clone());
+                self.writes.push(Write::put(Table::History, id.key(), record));
+            }
+            self.writes.push(Write::put(Table::Receipts, name.clone(), &tracked.receipt));
+        }
+    }
+
     /// Removes the receipts of channels that are no longer configured.
     pub fn retain_channels(&mut self, is_there: impl Fn(&str) -> bool) {
         let gone = |tracked: &&TrackedReceipt| !is_there(&tracked.receipt.channel);
@@ -141,7 +172,9 @@ impl Receipts {
         for tracked in self.tracked.values().filter(|tracked| tracked.next_poll <= now) {
             let channel = &tracked.receipt.channel;
             let busy = self.in_flight.contains(channel);
-            if !busy && self.quiet_until.get(channel).is_none_or(|until| *until <= now) {
+            let quiet = self.quiet_until.get(channel).is_some_and(|until| *until > now);
+            // A phone that rings is not to wait for the provider's limit of questions.
+            if !busy && (tracked.receipt.cancelled || !quiet) {
                 let earliest = first.entry(channel).or_insert(tracked);
                 if tracked.next_poll < earliest.next_poll {
                     *earliest = tracked;
@@ -153,6 +186,7 @@ impl Receipts {
             .map(|(channel, tracked)| ReceiptPoll {
                 channel: channel.clone(),
                 receipt: tracked.receipt.receipt.clone(),
+                cancel: tracked.receipt.cancelled.then_some(tracked.receipt.event),
             })
             .collect();
         self.in_flight.extend(polls.iter().map(|poll| poll.channel.clone()));
@@ -164,6 +198,7 @@ impl Receipts {
         let due = |tracked: &TrackedReceipt| {
             let channel = &tracked.receipt.channel;
             let quiet = self.quiet_until.get(channel).copied();
+            let quiet = quiet.filter(|_| !tracked.receipt.cancelled);
             (!self.in_flight.contains(channel))
                 .then(|| quiet.map_or(tracked.next_poll, |until| until.max(tracked.next_poll)))
         };
@@ -197,8 +232,9 @@ impl Receipts {
             ) => {
                 let tracked = self.tracked.get_mut(&poll.key())?;
                 let age = now.mono.since(tracked.since);
-                tracked.next_poll =
-                    now.mono + (age / 4).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
+                let pause = (age / 4).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
+                let only_asked = tracked.receipt.cancelled && poll.cancel.is_none();
+                tracked.next_poll = if only_asked { now.mono } else { now.mono + pause };
                 None
             }
         }
@@ -215,13 +251,17 @@ impl Receipts {
             record.acknowledged_by.clone_from(&device);
             self.writes.push(Write::put(Table::History, id.key(), &record));
         }
-        let by = Acknowledgement { at, channel: receipt.channel, device };
+        let by =
+            Acknowledgement { at, channel: receipt.channel, device, ..Acknowledgement::default() };
         AcknowledgedMessage { event: receipt.event, incidents: receipt.incidents, by }
     }
 
     /// How many emergencies of a channel are not acknowledged yet.
     pub fn waiting(&self, channel: &str) -> usize {
-        self.tracked.values().filter(|tracked| tracked.receipt.channel == channel).count()
+        let waits = |tracked: &&TrackedReceipt| {
+            tracked.receipt.channel == channel && !tracked.receipt.cancelled
+        };
+        self.tracked.values().filter(waits).count()
     }
 
     /// The rows that changed since the last call.

@@ -119,7 +119,15 @@ impl Outbox {
         if let Some(receipt) = &done.receipt {
             let (channel, event) = (sent.channel.clone(), sent.message.event);
             let receipt = receipt.clone();
-            let receipt = Receipt { channel, receipt, event, incidents, sent: now.wall, records };
+            let receipt = Receipt {
+                channel,
+                receipt,
+                event,
+                incidents,
+                sent: now.wall,
+                records,
+                cancelled: false,
+            };
             self.receipts.track(receipt, now);
         }
         Some((DeliveryResult::Delivered { events }, sent.record(now, None)))
@@ -385,7 +393,7 @@ impl Outbox {
         }
     }
 
-    fn remove_failed(&mut self, id: DeliveryId) -> Option<Delivery> {
+    pub(super) fn remove_failed(&mut self, id: DeliveryId) -> Option<Delivery> {
         let delivery = self.remove(id)?;
         self.incidents.record_failed(&delivery);
         Some(delivery)

@@ -101,9 +101,10 @@ impl TestOutbox {
     }
 
     fn accept(&mut self, level: Level, kind: EventKind) -> &mut TestOutbox {
-        let event = Event { at: self.now.wall, level, kind };
+        let event = Event { level, ..Event::new(self.now.wall, kind) };
         self.event = self.outbox.next_event(self.now.wall);
-        self.outbox.accept(&event, self.event, &self.routes, self.now);
+        let hearing = self.outbox.audience(&event, &self.routes);
+        self.outbox.accept(&event, self.event, hearing, self.now);
         self
     }
 

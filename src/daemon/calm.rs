@@ -1,0 +1,128 @@
+//! Silences and acknowledgements: what people ask for, checked against what there is, and passed on
+//! to the courier.
+
+use std::time::Duration;
+
+use crate::heartbeat::monitor::Monitor;
+use crate::http::calm_request::{AcknowledgeRequest, EndRequest, RequestSource, SilenceRequest};
+use crate::http::service::CalmRefusal;
+use crate::notify::calm::scope::{CalmScope, Inventory};
+use crate::notify::calm::{CalmError, NewSilence, Origin, SilenceSelection};
+use crate::notify::courier::{Courier, NewAcknowledgement};
+use crate::view::HostView;
+use crate::view::calm::{AcknowledgedView, SilencedView, UnsilencedView};
+
+/// How long an answer of the courier is waited for.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many hosts are inspected each time that the monitor's lock is held.
+const HOSTS_PER_LOCK: usize = 1000;
+
+/// As the HTTP server answers it.
+pub fn refusal(why: CalmError) -> CalmRefusal {
+    match why {
+        CalmError::Invalid { .. } => CalmRefusal::Invalid(why.to_string()),
+        CalmError::NotFound(why) => CalmRefusal::NotFound(why),
+        CalmError::Conflict(why) => CalmRefusal::Conflict(why),
+        CalmError::NotStored(why) => CalmRefusal::Unavailable(why),
+    }
+}
+
+fn scope(text: &str) -> Result<CalmScope, CalmRefusal> {
+    CalmScope::parse(text).map_err(|why| CalmRefusal::Invalid(format!("scope: {why}")))
+}
+
+/// Sets a silence of something that there is.
+pub fn silence(
+    monitor: &Monitor,
+    courier: &Courier,
+    request: SilenceRequest,
+) -> Result<SilencedView, CalmRefusal> {
+    let scope = scope(&request.scope)?;
+    check(&scope, monitor, courier)?;
+    let new = NewSilence {
+        scope,
+        length: request.length,
+        by: request.by,
+        comment: request.comment,
+        unless: request.unless,
+        origin: match request.source {
+            RequestSource::Api => Origin::Api,
+            RequestSource::Page => Origin::Page,
+        },
+    };
+    courier.silence(new, TIMEOUT).map_err(refusal)
+}
+
+/// Ends the silence of an id such as `s17`, all of a scope, or all of them. A host may be called as a
+/// silence is: the id goes first.
+pub fn unsilence(courier: &Courier, request: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
+    let EndRequest { which, by } = request;
+    let end = |which| courier.unsilence(which, by.clone(), TIMEOUT);
+    let number = which.strip_prefix('s').filter(|digits| digits.parse::<u64>().is_ok());
+    if number.is_some() {
+        let ended = end(SilenceSelection::Id(which.clone()));
+        if !matches!(ended, Err(CalmError::NotFound(_))) {
+            return ended.map_err(refusal);
+        }
+    }
+    end(match scope(&which)? {
+        CalmScope::All => SilenceSelection::All,
+        _ if number.is_some() => SilenceSelection::Id(which.clone()),
+        scope => SilenceSelection::Scope(scope),
+    })
+    .map_err(refusal)
+}
+
+/// Acknowledges the open alarms within a scope.
+pub fn acknowledge(
+    monitor: &Monitor,
+    courier: &Courier,
+    request: AcknowledgeRequest,
+) -> Result<AcknowledgedView, CalmRefusal> {
+    let AcknowledgeRequest { scope: text, comment, by, length } = request;
+    let scope = scope(&text)?;
+    check(&scope, monitor, courier)?;
+    let new = NewAcknowledgement { scope, by, comment, length };
+    courier.acknowledge(new, TIMEOUT).map_err(refusal)
+}
+
+/// Takes the acknowledgements within a scope back.
+pub fn unacknowledge(
+    courier: &Courier,
+    request: EndRequest,
+) -> Result<AcknowledgedView, CalmRefusal> {
+    let scope = scope(&request.which)?;
+    courier.undo_acknowledgement(scope, request.by, TIMEOUT).map_err(refusal)
+}
+
+/// Whether there is anything that a scope is about.
+fn check(scope: &CalmScope, monitor: &Monitor, courier: &Courier) -> Result<(), CalmRefusal> {
+    let plans = match scope {
+        CalmScope::Plan(_) => super::history::plans(courier).map_err(CalmRefusal::Unavailable)?,
+        CalmScope::All | CalmScope::Hosts(_) | CalmScope::Parts { .. } => Vec::new(),
+    };
+    let plans: Vec<String> = plans.into_iter().map(|plan| plan.plan).collect();
+    // Of one host that there is, the others need not be looked at.
+    let one = scope.host().filter(|host| monitor.view(host).is_some()).map(str::to_owned);
+    let hosts = match (scope, one) {
+        (CalmScope::All | CalmScope::Plan(_), _) => Vec::new(),
+        (_, Some(host)) => vec![host],
+        (_, None) => hosts(monitor),
+    };
+    let parts = |host: &str| monitor.view(host).map(parts).unwrap_or_default();
+    let inventory = Inventory { hosts: &hosts, parts: &parts, plans: &plans };
+    scope.check(&inventory).map_err(|none| CalmRefusal::NotFound(none.0))
+}
+
+fn hosts(monitor: &Monitor) -> Vec<String> {
+    let mut names = Vec::new();
+    for from in (0..monitor.count()).step_by(HOSTS_PER_LOCK) {
+        names.extend(monitor.views(from, HOSTS_PER_LOCK).into_iter().map(|view| view.name));
+    }
+    names
+}
+
+fn parts(view: HostView) -> Vec<String> {
+    let connections = view.connections.into_iter().map(|connection| connection.name);
+    connections.chain(view.metrics.into_iter().map(|metric| metric.path)).collect()
+}

@@ -1,0 +1,254 @@
+//! Open alerts, what is silent and held back, and the forms that silence and acknowledge. Pure.
+
+use super::format::{about, count};
+use super::html::Html;
+use super::panels::{ReadResult, badge, cut, moment, section, unreadable};
+use super::summary::class_of;
+use crate::clock::Wall;
+use crate::view::AlertView;
+use crate::view::calm::{HeldListView, HeldView, SilenceView, SilencesView};
+
+/// Alerts that are shown.
+const MAX_ALERTS: usize = 50;
+/// Silences, and things that are held back, that are shown.
+const MAX_SHOWN: usize = 50;
+
+/// What is silent, and what that holds back; an error says why it is not known.
+pub type CalmResult = Result<(SilencesView, HeldListView), String>;
+
+/// One line that unfolds; nothing at all when nothing is quiet.
+pub fn quiet(html: &mut Html, calm: &CalmResult) {
+    let (silences, held) = match calm {
+        Ok((silences, held)) => (&silences.silences, held),
+        Err(why) => {
+            html.markup("<p class=note>What is silent cannot be read at present: ").text(why);
+            html.markup("</p>");
+            return;
+        }
+    };
+    if silences.is_empty() && held.held.is_empty() {
+        return;
+    }
+    html.markup("<section class=quiet aria-label=Silences><details id=quiet><summary>");
+    html.text(summary(silences, held)).markup("</summary><ul class=list>");
+    for silence in silences.iter().take(MAX_SHOWN) {
+        self::silence(html, silence);
+    }
+    html.markup("</ul>");
+    more(html, silences.len(), "<a href=\"/api/v1/silences\">all as JSON</a></p>");
+    html.markup("<ul class=list>");
+    for one in held.held.iter().take(MAX_SHOWN) {
+        self::held(html, one);
+    }
+    html.markup("</ul>");
+    more(html, held.held.len(), "<a href=\"/api/v1/held\">all as JSON</a></p>");
+    html.markup("</details></section>");
+}
+
+fn more(html: &mut Html, count: usize, link: &'static str) {
+    let hidden = count.saturating_sub(MAX_SHOWN);
+    if hidden > 0 {
+        html.markup("<p class=i>And ").text(hidden).markup(" more: ").markup(link);
+    }
+}
+
+/// `2 silences and 1 window hold 3 things back`.
+fn summary(silences: &[SilenceView], held: &HeldListView) -> String {
+    let windows = silences.iter().filter(|one| one.kind == "window").count();
+    let silences = silences.len() - windows;
+    let parts: Vec<String> = [(silences, "silence", "silences"), (windows, "window", "windows")]
+        .into_iter()
+        .filter(|(number, ..)| *number > 0)
+        .map(|(number, one, many)| count(number, one, many))
+        .collect();
+    if parts.is_empty() {
+        let things = count(held.held.len(), "thing that was", "things that were");
+        return format!("{things} held back will be told soon");
+    }
+    let hold = if silences + windows == 1 { "holds" } else { "hold" };
+    let things = match held.count {
+        0 => "nothing".into(),
+        number => count(number, "thing", "things"),
+    };
+    format!("{} {hold} {things} back", parts.join(" and "))
+}
+
+/// `s17 web1 until ..., ann: kernel update, holds 2 things back [End]`.
+fn silence(html: &mut Html, silence: &SilenceView) {
+    html.markup("<li").attribute("data-k", &silence.id).markup("><b class=w>").text(&silence.id);
+    html.markup("</b> <span class=w>").text(cut(&silence.scope)).markup("</span> until ");
+    moment(html, silence.until);
+    html.markup(" <i>");
+    match (&silence.by, &silence.comment) {
+        (Some(by), Some(comment)) => drop(html.text(cut(by)).markup(": ").text(cut(comment))),
+        (Some(by), None) => drop(html.text(cut(by))),
+        (None, _) => drop(html.markup("maintenance window")),
+    }
+    if let Some(unless) = silence.unless {
+        html.markup(", unless ").text(unless.name());
+    }
+    if silence.holds > 0 {
+        html.markup(", holds ").text(count(silence.holds, "thing", "things")).markup(" back");
+    }
+    html.markup("</i>");
+    if silence.by.is_some() {
+        html.markup("<form method=post action=/unsilence><input type=hidden name=id");
+        html.attribute("value", &silence.id).markup("><button");
+        html.attribute("aria-label", format_args!("End {}", silence.id))
+            .markup(">End</button></form>");
+    }
+}
+
+fn held(html: &mut Html, held: &HeldView) {
+    html.markup("<li><span class=w>").text(cut(&held.text)).markup("</span> <i>since ");
+    moment(html, held.since);
+    held_reasons(html, held);
+    html.markup("</i>");
+}
+
+/// What is wrong at present; nothing at all when nothing is.
+pub fn alerts(html: &mut Html, alerts: &ReadResult<AlertView>, now: Wall) {
+    let list = match alerts {
+        Ok(list) if list.is_empty() => return,
+        Ok(list) => list,
+        Err(why) => return section(html, "alerts", "Open alerts", |html| unreadable(html, why)),
+    };
+    section(html, "alerts", "Open alerts", |html| {
+        html.markup("<ul class=list>");
+        for alert in list.iter().take(MAX_ALERTS) {
+            html.markup("<li");
+            if let Some(scope) = &alert.scope {
+                html.attribute("data-k", scope);
+            }
+            html.markup(">");
+            badge(html, class_of(alert.level), alert.level.name());
+            html.markup(" <span class=w>");
+            match &alert.host {
+                Some(host) => {
+                    html.markup("<a").link("/hosts/", host).markup(">").text(host).markup("</a>");
+                }
+                None => drop(html.text(&alert.subject)),
+            }
+            let name = alert.host.as_deref().unwrap_or_default();
+            let text = alert.text.strip_prefix(name).unwrap_or(&alert.text).trim_start();
+            html.markup(": ").text(cut(text)).markup("</span> <i>").text(alert_details(alert, now));
+            if let Some(held) = &alert.held {
+                held_reasons(html, held);
+            }
+            html.markup("</i>");
+            if let Some(scope) = &alert.scope {
+                let told = !alert.channels.is_empty();
+                let acknowledged = alert.acknowledged;
+                CalmForm { scope, host: None, acknowledged, told }.render(html);
+            }
+        }
+        html.markup("</ul>");
+        let hidden = list.len().saturating_sub(MAX_ALERTS);
+        if hidden > 0 {
+            html.markup("<p class=i>And ").text(count(hidden, "more", "more"));
+            html.markup(": <a href=\"/api/v1/alerts\">all as JSON</a></p>");
+        }
+    });
+}
+
+/// `for 5 min, told oncall`.
+fn alert_details(alert: &AlertView, now: Wall) -> String {
+    let mut parts: Vec<String> =
+        alert.since.iter().map(|since| format!("for {}", about(now.since(*since)))).collect();
+    parts.push(match alert.channels.as_slice() {
+        [] => "nobody was told".into(),
+        channels => format!("told {}", channels.join(", ")),
+    });
+    parts.extend(alert.acknowledged.map(|_| "acknowledged".into()));
+    parts.join(", ")
+}
+
+/// `, held back by s17 until ...`, after what is held back.
+fn held_reasons(html: &mut Html, held: &HeldView) {
+    if let Some(at) = held.out_at {
+        html.markup(", to be told at ");
+        moment(html, at);
+        return;
+    }
+    for (index, reason) in held.reasons.iter().enumerate() {
+        html.markup(if index == 0 { ", held back by " } else { ", " }).text(cut(&reason.id));
+        html.markup(" until ");
+        moment(html, reason.until);
+    }
+}
+
+/// What a form is about, and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct CalmForm<'a> {
+    /// The scope of what it silences and acknowledges.
+    pub scope: &'a str,
+    /// The host whose page it stands on; none: the page of everything.
+    pub host: Option<&'a str>,
+    /// When the alarm was acknowledged.
+    pub acknowledged: Option<Wall>,
+    /// Whether there is, or may be, an alarm that was told.
+    pub told: bool,
+}
+
+impl CalmForm<'_> {
+    /// Writes it, folded up. It works without a script, but for the time until tomorrow.
+    pub fn render(&self, html: &mut Html) {
+        let verb = if self.told { "Acknowledge or silence" } else { "Silence" };
+        html.markup("<details class=calm").attribute("data-k", format_args!("calm {}", self.scope));
+        html.markup("><summary")
+            .attribute("aria-label", format_args!("{verb} {}", cut(self.scope)));
+        html.markup(">").text(verb).markup("</summary><form method=post action=");
+        html.markup(if self.told { "/ack" } else { "/silence" });
+        html.markup("><input type=hidden name=scope").attribute("value", self.scope).markup(">");
+        if let Some(host) = self.host {
+            let page = crate::escape::PercentEncoded(host);
+            html.markup("<input type=hidden name=back");
+            html.attribute("value", format_args!("/hosts/{page}")).markup(">");
+        }
+        html.markup("<input name=comment maxlength=500 placeholder=Comment");
+        html.attribute("aria-label", format_args!("Comment on {}", cut(self.scope))).markup(">");
+        if self.told {
+            html.markup(match self.acknowledged {
+                None => "<button>Acknowledge</button>",
+                Some(_) => "<button name=undo value=1>Not acknowledged</button>",
+            });
+        }
+        html.markup(
+            "<button formaction=/silence name=seconds value=3600>Silence 1 h</button>\
+             <button formaction=/silence name=seconds value=14400>4 h</button>\
+             <button formaction=/silence name=seconds value=0 class=eight>until tomorrow 8:00</button>\
+             </form></details>",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(kind: &'static str) -> SilenceView {
+        SilenceView {
+            id: "s1".into(),
+            kind,
+            scope: "web1".into(),
+            from: Wall(0),
+            until: Wall(0),
+            by: None,
+            comment: None,
+            unless: None,
+            holds: 0,
+        }
+    }
+
+    #[test]
+    fn the_line_counts_silences_windows_and_things() {
+        for (kinds, count, line) in [
+            (vec!["silence", "window", "host"], 3, "2 silences and 1 window hold 3 things back"),
+            (vec!["silence"], 1, "1 silence holds 1 thing back"),
+            (vec!["window", "window"], 0, "2 windows hold nothing back"),
+        ] {
+            let silences: Vec<_> = kinds.into_iter().map(view).collect();
+            assert_eq!(summary(&silences, &HeldListView { held: Vec::new(), count }), line);
+        }
+    }
+}

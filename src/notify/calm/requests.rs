@@ -1,0 +1,212 @@
+//! Silences are set and ended: by people, and by hosts for themselves. Pure.
+
+use std::time::Duration;
+
+use super::scope::CalmScope;
+use super::silence::{MAX_COMMENT, MAX_SILENCES, Origin, Silence};
+use super::{Calm, CalmError, LAST_SILENCE_KEY, id, silence_key};
+use crate::clock::{Now, format_duration};
+use crate::event::{CalmEvent, Event, Level, SilenceNotice};
+use crate::store::{Table, Write};
+
+/// A host that repeats its wish for a silence does not begin another one.
+const SAME_SILENCE: Duration = Duration::from_secs(120);
+
+/// A silence to set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSilence {
+    /// What is to be silent.
+    pub scope: CalmScope,
+    /// For how long.
+    pub length: Duration,
+    /// Who asks for it.
+    pub by: String,
+    /// Why.
+    pub comment: Option<String>,
+    /// Events of this level and above are to be told all the same.
+    pub unless: Option<Level>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// The silences to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SilenceSelection {
+    /// One by its id, `s17`.
+    Id(String),
+    /// All of exactly this scope.
+    Scope(CalmScope),
+    /// All.
+    All,
+}
+
+impl Calm {
+    /// Sets a silence; its number.
+    ///
+    /// # Errors
+    /// Invalid and Conflict. Whether there is anything that it is about is checked by
+    /// [`CalmScope::check`].
+    pub fn set(&mut self, new: NewSilence, now: Now) -> Result<u64, CalmError> {
+        let longest = self.settings.longest_silence;
+        let range = || {
+            let longest = weeks(longest);
+            format!("a silence lasts from 1 s to {longest} (calm.longest_silence)")
+        };
+        if new.length < Duration::from_secs(1) {
+            return Err(CalmError::Invalid { field: "", what: range() });
+        }
+        if new.length > longest {
+            return Err(CalmError::Conflict(range()));
+        }
+        let comment = checked_comment(new.comment)?;
+        if self.silences.len() >= MAX_SILENCES {
+            return Err(CalmError::Conflict(format!(
+                "there are {MAX_SILENCES} silences already: end some (hbd unsilence)"
+            )));
+        }
+        let silence = Silence {
+            scope: new.scope,
+            from: now,
+            length: new.length,
+            by: new.by,
+            comment,
+            unless: new.unless,
+            origin: new.origin,
+        };
+        Ok(self.insert(silence))
+    }
+
+    fn insert(&mut self, silence: Silence) -> u64 {
+        self.last_silence += 1;
+        let number = self.last_silence;
+        self.writes.push(Write::put(Table::Calm, LAST_SILENCE_KEY, &number));
+        self.writes.push(Write::put(Table::Calm, silence_key(number), &silence));
+        self.silences.insert(number, silence);
+        self.next_review = None;
+        number
+    }
+
+    /// The event that reports a silence that was set.
+    pub fn notice(&self, number: u64, now: Now) -> Option<Event> {
+        let silence = self.silences.get(&number)?;
+        let notice = SilenceNotice {
+            scope: silence.scope.to_string(),
+            host: silence.scope.host().map(str::to_owned),
+            id: id(number),
+            length: silence.length,
+            by: silence.by.clone(),
+            comment: silence.comment.clone(),
+            by_host: silence.origin == Origin::Host,
+        };
+        Some(Event::new(now.wall, CalmEvent::Silenced(notice)))
+    }
+
+    /// A host asks for a silence of its own, or ends it; the events that report it. One that goes on
+    /// as it was asked for before is none.
+    pub fn on_host_request(&mut self, request: &SilenceNotice, now: Now) -> Vec<Event> {
+        let Some(host) = &request.host else { return Vec::new() };
+        let own = |(_, silence): &(&u64, &Silence)| {
+            silence.origin == Origin::Host && silence.scope.host() == Some(host)
+        };
+        let before = self.silences.iter().find(own).map(|(number, _)| *number);
+        if let Some(silence) = before.and_then(|number| self.silences.get(&number)) {
+            let (end, new_end) = (silence.end(), now.mono + request.length);
+            let near = end.since(new_end).max(new_end.since(end)) < SAME_SILENCE;
+            if near && !request.length.is_zero() && silence.comment == request.comment {
+                return Vec::new();
+            }
+        }
+        let ended = before.and_then(|number| self.remove(number, Some(host), now));
+        let full = self.silences.len() >= MAX_SILENCES;
+        if request.length.is_zero() || full {
+            return ended.into_iter().collect();
+        }
+        let number = self.insert(Silence {
+            scope: CalmScope::Hosts(host.clone()),
+            from: now,
+            length: request.length,
+            by: host.clone(),
+            comment: request.comment.clone(),
+            unless: None,
+            origin: Origin::Host,
+        });
+        self.notice(number, now).into_iter().collect()
+    }
+
+    /// Ends silences; the events that report it, one for each.
+    ///
+    /// # Errors
+    /// NotFound.
+    pub fn end(
+        &mut self,
+        which: &SilenceSelection,
+        by: &str,
+        now: Now,
+    ) -> Result<Vec<Event>, CalmError> {
+        let chosen = |(number, silence): (&u64, &Silence)| {
+            let chosen = match which {
+                SilenceSelection::Id(wanted) => id(*number) == *wanted,
+                SilenceSelection::Scope(scope) => silence.scope == *scope,
+                SilenceSelection::All => true,
+            };
+            (chosen && silence.is_running(now)).then_some(*number)
+        };
+        let chosen: Vec<u64> = self.silences.iter().filter_map(chosen).collect();
+        if chosen.is_empty() {
+            return Err(CalmError::NotFound(match which {
+                SilenceSelection::Id(wanted) => format!("there is no silence {wanted}"),
+                SilenceSelection::Scope(scope) => format!("no silence is set for {scope}"),
+                SilenceSelection::All => "there is no silence".into(),
+            }));
+        }
+        Ok(chosen.into_iter().filter_map(|number| self.remove(number, Some(by), now)).collect())
+    }
+
+    /// Takes a silence back that could not be stored: it never was.
+    pub fn take_back(&mut self, number: u64) {
+        if self.silences.remove(&number).is_some() {
+            self.writes.push(Write::remove(Table::Calm, silence_key(number)));
+            self.next_review = None;
+        }
+    }
+
+    pub(super) fn remove(&mut self, number: u64, by: Option<&str>, now: Now) -> Option<Event> {
+        let silence = self.silences.remove(&number)?;
+        self.writes.push(Write::remove(Table::Calm, silence_key(number)));
+        self.next_review = None;
+        let kind = CalmEvent::Unsilenced {
+            scope: silence.scope.to_string(),
+            host: silence.scope.host().map(str::to_owned),
+            id: id(number),
+            by: by.map(str::to_owned),
+        };
+        Some(Event::new(now.wall, kind))
+    }
+}
+
+/// A comment of one line that is not too long; none when it is empty.
+///
+/// # Errors
+/// Invalid.
+pub fn checked_comment(comment: Option<String>) -> Result<Option<String>, CalmError> {
+    let comment = comment.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let invalid = |what: String| Err(CalmError::Invalid { field: "comment", what });
+    match &comment {
+        Some(text) if text.chars().count() > MAX_COMMENT => {
+            invalid(format!("must be at most {MAX_COMMENT} characters"))
+        }
+        Some(text) if text.chars().any(char::is_control) => {
+            invalid("must be one line without control characters".into())
+        }
+        _ => Ok(comment),
+    }
+}
+
+/// `4 w` where that is what was written, else as other durations.
+fn weeks(length: Duration) -> String {
+    const WEEK: u64 = 7 * 24 * 3600;
+    match length.as_secs() {
+        seconds if seconds > 0 && seconds % WEEK == 0 => format!("{} w", seconds / WEEK),
+        _ => format_duration(length),
+    }
+}

@@ -1,0 +1,330 @@
+//! The calm overlay beside the outbox: what is let through from one to the other, and the requests of
+//! people about silences and acknowledgements. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::clock::Now;
+use crate::event::{CalmEvent, Event, EventId, EventKind, Incident};
+use crate::notify::calm::scope::{CalmScope, Target};
+use crate::notify::calm::{
+    Calm, CalmError, CalmSettings, NewSilence, Ruling, SilenceSelection, checked_comment, is_news,
+};
+use crate::notify::outbox::{Acknowledgement, OpenIncident, Outbox};
+use crate::notify::routing::Routes;
+use crate::view::calm::{AcknowledgedView, FollowingView, SilencedView, UnsilencedView};
+
+/// An acknowledgement to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAcknowledgement {
+    /// Of which open alarms.
+    pub scope: CalmScope,
+    /// Who.
+    pub by: String,
+    /// A comment.
+    pub comment: Option<String>,
+    /// For how long; none: as long as the alarm lasts.
+    pub length: Option<std::time::Duration>,
+}
+
+/// What people ask of the overlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CalmRequest {
+    /// Sets a silence.
+    Silence(NewSilence),
+    /// Ends silences.
+    Unsilence { which: SilenceSelection, by: String },
+    /// Acknowledges open alarms.
+    Acknowledge(NewAcknowledgement),
+    /// Takes acknowledgements back.
+    UndoAcknowledgement { scope: CalmScope, by: String },
+}
+
+/// The answer to a [`CalmRequest`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum CalmAnswer {
+    /// To a silence.
+    Silenced(SilencedView),
+    /// To its end.
+    Unsilenced(UnsilencedView),
+    /// To an acknowledgement, or the end of one.
+    Acknowledged(AcknowledgedView),
+}
+
+/// How a request is undone that could not be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Undo {
+    /// The silence of this number never was.
+    Silence(u64),
+    /// The acknowledgements of these are as they were before.
+    Acknowledgements(Vec<OpenIncident>),
+    /// Nothing: that a silence has ended is told rather than kept.
+    Nothing,
+}
+
+/// A request that was carried out.
+pub struct HandledRequest {
+    /// The answer, for when it is stored.
+    pub answer: CalmAnswer,
+    /// What is to be done when it cannot be.
+    pub undo: Undo,
+    /// What is to be recorded.
+    pub events: Vec<Event>,
+}
+
+/// An event that passed the overlay.
+pub struct Passed {
+    /// Its number.
+    pub id: EventId,
+    /// The channels that have or will get it.
+    pub told: Vec<String>,
+    /// What keeps it from others.
+    pub held_by: Vec<String>,
+}
+
+/// The overlay, and how it meets the outbox.
+#[derive(Debug)]
+pub struct Overlay {
+    /// The silences, the windows, and what they hold back.
+    pub calm: Calm,
+}
+
+impl Overlay {
+    /// An overlay that holds nothing back, under these settings.
+    pub fn new(settings: CalmSettings) -> Overlay {
+        Overlay { calm: Calm::new(settings) }
+    }
+
+    /// Passes an event on to those who get it now; none when it only repeats what is held back.
+    pub fn accept(
+        &mut self,
+        event: &Event,
+        outbox: &mut Outbox,
+        routes: &Routes,
+        now: Now,
+    ) -> Option<Passed> {
+        let id = outbox.next_event(now.wall);
+        let hearing = outbox.audience(event, routes);
+        let told = outbox.told(event);
+        let Ruling { hearing, held_by, dropped } = self.calm.rule(event, id, hearing, &told, now);
+        if let (false, Some(incident)) = (held_by.is_empty(), event.incident().opens()) {
+            outbox.withdraw_reminders(|other, _| other == incident, SILENCED, now);
+        }
+        if dropped {
+            return None;
+        }
+        let told = outbox.accept(event, id, hearing, now);
+        Some(Passed { id, told, held_by })
+    }
+
+    /// Passes on what came out of a hold, to the channels that were told something else; none when
+    /// there is none.
+    pub fn release(
+        &mut self,
+        event: &Event,
+        outbox: &mut Outbox,
+        routes: &Routes,
+        now: Now,
+    ) -> Option<Passed> {
+        let told = outbox.told(event);
+        let mut hearing: BTreeSet<String> = outbox.audience(event, routes);
+        hearing.retain(|channel| is_news(event, told.opened.get(channel)));
+        if hearing.is_empty() {
+            return None;
+        }
+        let id = outbox.next_event(now.wall);
+        let told = outbox.accept(event, id, hearing, now);
+        Some(Passed { id, told, held_by: Vec::new() })
+    }
+
+    /// A host asks for a silence of its own: the events that report it instead. Any other event is
+    /// itself.
+    pub fn on_event(&mut self, event: Event, outbox: &mut Outbox, now: Now) -> Vec<Event> {
+        match &event.kind {
+            EventKind::Calm(CalmEvent::Silenced(request))
+                if request.by_host && request.id.is_empty() =>
+            {
+                let events = self.calm.on_host_request(request, now);
+                self.withdraw_reminders(outbox, now);
+                events
+            }
+            _ => vec![event],
+        }
+    }
+
+    /// Takes reminders out of the outbox that a silence or a window holds back now.
+    pub fn withdraw_reminders(&mut self, outbox: &mut Outbox, now: Now) {
+        let calm = &mut self.calm;
+        let quiet = |incident: &Incident, level| calm.is_quiet(incident, level, now);
+        outbox.withdraw_reminders(quiet, SILENCED, now);
+    }
+
+    /// Carries a request out.
+    ///
+    /// # Errors
+    /// Why it is refused; then nothing has changed.
+    pub fn handle(
+        &mut self,
+        request: CalmRequest,
+        outbox: &mut Outbox,
+        now: Now,
+    ) -> Result<HandledRequest, CalmError> {
+        match request {
+            CalmRequest::Silence(new) => self.silence(new, outbox, now),
+            CalmRequest::Unsilence { which, by } => self.unsilence(&which, &by, outbox, now),
+            CalmRequest::Acknowledge(new) => acknowledge(new, outbox, now),
+            CalmRequest::UndoAcknowledgement { scope, by } => undo(&scope, &by, outbox, now),
+        }
+    }
+
+    /// Takes back what could not be stored.
+    pub fn undo(&mut self, undo: &Undo, outbox: &mut Outbox) {
+        match undo {
+            Undo::Silence(number) => self.calm.take_back(*number),
+            Undo::Acknowledgements(before) => outbox.restore_acknowledgements(before),
+            Undo::Nothing => {}
+        }
+    }
+
+    fn silence(
+        &mut self,
+        new: NewSilence,
+        outbox: &mut Outbox,
+        now: Now,
+    ) -> Result<HandledRequest, CalmError> {
+        let scope = new.scope.clone();
+        let number = self.calm.set(new, now)?;
+        self.withdraw_reminders(outbox, now);
+        let silence = self.calm.silence(number, now).expect("it was set just now");
+        let told = outbox.open_incidents().filter(|open| covers(&scope, open));
+        let view = SilencedView { silence, told: told.map(title).collect() };
+        Ok(HandledRequest {
+            answer: CalmAnswer::Silenced(view),
+            undo: Undo::Silence(number),
+            events: self.calm.notice(number, now).into_iter().collect(),
+        })
+    }
+
+    fn unsilence(
+        &mut self,
+        which: &SilenceSelection,
+        by: &str,
+        outbox: &Outbox,
+        now: Now,
+    ) -> Result<HandledRequest, CalmError> {
+        let events = self.calm.end(which, by, now)?;
+        self.calm.review(now);
+        let mut follows: Vec<FollowingView> = Vec::new();
+        for (held, left) in self.calm.follows(now) {
+            let told = outbox.told(&held.event);
+            let mut channels = held.reasons.iter().flat_map(|reason| &reason.channels);
+            let differs = |channel: &String| is_news(&held.event, told.opened.get(channel));
+            let is_new = held.released == Some(now);
+            if is_new && channels.any(differs) {
+                let (text, seconds) = (held.incident.to_string(), left.as_secs_f64());
+                follows.push(FollowingView { text, seconds });
+            }
+        }
+        follows.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
+        let ended = events.iter().filter_map(|event| match &event.kind {
+            EventKind::Calm(CalmEvent::Unsilenced { id, .. }) => Some(id.clone()),
+            _ => None,
+        });
+        let answer = CalmAnswer::Unsilenced(UnsilencedView { ended: ended.collect(), follows });
+        Ok(HandledRequest { answer, undo: Undo::Nothing, events })
+    }
+}
+
+const SILENCED: &str = "silenced";
+
+fn covers(scope: &CalmScope, open: &OpenIncident) -> bool {
+    let told = !open.channels.is_empty();
+    told && Target::of_incident(&open.incident).is_some_and(|target| scope.covers(target))
+}
+
+/// As it was told, or else what it is about.
+fn title(open: &OpenIncident) -> String {
+    open.title.clone().unwrap_or_else(|| open.incident.to_string())
+}
+
+fn acknowledge(
+    new: NewAcknowledgement,
+    outbox: &mut Outbox,
+    now: Now,
+) -> Result<HandledRequest, CalmError> {
+    let NewAcknowledgement { scope, by, comment, length } = new;
+    if length.is_some_and(|length| length.is_zero()) {
+        let what = "must be longer than 0 s".into();
+        return Err(CalmError::Invalid { field: "seconds", what });
+    }
+    let note = checked_comment(comment)?;
+    let acknowledgement = Acknowledgement {
+        at: now.wall,
+        by: Some(by.clone()),
+        note: note.clone(),
+        limit: length.map(|length| (now, length)),
+        ..Acknowledgement::default()
+    };
+    let before = outbox.acknowledge(|open| covers(&scope, open), &acknowledgement, now);
+    if before.is_empty() {
+        let why = format!("nothing that was told is wrong with {scope}");
+        return Err(CalmError::NotFound(why));
+    }
+    Ok(acknowledged(before, &by, note, false, now))
+}
+
+fn undo(
+    scope: &CalmScope,
+    by: &str,
+    outbox: &mut Outbox,
+    now: Now,
+) -> Result<HandledRequest, CalmError> {
+    let before = outbox.undo_acknowledgement(|open| covers(scope, open), now);
+    if before.is_empty() {
+        return Err(CalmError::NotFound(format!("nothing of {scope} is acknowledged")));
+    }
+    Ok(acknowledged(before, by, None, true, now))
+}
+
+fn acknowledged(
+    before: Vec<OpenIncident>,
+    by: &str,
+    comment: Option<String>,
+    undone: bool,
+    now: Now,
+) -> HandledRequest {
+    let titles: Vec<String> = before.iter().map(title).collect();
+    let event = acknowledgement_event(&before, by, comment, undone, now);
+    HandledRequest {
+        answer: CalmAnswer::Acknowledged(AcknowledgedView { acknowledged: titles }),
+        undo: Undo::Acknowledgements(before),
+        events: vec![event],
+    }
+}
+
+/// The event that reports an acknowledgement of these, or its end.
+pub fn acknowledgement_event(
+    open: &[OpenIncident],
+    by: &str,
+    comment: Option<String>,
+    undone: bool,
+    now: Now,
+) -> Event {
+    let host = |open: &OpenIncident| match Target::of_incident(&open.incident) {
+        Some(Target::Host(host) | Target::Part { host, .. }) => Some(host.to_owned()),
+        Some(Target::Plan(_)) | None => None,
+    };
+    let hosts: BTreeSet<Option<String>> = open.iter().map(host).collect();
+    let kind = CalmEvent::Acknowledged {
+        // Only where all are of one host.
+        host: hosts.iter().next().filter(|_| hosts.len() == 1).cloned().flatten(),
+        alarms: open.iter().map(title).collect(),
+        by: by.to_owned(),
+        comment,
+        undone,
+    };
+    Event::new(now.wall, kind)
+}
+
+#[cfg(test)]
+#[path = "overlay_tests.rs"]
+mod tests;

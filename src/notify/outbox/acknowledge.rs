@@ -1,0 +1,133 @@
+//! Acknowledgements of open incidents, and reminders that are not sent because of one, or of a
+//! silence. Pure.
+
+use std::collections::BTreeSet;
+
+use super::delivery::{Delivery, DeliveryId, DeliveryRecord};
+use super::incidents::{Acknowledgement, OpenIncident};
+use super::{Outbox, ReceiptPoll};
+use crate::clock::Now;
+use crate::event::{Event, Incident, Level};
+use crate::notify::calm::Told;
+
+impl Outbox {
+    /// What the channels were told of the incidents that an event opens or ends.
+    pub fn told(&self, event: &Event) -> Told {
+        let change = event.incident();
+        let opened = change.opens().and_then(|incident| self.incidents.get(incident));
+        let ended = change.closes().iter().filter_map(|incident| self.incidents.get(incident));
+        Told {
+            opened: opened.map(OpenIncident::told).unwrap_or_default(),
+            ended: ended.flat_map(|open| open.channels.keys().cloned()).collect(),
+        }
+    }
+
+    /// Acknowledges the open incidents that a channel was told of and that are `chosen`; these.
+    pub fn acknowledge(
+        &mut self,
+        chosen: impl Fn(&OpenIncident) -> bool,
+        by: &Acknowledgement,
+        now: Now,
+    ) -> Vec<OpenIncident> {
+        let open = self.incidents.iter().filter(|open| !open.channels.is_empty() && chosen(open));
+        let open: Vec<OpenIncident> = open.cloned().collect();
+        for one in &open {
+            self.incidents.set_acknowledged(&one.incident, Some(by.clone()));
+        }
+        let incidents: Vec<Incident> = open.iter().map(|open| open.incident.clone()).collect();
+        self.withdraw_reminders(|incident, _| incidents.contains(incident), "acknowledged", now);
+        open
+    }
+
+    /// Acknowledges incidents that a provider's receipt was about, as far as they are open and not
+    /// acknowledged already.
+    pub(super) fn acknowledge_all(
+        &mut self,
+        incidents: &[Incident],
+        by: &Acknowledgement,
+        now: Now,
+    ) {
+        let fresh = |open: &OpenIncident| {
+            incidents.contains(&open.incident) && open.acknowledgement(now).is_none()
+        };
+        self.acknowledge(fresh, by, now);
+    }
+
+    /// Takes acknowledgements back; of which incidents.
+    pub fn undo_acknowledgement(
+        &mut self,
+        chosen: impl Fn(&OpenIncident) -> bool,
+        now: Now,
+    ) -> Vec<OpenIncident> {
+        let acknowledged = |open: &&OpenIncident| open.acknowledgement(now).is_some();
+        let open = self.incidents.iter().filter(acknowledged).filter(|open| chosen(open));
+        let open: Vec<OpenIncident> = open.cloned().collect();
+        for one in &open {
+            self.incidents.set_acknowledged(&one.incident, None);
+        }
+        open
+    }
+
+    /// Sets the acknowledgement of incidents as it was before, if they are open still.
+    pub fn restore_acknowledgements(&mut self, before: &[OpenIncident]) {
+        for one in before {
+            self.incidents.set_acknowledged(&one.incident, one.acknowledged.clone());
+        }
+    }
+
+    /// Ends acknowledgements whose time is over; how many.
+    pub fn expire_acknowledgements(&mut self, now: Now) -> usize {
+        self.incidents.expire_acknowledgements(now)
+    }
+
+    /// Takes reminders out that were not sent yet, of incidents that are `quiet`. One that may have
+    /// arrived stays, and so does one that is all that a channel has of its incident.
+    pub fn withdraw_reminders(
+        &mut self,
+        mut quiet: impl FnMut(&Incident, Level) -> bool,
+        why: &str,
+        now: Now,
+    ) -> Vec<DeliveryRecord> {
+        let mut known: BTreeSet<(&str, &Incident)> = BTreeSet::new();
+        let about = |one: &Delivery| one.opens.clone();
+        for delivery in self.deliveries.values().filter(|one| !one.is_reminder) {
+            known.extend(delivery.opens.as_ref().map(|opens| (delivery.channel.as_str(), opens)));
+        }
+        let unsent = |(id, one): &(&DeliveryId, &Delivery)| {
+            let in_flight = one.in_flight || one.possible_repeat;
+            let in_digest = self.digested_in.contains_key(id);
+            one.is_reminder && !in_flight && !in_digest
+        };
+        let heard = |one: &Delivery| {
+            one.opens.as_ref().is_some_and(|incident| {
+                known.contains(&(one.channel.as_str(), incident))
+                    || self.incidents.was_delivered(incident, &one.channel)
+            })
+        };
+        let waiting = self.deliveries.iter().filter(unsent).filter(|(_, one)| heard(one));
+        let chosen: Vec<DeliveryId> = waiting
+            .filter(|(_, one)| about(one).is_some_and(|it| quiet(&it, one.message.level)))
+            .map(|(id, _)| *id)
+            .collect();
+        let why = format!("not sent: it is {why}");
+        let mut records = Vec::new();
+        for id in chosen {
+            if let Some(delivery) = self.remove_failed(id) {
+                records.push(self.record_failure(id, &delivery, &why, now));
+            }
+        }
+        records
+    }
+
+    /// The emergencies to ask the provider about now, or to end because a person has seen what they
+    /// are about: one at a time for each channel, and questions never faster than the provider
+    /// allows.
+    pub fn due_polls(&mut self, now: Now) -> Vec<ReceiptPoll> {
+        let incidents = &self.incidents;
+        self.receipts.cancel_acknowledged(
+            |incident| incidents.get(incident)?.acknowledgement(now).cloned(),
+            now,
+        );
+        self.receipts.due_polls(now.mono)
+    }
+}
