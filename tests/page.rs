@@ -264,6 +264,65 @@ fn without_a_script_it_is_all_there() {
 }
 
 #[test]
+fn alarms_are_silenced_and_acknowledged_with_and_without_a_script() {
+    let _alone = alone();
+    let real = Real::start("  web1: {watch: true}\n");
+    real.send(json!({"host": "web1", "interval": 0.1}));
+    real.hbd.wait_log("web1 ipv4 overdue");
+    let silences = || {
+        let mut answer = ureq::get(real.url("/api/v1/silences")).call().unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["silences"].clone()
+    };
+    let until = |button: &str| {
+        format!(
+            "[...document.querySelectorAll('main button')].find(one => one.innerText === '{button}').click()"
+        )
+    };
+    let browser = Browser::start();
+    browser.screen(390, 844, false);
+    for scripts in [false, true] {
+        browser.scripts(scripts);
+        browser.open(&real.url("/"));
+        let shown = browser.value("document.querySelectorAll('#alerts details.calm').length");
+        assert_eq!(shown, 1);
+        browser.run("document.querySelector('#alerts .calm').open = true");
+        let eight = browser.value("getComputedStyle(document.querySelector('.eight')).display");
+        assert_eq!(eight != "none", scripts, "only a script knows the reader's clock");
+        browser.run("document.querySelector('#alerts [name=comment]').focus()");
+        browser.press("on my way");
+        browser.run(&until("Acknowledge"));
+        browser.wait("document.querySelector('#alerts').innerText.includes(', acknowledged')");
+        browser.run("document.querySelector('#alerts .calm').open = true");
+        browser.run(&until("Not acknowledged"));
+        browser.wait("!document.querySelector('#alerts').innerText.includes(', acknowledged')");
+        browser.open(&real.url("/hosts/web1"));
+        browser.run("document.querySelector('.calm').open = true");
+        browser.run(&until(if scripts { "until tomorrow 8:00" } else { "4 h" }));
+        browser.wait("document.querySelector('.head').innerText.includes('Silent by s')");
+        assert_eq!(browser.value("location.pathname"), "/hosts/web1");
+        let silence = silences()[0].clone();
+        assert_eq!((&silence["scope"], &silence["kind"]), (&json!("web1"), &json!("silence")));
+        if scripts {
+            let hour = format!(
+                "(at => at.getHours() * 60 + at.getMinutes())(new Date(new Date('{}').getTime() + 30000))",
+                silence["until"].as_str().unwrap()
+            );
+            assert_eq!(browser.value(&hour), 480, "{silence}");
+        }
+        browser.open(&real.url("/"));
+        let line = browser.value("document.querySelector('#quiet summary').innerText");
+        assert_eq!(line, "1 silence holds nothing back");
+        browser.run("document.querySelector('#quiet').open = true");
+        browser.picture(&format!("quiet-{scripts}"));
+        browser.run(&until("End"));
+        browser.wait("!document.querySelector('#quiet')");
+        assert_eq!(silences(), json!([]));
+    }
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
 fn the_keyboard_reaches_everything_and_shows_where_it_is() {
     let _alone = alone();
     let site = Site::open(Show::ugly());
