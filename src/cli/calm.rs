@@ -22,14 +22,23 @@ const MAX_NAMED: usize = 20;
 /// The options of these commands; each refuses those that are not its own.
 #[derive(Debug, Default, PartialEq)]
 pub struct CalmArgs {
+    /// The configuration whose daemon is asked.
     pub config: Option<PathBuf>,
+    /// The daemon that is asked instead.
     pub url: Option<String>,
+    /// Further authorities for its certificate.
     pub ca_file: Option<PathBuf>,
+    /// Why.
     pub comment: Option<String>,
+    /// Who asks, where it is not the user.
     pub by: Option<String>,
+    /// From which level on it is told all the same.
     pub unless: Option<Level>,
+    /// `--for`.
     pub length: Option<Duration>,
+    /// For programs.
     pub json: bool,
+    /// `--undo`.
     pub undo: bool,
     /// The scope, and what else has no option, in this order.
     pub words: Vec<String>,
