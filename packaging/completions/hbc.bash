@@ -25,12 +25,12 @@ _hbc()
             _filedir -d
             return
             ;;
-        --host | --connection | --message | --metric | --interval | --wait | --name)
+        --host | --connection | --message | --comment | --metric | --interval | --wait | --name)
             return
             ;;
     esac
     if ((cword == 1)); then
-        COMPREPLY=($(compgen -W 'run send exec check metrics --help --version' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run send exec check silence metrics --help --version' -- "$cur"))
         return
     fi
     local options=--help place
@@ -50,6 +50,7 @@ _hbc()
             ;;
         exec) options+=' --server --host --connection --metric --interval --key-file --wait --name --' ;;
         check) options+=' --config --strict' ;;
+        silence) options+=' end --comment --wait --server --host --connection --key-file' ;;
         metrics) options+=' --metrics-dir' ;;
     esac
     COMPREPLY=($(compgen -W "$options" -- "$cur"))

@@ -15,6 +15,7 @@ _hbc() {
         'check:say what is wrong with the configuration'
         'send:send one datagram'
         'exec:run a job and tell how it went'
+        'silence:ask hbd not to tell of this host for a time'
         'metrics:print what this machine says about itself'
     )
     _arguments -C '(- *)--help[help]' '(- *)--version[the version]' '1:command:->command' '*::argument:->argument'
@@ -34,6 +35,12 @@ _hbc() {
                         '--uptime[how long this machine has been running]'
                     ;;
                 exec) _arguments $tell '--name[what the job is called]:name:' '*::command:_normal' ;;
+                silence)
+                    _arguments '*--server[where hbd listens]:host:_hosts' \
+                        '--host[the host that it is about]:host:' '--connection[the path to it]:connection:' \
+                        '--key-file[signs with this key]:file:_files' '--wait[waits for an answer]:duration:' \
+                        '--comment[why]:text:' '1:duration:(end)'
+                    ;;
                 metrics) _arguments '--metrics-dir[programs that are run, too]:directory:_files -/' ;;
             esac
             ;;

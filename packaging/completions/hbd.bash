@@ -13,16 +13,20 @@ _hbd()
             COMPREPLY=($(compgen -W 'ok info warning critical' -- "$cur"))
             return
             ;;
+        --unless)
+            COMPREPLY=($(compgen -W 'info warning critical' -- "$cur"))
+            return
+            ;;
         --color)
             COMPREPLY=($(compgen -W 'auto always never' -- "$cur"))
             return
             ;;
-        --host | --channel | --url | --limit | --address)
+        --host | --channel | --url | --limit | --address | --comment | --by | --for)
             return
             ;;
     esac
     if ((cword == 1)); then
-        COMPREPLY=($(compgen -W 'run check notify status log backup key forget dyndns --help --version' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run check notify status log backup key forget dyndns silence unsilence ack --help --version' -- "$cur"))
         return
     fi
     local options=--help
@@ -35,6 +39,9 @@ _hbd()
         backup) options+=' --config --url --ca-file --all --json --forget' ;;
         key) options+=' --config --common --write --status --url --ca-file' ;;
         forget) options+=' --config --url --ca-file' ;;
+        silence) options+=' --config --url --ca-file --all --comment --unless --by --json' ;;
+        unsilence) options+=' --config --url --ca-file --all --json' ;;
+        ack) options+=' --config --url --ca-file --all --comment --for --by --undo --json' ;;
         dyndns) options+=' --config --url --ca-file --json --dry-run --address' ;;
     esac
     COMPREPLY=($(compgen -W "$options" -- "$cur"))

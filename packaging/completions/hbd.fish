@@ -4,7 +4,7 @@ function __hbd_in
     contains -- (commandline -opc)[2] $argv
 end
 
-set -l commands run check notify status log backup key forget dyndns
+set -l commands run check notify status log backup key forget dyndns silence unsilence ack
 set -l first "not __fish_seen_subcommand_from $commands"
 
 complete -c hbd -f
@@ -19,15 +19,18 @@ complete -c hbd -n $first -a backup -d 'how backup plans and their repositories 
 complete -c hbd -n $first -a key -d 'make a key for a host'
 complete -c hbd -n $first -a forget -d 'give up a connection, or a host'
 complete -c hbd -n $first -a dyndns -d 'the names of hosts on changing addresses'
+complete -c hbd -n $first -a silence -d 'hold messages back for a time'
+complete -c hbd -n $first -a unsilence -d 'end silences'
+complete -c hbd -n $first -a ack -d 'stop reminders of what is wrong'
 complete -c hbd -n "not $first" -s c -l config -r -F -d 'the configuration'
 complete -c hbd -n '__hbd_in check' -l strict -d 'warnings count as errors'
-complete -c hbd -n '__hbd_in check notify status log backup dyndns' -l json -d 'for programs'
+complete -c hbd -n '__hbd_in check notify status log backup dyndns silence unsilence ack' -l json -d 'for programs'
 complete -c hbd -n '__hbd_in notify' -l host -x -d 'the channels of a host'
 complete -c hbd -n '__hbd_in notify' -l channel -x -d 'this channel'
 complete -c hbd -n '__hbd_in notify' -l default -d 'the default channels'
 complete -c hbd -n '__hbd_in notify' -l level -x -a 'ok info warning critical' -d 'how much it matters'
-complete -c hbd -n '__hbd_in status log backup key forget dyndns' -l url -x -d 'where the daemon is'
-complete -c hbd -n '__hbd_in status log backup key forget dyndns' -l ca-file -r -F -d 'who signed its certificate'
+complete -c hbd -n '__hbd_in status log backup key forget dyndns silence unsilence ack' -l url -x -d 'where the daemon is'
+complete -c hbd -n '__hbd_in status log backup key forget dyndns silence unsilence ack' -l ca-file -r -F -d 'who signed its certificate'
 complete -c hbd -n '__hbd_in status' -l all -d 'those that are well, too'
 complete -c hbd -n '__hbd_in status' -l color -x -a 'auto always never' -d 'colours'
 complete -c hbd -n '__hbd_in key' -l common -d 'the key of all hosts'
@@ -39,3 +42,9 @@ complete -c hbd -n '__hbd_in backup' -l all -d 'every plan'
 complete -c hbd -n '__hbd_in backup' -l forget -d 'end a trouble until it changes'
 complete -c hbd -n '__hbd_in dyndns' -l dry-run -d 'show what would be sent'
 complete -c hbd -n '__hbd_in dyndns' -l address -x -d 'as if the host had it'
+complete -c hbd -n '__hbd_in silence unsilence ack' -l all -d 'all hosts and plans'
+complete -c hbd -n '__hbd_in silence ack' -l comment -x -d 'why'
+complete -c hbd -n '__hbd_in silence ack' -l by -x -d 'who'
+complete -c hbd -n '__hbd_in silence' -l unless -x -a 'info warning critical' -d 'what is told all the same'
+complete -c hbd -n '__hbd_in ack' -l for -x -d 'for how long'
+complete -c hbd -n '__hbd_in ack' -l undo -d 'take it back'

@@ -17,6 +17,9 @@ _hbd() {
         'backup:how backup plans and their repositories are'
         'key:make a key for a host'
         'forget:give up a connection, or a host'
+        'silence:hold messages back for a time'
+        'unsilence:end silences'
+        'ack:stop reminders of what is wrong'
         'dyndns:the names of hosts on changing addresses'
     )
     _arguments -C '(- *)--help[help]' '(- *)--version[the version]' '1:command:->command' '*::argument:->argument'
@@ -48,6 +51,16 @@ _hbd() {
                         '--status[who still signs with a previous key]' '1:host:'
                     ;;
                 forget) _arguments $daemon '1:host or host/connection:' ;;
+                silence)
+                    _arguments $daemon '--all[all hosts and plans]' '--comment[why]:text:' '--by[who]:name:' \
+                        '--unless[what is told all the same]:level:(info warning critical)' \
+                        '1:scope:' '2:duration:'
+                    ;;
+                unsilence) _arguments $daemon '--all[all silences]' '1:id or scope:' ;;
+                ack)
+                    _arguments $daemon '--all[all hosts and plans]' '--comment[why]:text:' '--by[who]:name:' \
+                        '--for[for how long]:duration:' '--undo[take it back]' '1:scope:'
+                    ;;
                 dyndns)
                     _arguments $daemon '--dry-run[show what would be sent]' \
                         '*--address[as if the host had it]:address:' '1:host:'

@@ -25,6 +25,8 @@ hbc tells hbd how this host is.
   hbc send [--server HOST[:PORT]] [OPTION ...]  sends one datagram
   hbc exec [--server HOST[:PORT]] [OPTION ...] [--] COMMAND [ARGUMENT ...]
                                                 runs a job and tells how it went
+  hbc silence (DURATION | end) [--comment TEXT] [--wait DURATION] [OPTION ...]
+                                                asks hbd not to tell of this host for so long
   hbc metrics [--metrics-dir DIRECTORY]         prints what this machine says about itself
   hbc --help | --version
 
@@ -47,10 +49,12 @@ Options of hbc send:
 
 exec takes --server, --host, --connection, --metric, --interval, --key-file and --wait, and:
   --name NAME           what the job is called (default: the command's file name)
+silence takes --server, --host, --connection, --key-file and --wait (default: 10s), and:
+  --comment TEXT        why
 metrics takes:
   --metrics-dir DIRECTORY  programs that are run, too (default: /etc/hbc/metrics.d)
 
-Exit status: 0 sent (with --wait: every server has answered), 1 not, 2 wrong options,
+Exit status: 0 sent (with --wait and of silence: every server has answered), 1 not, 2 wrong options,
 78 wrong configuration; of exec that of the job, or 128 and the number of the signal that killed
 it. hbc(8) has the details.
 ";
@@ -101,8 +105,10 @@ pub struct SendArgs {
     pub connection: Option<String>,
     /// The event of the datagram.
     pub event: DatagramKind,
-    /// The text of a message.
+    /// The text of a message, or why there is to be a silence.
     pub message: Option<String>,
+    /// How long the silence is to last that it asks for; zero ends one.
+    pub silence: Option<Duration>,
     /// Numbers by dotted path.
     pub metrics: BTreeMap<String, f64>,
     /// When the next beat is promised.
@@ -136,6 +142,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CliCommand
         Some(Argument::Value(word)) if word == "help" => Ok(CliCommand::Help),
         Some(Argument::Value(word)) if word == "send" => send(&mut parser),
         Some(Argument::Value(word)) if word == "exec" => exec(&mut parser),
+        Some(Argument::Value(word)) if word == "silence" => silence(&mut parser),
         Some(Argument::Value(word)) if word == "metrics" => metrics(&mut parser),
         Some(Argument::Value(word)) if word == "run" => run(&mut parser),
         Some(Argument::Value(word)) if word == "check" => check(&mut parser),
@@ -402,6 +409,51 @@ fn exec(parser: &mut Parser) -> Result<CliCommand, String> {
     Ok(CliCommand::Exec(Box::new(args)))
 }
 
+/// The options that `hbc silence` has in common with `hbc send`.
+const SEND_OPTIONS_OF_SILENCE: &[&str] = &["server", "host", "connection", "key-file", "wait"];
+/// How long a silence waits for an answer, without `--wait`: one that was not stored is none.
+const SILENCE_WAIT: Duration = Duration::from_secs(10);
+/// The longest silence that a datagram can ask for; what hbd allows is shorter.
+const MAX_SILENCE: Duration = Duration::from_secs(366 * 86_400);
+
+fn silence(parser: &mut Parser) -> Result<CliCommand, String> {
+    let mut args =
+        SendArgs { event: DatagramKind::Silence, wait: Some(SILENCE_WAIT), ..SendArgs::default() };
+    while let Some(argument) = next(parser)? {
+        match argument {
+            Argument::Help => return Ok(CliCommand::Help),
+            Argument::Version => return Ok(CliCommand::Version),
+            Argument::Long(name) if name == "comment" => {
+                args.message = Some(value(parser, &name)?);
+            }
+            Argument::Long(name) if SEND_OPTIONS_OF_SILENCE.contains(&name.as_str()) => {
+                args.set(&name, parser)?;
+            }
+            Argument::Long(name) => {
+                return Err(format!("silence has no option --{name}, see hbc --help"));
+            }
+            Argument::Value(word) if args.silence.is_none() => {
+                args.silence = Some(silence_length(&word.to_string_lossy())?);
+            }
+            other => return Err(unknown(&other)),
+        }
+    }
+    if args.silence.is_none() {
+        return Err("a duration is missing, such as: hbc silence 20m".into());
+    }
+    Ok(CliCommand::Send(Box::new(args)))
+}
+
+fn silence_length(word: &str) -> Result<Duration, String> {
+    match word {
+        "end" => Ok(Duration::ZERO),
+        _ => match duration::parse(word).map_err(|why| format!("the length {why}, or end"))? {
+            length if length > MAX_SILENCE => Err("the length must be at most 366d".into()),
+            length => Ok(length),
+        },
+    }
+}
+
 fn metrics(parser: &mut Parser) -> Result<CliCommand, String> {
     let mut directory = PluginSettings::default().directory;
     while let Some(argument) = next(parser)? {
@@ -576,6 +628,34 @@ mod tests {
             assert_eq!(argument_words(&args), ["backup", "--server", "x", "--"]);
             assert_eq!(args.name.as_deref(), Some("n"));
             assert_eq!(args.send.wait, Some(Duration::from_secs(3)));
+        }
+    }
+
+    #[test]
+    fn a_silence_has_a_length_or_ends_and_waits_for_its_answer() {
+        let of = |line: &[&str]| match parsed(line) {
+            Ok(CliCommand::Send(args)) => *args,
+            other => panic!("{other:?}"),
+        };
+        let args = of(&["silence", "20m", "--comment", "kernel update", "--server", "a"]);
+        assert_eq!((args.event, args.wait), (DatagramKind::Silence, Some(SILENCE_WAIT)));
+        assert_eq!(args.silence, Some(Duration::from_secs(1200)));
+        assert_eq!(args.message.as_deref(), Some("kernel update"));
+        for line in [&["silence", "end", "--wait=3"][..], &["silence", "--wait", "3", "0"]] {
+            let args = of(line);
+            let (silence, wait) = (args.silence.unwrap(), args.wait.unwrap());
+            assert_eq!((silence, wait), (Duration::ZERO, Duration::from_secs(3)));
+        }
+        for (line, what) in [
+            ("silence", "a duration is missing"),
+            ("silence soon", "the length must be a duration"),
+            ("silence 367d", "the length must be at most 366d"),
+            ("silence 1h 2h", "\"2h\" belongs to no option"),
+            ("silence 1h --message x", "silence has no option --message"),
+            ("silence 1h -x", "there is no option -x"),
+        ] {
+            let why = parsed_words(line).unwrap_err();
+            assert!(why.contains(what), "{line}: {why}");
         }
     }
 

@@ -15,7 +15,7 @@ use super::server::{ServerAddress, missing_zone_remedy};
 use super::settings::{AgentSettings, CliOverrides, hostname, read_key};
 use crate::clock::{Now, Wall, format_duration};
 use crate::config_file::Environment;
-use crate::heartbeat::datagram::{self, MAX_BYTES, Rejection};
+use crate::heartbeat::datagram::{self, DatagramKind, MAX_BYTES, Rejection};
 use crate::heartbeat::encode::{self, OutgoingDatagram};
 use crate::secret::Secret;
 use crate::thread::Stop;
@@ -77,7 +77,7 @@ impl SendCommand {
             event: args.event,
             reason: None,
             message: args.message,
-            seconds: None,
+            seconds: args.silence,
             interval: args.interval,
             boot_id,
             uptime: args.uptime.then(uptime).transpose()?,
@@ -127,9 +127,11 @@ impl SendCommand {
             _ if length > MAX_BYTES => Err(format!(
                 "{length} bytes are too many for one datagram, {MAX_BYTES} is the most: send the metrics in parts"
             )),
-            Ok(read) if read.metrics.left_out().0 > 0 => Err(option_error(datagram::ODD_METRICS)),
+            Ok(read) if read.metrics.left_out().0 > 0 => {
+                Err(option_error(self.beat.event, datagram::ODD_METRICS))
+            }
             Ok(_) => Ok(()),
-            Err(Rejection::BadField(what)) => Err(option_error(what)),
+            Err(Rejection::BadField(what)) => Err(option_error(self.beat.event, what)),
             Err(why) => Err(why.to_string()),
         }
     }
@@ -200,9 +202,10 @@ impl SendCommand {
             }
         }
         let why = wait.last_error.unwrap_or_else(|| {
+            let (host, silence) = (&self.beat.host, self.beat.event == DatagramKind::Silence);
+            let allowed = if silence { ", does it allow so long a silence" } else { "" };
             format!(
-                "is hbd listening there, does it know the host {}, do key and clock agree?",
-                self.beat.host
+                "is hbd listening there, does it know the host {host}, do key and clock agree{allowed}?"
             )
         });
         Err(format!("{server} did not answer within {}: {why}", format_duration(timeout)))
@@ -331,10 +334,11 @@ impl RoundTrip {
 }
 
 /// `boot_id: must be ...` of a datagram is `--boot-id: must be ...` of a command line.
-fn option_error(what: &str) -> String {
+fn option_error(event: DatagramKind, what: &str) -> String {
     let (field, rest) = what.split_once(':').unwrap_or((what, ""));
     let option = match field {
         "metrics" => "metric".to_owned(),
+        "message" if event == DatagramKind::Silence => "comment".to_owned(),
         field => field.replace('_', "-"),
     };
     format!("--{option}:{rest}")
@@ -399,6 +403,26 @@ mod tests {
         let args = SendArgs { servers, host: Some("web1".into()), ..SendArgs::default() };
         let told = SendCommand::prepare(args).unwrap().send().remove(0).unwrap_err();
         assert!(told.ends_with(": name its interface, such as [fe80::1%eth0]:7"), "{told}");
+    }
+
+    #[test]
+    fn the_length_of_a_silence_is_in_its_datagram_and_its_comment_is_bounded() {
+        let args = SendArgs {
+            servers: vec![ServerAddress::parse("a").unwrap()],
+            host: Some("web1".into()),
+            event: DatagramKind::Silence,
+            silence: Some(Duration::from_secs(1200)),
+            wait: Some(Duration::from_secs(1)),
+            message: Some("kernel update".into()),
+            ..SendArgs::default()
+        };
+        let json = SendCommand::prepare(args.clone()).unwrap().json(Wall(1_795_291_928_667));
+        let json = String::from_utf8(json).unwrap();
+        let expected = r#"{"host":"web1","event":"silence","message":"kernel update","seconds":1200.0,"time":1795291928.667,"ack":true}"#;
+        assert_eq!(json, expected);
+        let long = SendArgs { message: Some("x".repeat(501)), ..args };
+        let why = SendCommand::prepare(long).err().unwrap();
+        assert!(why.starts_with("--comment: must be a text of at most 500"), "{why}");
     }
 
     #[test]

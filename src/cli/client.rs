@@ -118,12 +118,26 @@ impl Client {
         Ok(Client { base, token: token.map(Secret::new), trust })
     }
 
+    /// What the daemon answers to a POST with JSON, or in which words it refuses.
+    ///
+    /// # Errors
+    /// Why there is no such answer, in a sentence that names the daemon.
+    pub fn post_json(&self, path: &str, body: &Value) -> Result<Result<Value, String>, String> {
+        let answer = self.call("POST", path, &[], Some(&body.to_string()));
+        match answer {
+            Ok((200..=299, body)) => self.checked(Ok((200, body))).map(Ok),
+            // Those with words of the daemon about the request; 503: it could not be stored.
+            Ok((400 | 404 | 409 | 503, body)) => Ok(Err(reason(&body))),
+            answer => self.checked(answer).map(Ok),
+        }
+    }
+
     /// What the daemon answers to a GET.
     ///
     /// # Errors
     /// Why there is no such answer, in a sentence that names the daemon.
     pub fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, String> {
-        let answer = self.call("GET", path, query);
+        let answer = self.call("GET", path, query, None);
         self.checked(answer)
     }
 
@@ -132,7 +146,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub fn delete(&self, path: &str) -> Result<Value, String> {
-        let answer = self.call("DELETE", path, &[]);
+        let answer = self.call("DELETE", path, &[], None);
         self.checked(answer)
     }
 
@@ -143,9 +157,8 @@ impl Client {
             (200, Ok(answer)) => Ok(answer),
             (200, Err(_)) => Err(format!("{} does not answer as hbd does", self.base)),
             (401, _) => Err(self.token_wanted()),
-            (status, answer) => {
-                let why = answer.unwrap_or_default();
-                let why = why["error"].as_str().unwrap_or("no reason given");
+            (status, _) => {
+                let why = reason(&body);
                 Err(format!("{} answered {status}: {why}", self.base))
             }
         }
@@ -158,9 +171,8 @@ impl Client {
     /// Why there is no such answer, in a sentence that names the daemon.
     pub fn post(&self, path: &str, query: &[(&str, String)]) -> Result<(u16, String), String> {
         let (status, body) =
-            self.call("POST", path, query).map_err(|why| format!("{}: {why}", self.base))?;
-        let answer = serde_json::from_str::<Value>(&body).unwrap_or_default();
-        let why = answer["error"].as_str().unwrap_or("no reason given").to_owned();
+            self.call("POST", path, query, None).map_err(|why| format!("{}: {why}", self.base))?;
+        let why = reason(&body);
         match status {
             401 => Err(self.token_wanted()),
             200 | 404 => Ok((status, why)),
@@ -180,7 +192,7 @@ impl Client {
     /// # Errors
     /// Why there is no answer, in a sentence that names the daemon.
     pub fn get_text(&self, path: &str) -> Result<(u16, String), String> {
-        self.call("GET", path, &[]).map_err(|why| format!("{}: {why}", self.base))
+        self.call("GET", path, &[], None).map_err(|why| format!("{}: {why}", self.base))
     }
 
     /// Where the daemon is.
@@ -193,6 +205,7 @@ impl Client {
         method: &str,
         path: &str,
         query: &[(&str, String)],
+        json: Option<&str>,
     ) -> Result<(u16, String), String> {
         let pairs = query.iter().map(|(name, value)| format!("{name}={}", PercentEncoded(value)));
         let pairs = pairs.collect::<Vec<_>>().join("&");
@@ -204,11 +217,12 @@ impl Client {
                 host,
                 port: *port,
                 target: &target,
+                json,
                 token: self.token.as_ref(),
                 certificate: certificate.clone(),
             }
             .send(),
-            Trust::Authorities(ca_file) => self.send(method, &target, ca_file.as_deref()),
+            Trust::Authorities(ca_file) => self.send(method, &target, json, ca_file.as_deref()),
         }
     }
 
@@ -216,6 +230,7 @@ impl Client {
         &self,
         method: &str,
         target: &str,
+        json: Option<&str>,
         ca_file: Option<&Path>,
     ) -> Result<(u16, String), String> {
         let encrypted = self.base.starts_with("https:");
@@ -226,8 +241,14 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {}", token.reveal()));
         }
-        let request = request.body(()).map_err(|why| why.to_string())?;
-        let mut response = agent.run(request).map_err(|why| match why {
+        let sent = match json {
+            None => request.body(()).map(|request| agent.run(request)),
+            Some(json) => {
+                let request = request.header("content-type", "application/json").body(json);
+                request.map(|request| agent.run(request))
+            }
+        };
+        let mut response = sent.map_err(|why| why.to_string())?.map_err(|why| match why {
             ureq::Error::Io(why) if why.kind() == std::io::ErrorKind::ConnectionRefused => {
                 "nobody answers there: is hbd running?".to_owned()
             }
@@ -245,23 +266,31 @@ impl Client {
     }
 }
 
+/// The words of an answer that is an error.
+fn reason(body: &str) -> String {
+    let answer = serde_json::from_str::<Value>(body).unwrap_or_default();
+    answer["error"].as_str().unwrap_or("no reason given").to_owned()
+}
+
 /// Prints why the daemon cannot be reached, and returns the exit code.
 pub fn print_unreachable(why: &str) -> u8 {
     print_error(&why);
     UNREACHABLE
 }
 
-/// One request without a body over TLS to the daemon of a configuration. The daemon must show that
+/// One request over TLS to the daemon of a configuration. The daemon must show that
 /// configuration's very certificate, whatever its issuer and its name, and even when it has expired. No
 /// other server gets the token.
 struct PinnedRequest<'a> {
-    /// GET, or DELETE or POST without a body.
+    /// GET, DELETE or POST.
     method: &'a str,
     /// A name or an address, without brackets.
     host: &'a str,
     port: u16,
     /// Path and query.
     target: &'a str,
+    /// The body, if there is one.
+    json: Option<&'a str>,
     token: Option<&'a Secret>,
     certificate: CertificateDer<'static>,
 }
@@ -287,13 +316,15 @@ impl PinnedRequest<'_> {
         let token = self
             .token
             .map_or(String::new(), |token| format!("Authorization: Bearer {}\r\n", token.reveal()));
-        let (method, target) = (self.method, self.target);
-        let head = format!(
-            "{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n{token}\r\n"
+        let (method, target, body) = (self.method, self.target, self.json.unwrap_or_default());
+        let kind = self.json.map_or("", |_| "Content-Type: application/json\r\n");
+        let length = body.len();
+        let request = format!(
+            "{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n{kind}{token}\r\n{body}"
         );
         let mut answer = Vec::new();
         let exchanged = stream
-            .write_all(head.as_bytes())
+            .write_all(request.as_bytes())
             .and_then(|()| stream.take(MAX_ANSWER + 1).read_to_end(&mut answer));
         exchanged.map_err(|why| describe_error(&why))?;
         if answer.len() as u64 > MAX_ANSWER {

@@ -15,7 +15,9 @@ use crate::escape::{self, LineBreaks, visible};
 use crate::logger;
 use crate::version;
 
+pub mod ack;
 pub mod backup;
+mod calm;
 pub mod check;
 pub mod client;
 pub mod dyndns;
@@ -23,6 +25,7 @@ pub mod forget;
 pub mod key;
 pub mod log;
 pub mod notify;
+pub mod silence;
 pub mod status;
 mod terminal;
 
@@ -60,6 +63,18 @@ hbd watches hosts by their heartbeats and tells people.
   hbd log    [--config FILE | --url URL [--ca-file FILE]] [HOST]
              [--events] [--limit N] [--json]      the last 50 or N messages: to whom, and how they ended;
                                                   or what happened, told or not
+  hbd silence [--config FILE | --url URL [--ca-file FILE]] SCOPE DURATION
+             [--comment TEXT] [--unless LEVEL] [--by NAME] [--json]
+                                                  holds messages back: web1, web*, web1/ipv4, plan:4, --all
+  hbd silence [--config FILE | --url URL [--ca-file FILE]] [--json]
+                                                  what is silent now, what it holds back, and what is next
+  hbd unsilence [--config FILE | --url URL [--ca-file FILE]] (sN | SCOPE | --all) [--json]
+                                                  ends silences, and says what follows
+  hbd ack    [--config FILE | --url URL [--ca-file FILE]] SCOPE
+             [--comment TEXT] [--for DURATION] [--by NAME] [--json]
+                                                  stops reminders of what was told and is still wrong
+  hbd ack    [--config FILE | --url URL [--ca-file FILE]] --undo SCOPE [--by NAME] [--json]
+                                                  takes that back
   hbd backup [--config FILE] (PLAN | --all) [--json]
                                                   how backup plans fared, and how their repositories are
   hbd backup [--config FILE | --url URL [--ca-file FILE]] PLAN --forget
@@ -78,6 +93,8 @@ hbd watches hosts by their heartbeats and tells people.
 
 A MESSAGE of - is read from standard input; -- goes before one that begins with a dash.
 LEVEL is ok, info, warning (default) or critical; no channel is quiet below its min_level here.
+That of a silence is info, warning or critical: what is told all the same, from that level on.
+A DURATION is 30m, 2h, 1d or the like. NAME is $SUDO_USER, else the user.
 The configuration is FILE, else $HBD_CONFIG, else /etc/hbd/heartbeat.yaml.
 The daemon at a URL (http://host:port) is shown the token in $HBD_TOKEN.
 WHEN is auto (default), always or never.
@@ -114,6 +131,9 @@ fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             "dyndns" => dyndns::run(parser),
             "forget" => forget::run(parser),
             "status" => status::run(parser),
+            "silence" => silence::run(parser),
+            "unsilence" => silence::run_end(parser),
+            "ack" => ack::run(parser),
             "backup" => backup(parser),
             "key" => key::run(parser),
             "help" => Ok(print(HELP)),

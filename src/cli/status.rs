@@ -1,5 +1,6 @@
 //! `hbd status`: a table of the hosts and channels of the running daemon, the worst first.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -81,7 +82,8 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<StatusArgs>, lexopt::
 /// All hosts and channels, and whether all is well.
 fn fetch_overview(client: &Client, json: bool, style: Style) -> Result<(String, bool), String> {
     let (ready, why) = client.get_text("/-/ready")?;
-    let hosts = client.get("/api/v1/hosts", &[])?;
+    let mut hosts = client.get("/api/v1/hosts", &[])?;
+    hosts["alerts"] = fetch_alerts(client);
     let channels = client.get("/api/v1/channels", &[])?;
     let failure = (ready != 200).then(|| terminal::sanitize(&why));
     let well = failure.is_none() && all_well(&hosts, &channels);
@@ -92,6 +94,7 @@ fn fetch_overview(client: &Client, json: bool, style: Style) -> Result<(String, 
             "trouble": failure,
             "now": hosts["now"],
             "hosts": hosts["hosts"],
+            "alerts": hosts["alerts"],
             "channels": channels["channels"],
         });
         return Ok((json_line(&answer), well));
@@ -108,10 +111,17 @@ fn fetch_host(
 ) -> Result<(String, bool), String> {
     let host = client.get(&format!("/api/v1/hosts/{}", PercentEncoded(name)), &[])?;
     let now = crate::clock::Now::read().wall;
-    let hosts = json!({ "now": now.to_string(), "hosts": [host] });
+    let hosts = json!({ "now": now.to_string(), "hosts": [host], "alerts": fetch_alerts(client) });
     let well = all_well(&hosts, &Json::Null);
     let text = if json { format!("{host}\n") } else { host_page(&hosts, style) };
     Ok((text, well))
+}
+
+/// The open alerts, which say what is held back or acknowledged. When the daemon is too busy for
+/// them, the marks are missing: how the hosts are is shown in any case.
+fn fetch_alerts(client: &Client) -> Json {
+    let answer = client.get("/api/v1/alerts", &[]);
+    answer.map_or(Json::Null, |mut answer| answer["alerts"].take())
 }
 
 /// How the tables are drawn.
@@ -164,6 +174,8 @@ struct HostStatus {
     last_seen: String,
     tone: Tone,
     alerts: Vec<(Tone, String)>,
+    /// The silences and windows that are about it, by their ids.
+    quiet: Vec<String>,
 }
 
 /// Whether nothing needs attention.
@@ -264,7 +276,10 @@ fn counted(count: usize, thing: &str) -> String {
 fn host_table(hosts: &[&HostStatus], style: Style) -> String {
     let rows = hosts.iter().map(|host| {
         let cells = [&host.name, &host.state, &host.since, &host.last_seen];
-        (cells.into_iter().cloned().collect(), host.tone, host.alerts.clone())
+        let quiet = (!host.quiet.is_empty()).then(|| format!("quiet: {}", host.quiet.join(", ")));
+        let below = host.alerts.iter().cloned();
+        let below = below.chain(quiet.map(|quiet| (Tone::Unsure, quiet))).collect();
+        (cells.into_iter().cloned().collect(), host.tone, below)
     });
     table(&["HOST", "STATE", "SINCE", "LAST SEEN"], 1, rows.collect(), style)
 }
@@ -342,12 +357,19 @@ fn table(names: &[&str], painted: usize, rows: Vec<TableRow>, style: Style) -> S
 /// All hosts, the worst first, and by name.
 fn hosts_by_tone(hosts: &Json) -> Vec<HostStatus> {
     let now = time(hosts, "now");
-    let mut sorted: Vec<HostStatus> = items(hosts, "hosts").map(|host| assess(host, now)).collect();
+    let mut alerts: BTreeMap<&str, Vec<&Json>> = BTreeMap::new();
+    for alert in items(hosts, "alerts") {
+        alerts.entry(alert["host"].as_str().unwrap_or_default()).or_default().push(alert);
+    }
+    let of_host = |host: &Json| host["name"].as_str().and_then(|name| alerts.get(name));
+    let assess = |host| assess(host, of_host(host).map_or(&[], Vec::as_slice), now);
+    let mut sorted: Vec<HostStatus> = items(hosts, "hosts").map(assess).collect();
     sorted.sort_unstable_by(|a, b| b.tone.cmp(&a.tone).then_with(|| a.name.cmp(&b.name)));
     sorted
 }
 
-fn assess(host: &Json, now: Option<Wall>) -> HostStatus {
+/// `open`: the open alerts of the host.
+fn assess(host: &Json, open: &[&Json], now: Option<Wall>) -> HostStatus {
     let watch = host["watch"].as_bool().unwrap_or(false);
     let state = field(host, "state");
     let mut alerts = Vec::new();
@@ -360,7 +382,8 @@ fn assess(host: &Json, now: Option<Wall>) -> HostStatus {
             _ => continue,
         };
         let seen = age(connection, "last_seen", now);
-        alerts.push((tone, format!("{name} {}, last seen {seen} ago", how.to_lowercase())));
+        let mark = mark(open, host, &name, now);
+        alerts.push((tone, format!("{name} {}, last seen {seen} ago{mark}", how.to_lowercase())));
     }
     for metric in items(host, "metrics") {
         let tone = metric_tone(&field(metric, "level"));
@@ -370,10 +393,11 @@ fn assess(host: &Json, now: Option<Wall>) -> HostStatus {
         let (path, value, limit) =
             (field(metric, "path"), &metric["value"], field(metric, "limit"));
         let since = age(metric, "since", now);
-        alerts.push((tone, format!("{path} = {value} (threshold: {limit}) for {since}")));
+        let mark = mark(open, host, &path, now);
+        alerts.push((tone, format!("{path} = {value} (threshold: {limit}) for {since}{mark}")));
     }
     if state == "NEW" && watch {
-        alerts.push((Tone::Unsure, "was never heard".into()));
+        alerts.push((Tone::Unsure, format!("was never heard{}", mark(open, host, "was", now))));
     }
     for (tone, what) in &mut alerts {
         *what = format!("{}: {what}", tone.name());
@@ -389,7 +413,35 @@ fn assess(host: &Json, now: Option<Wall>) -> HostStatus {
         tone: alerts.iter().map(|(tone, _)| *tone).max().unwrap_or(Tone::Good),
         state,
         alerts,
+        quiet: items(host, "quiet").filter_map(Json::as_str).map(sanitize).collect(),
     }
+}
+
+/// What keeps an alert from being told, or from being told again: ` [held back by s17 for 2 h more]`.
+fn mark(open: &[&Json], host: &Json, part: &str, now: Option<Wall>) -> String {
+    let scope = format!("{}/{part}", field(host, "name"));
+    let prefix = format!("{part} ");
+    let is_meant = |alert: &&&Json| match alert["scope"].as_str() {
+        Some(of_part) if of_part.contains('/') => of_part == scope,
+        _ => alert["text"].as_str().is_some_and(|text| text.starts_with(&prefix)),
+    };
+    let Some(alert) = open.iter().find(is_meant) else { return String::new() };
+    let mut marks = Vec::new();
+    let held = &alert["held"];
+    if held.is_object() {
+        let told = items(alert, "told").next().map_or("", |_| "told, then ");
+        let reason = items(held, "reasons").last().unwrap_or(&Json::Null);
+        let (by, ends) = (field(reason, "id"), now.zip(time(reason, "until")));
+        let left = ends.map_or(String::new(), |(now, end)| format_duration(end.since(now)));
+        marks.push(match time(held, "out_at") {
+            None => format!("{told}held back by {by} for {left} more"),
+            Some(_) => format!("{told}held back by {by}, follows now"),
+        });
+    }
+    if alert["acknowledged"].is_string() {
+        marks.push(format!("acknowledged {} ago", age(alert, "acknowledged", now)));
+    }
+    if marks.is_empty() { String::new() } else { format!(" [{}]", marks.join("; ")) }
 }
 
 fn metric_tone(level: &str) -> Tone {
@@ -520,6 +572,39 @@ ops      signal  works    3        1 min 5 s  1 min
             .replace("critical: phone", "phone")
         );
         assert!(!all_well(&hosts, &channels));
+    }
+
+    #[test]
+    fn what_is_held_back_or_acknowledged_is_marked_and_not_well_all_the_same() {
+        let disk = json!([{"path": "disk_monitor.root.percent", "value": 97.5,
+            "level": "critical", "since": "2026-11-21T20:00:08.000Z", "limit": "> 95.0"}]);
+        let mut silent = host("web1", "OVERDUE", disk);
+        silent["quiet"] = json!(["s17", "nightly"]);
+        let reasons = json!([{"why": "silence", "id": "s17",
+            "until": "2026-11-21T22:12:08.000Z", "channels": ["mail"]}]);
+        let (mut hosts, _) = pictures(vec![silent], Vec::new());
+        hosts["alerts"] = json!([
+            {"host": "web1", "text": "disk_monitor.root.percent = 97.5 (> 95.0)",
+                "scope": "web1/disk_monitor.root.percent", "told": ["mail"], "held": null,
+                "acknowledged": "2026-11-21T20:07:08.000Z"},
+            {"host": "web1", "text": "ipv4 overdue", "told": [], "acknowledged": null,
+                "held": {"text": "web1 ipv4 overdue", "reasons": reasons, "out_at": null}},
+            {"host": null, "text": "ipv4 overdue", "acknowledged": NOW},
+        ]);
+        let marked = "\
+HOST  STATE    SINCE      LAST SEEN
+web1  OVERDUE  3 h 5 min  3 h 5 min
+  critical: ipv4 overdue, last seen 3 h 5 min ago [held back by s17 for 2 h more]
+  critical: disk_monitor.root.percent = 97.5 (threshold: > 95.0) for 12 min [acknowledged 5 min ago]
+  quiet: s17, nightly
+";
+        let text = overview(&hosts, &Json::Null, None, Style { width: 120, ..STYLE });
+        assert_eq!(text, format!("1 of 1 host is not well, 2 alerts\n\n{marked}"));
+        assert!(!all_well(&hosts, &Json::Null));
+        hosts["alerts"][1]["told"] = json!(["mail"]);
+        hosts["alerts"][1]["held"]["out_at"] = json!(NOW);
+        let text = overview(&hosts, &Json::Null, None, Style { width: 120, ..STYLE });
+        assert!(text.contains(" [told, then held back by s17, follows now]\n"), "{text}");
     }
 
     #[test]
