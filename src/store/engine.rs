@@ -15,7 +15,7 @@ use super::file::{
     OpenDatabase, OpenError, StateFile, UNTOLD_KEY, catch_panics, fill_database, moved_aside_name,
     verify, verify_read_only,
 };
-use super::history_limit::HistoryLimit;
+use super::history_limit::{HistoryBytes, HistoryLimit};
 use super::position::Position;
 use super::salvage::{Losses, Salvage};
 use super::table::{Rows, Table};
@@ -349,11 +349,13 @@ impl Engine {
         }
     }
 
-    /// What is on disk at this moment; of a copy in memory only where `or_copy`.
-    pub(super) fn begin_read(&self, or_copy: bool) -> Option<ReadTransaction> {
-        let database = self.file.as_ref().map(|file| &file.database);
-        let database = database.or(self.copy.as_ref().filter(|_| or_copy))?;
-        catch_panics(|| Ok(database.begin_read()?)).ok()
+    /// What is on disk at this moment, and how much history that is; of a copy in memory only where
+    /// `or_copy`.
+    pub(super) fn begin_read(&self, or_copy: bool) -> Option<(ReadTransaction, HistoryBytes)> {
+        let file = self.file.as_ref().map(|file| (&file.database, file.history.bytes));
+        let copy = self.copy.as_ref().filter(|_| or_copy);
+        let (database, bytes) = file.or(copy.map(|copy| (copy, HistoryBytes::default())))?;
+        catch_panics(|| Ok(database.begin_read()?)).ok().map(|transaction| (transaction, bytes))
     }
 }
 

@@ -197,7 +197,8 @@ impl Store {
     /// The outer option is none when the disk hangs, the inner one when nothing is open.
     fn begin_read(&self, or_copy: bool) -> Option<Option<Snapshot>> {
         let transaction = self.engine.ask(PATIENCE, move |engine| engine.begin_read(or_copy))?;
-        Some(transaction.map(|one| Snapshot::new(one, Arc::clone(&self.reader))))
+        let snapshot = |(one, bytes)| Snapshot::new(one, bytes, Arc::clone(&self.reader));
+        Some(transaction.map(snapshot))
     }
 
     /// What the daemon begins with. Where a disk does not tell it, that is known: see `missed`.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::error;
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 
 use super::disk_thread::{DiskThread, PATIENCE};
 use super::file::{catch_panics, value_of};
+use super::history_limit::HistoryBytes;
 use super::table::{RawRow, Table};
 
 type Rows = ReadOnlyTable<&'static str, &'static [u8]>;
@@ -18,12 +19,17 @@ type Rows = ReadOnlyTable<&'static str, &'static [u8]>;
 /// soon. A disk that hangs is waited for five seconds, and then has no rows.
 pub struct Snapshot {
     transaction: Arc<ReadTransaction>,
+    history: HistoryBytes,
     reader: Arc<DiskThread<()>>,
 }
 
 impl Snapshot {
-    pub(super) fn new(transaction: ReadTransaction, reader: Arc<DiskThread<()>>) -> Snapshot {
-        Snapshot { transaction: Arc::new(transaction), reader }
+    pub(super) fn new(
+        transaction: ReadTransaction,
+        history: HistoryBytes,
+        reader: Arc<DiskThread<()>>,
+    ) -> Snapshot {
+        Snapshot { transaction: Arc::new(transaction), history, reader }
     }
 
     /// Reads in the thread for it; nothing, with a line in the log, where that cannot be.
@@ -117,14 +123,9 @@ impl Snapshot {
         })
     }
 
-    /// How many bytes a table takes on disk. Reads all of its pages, in the thread that asks, which
-    /// a disk that hangs holds up.
+    /// How many bytes the keys and values of a table of the history have.
     pub fn bytes(&self, table: Table) -> u64 {
-        read_table(&self.transaction, table, |rows| {
-            let stats = rows.stats()?;
-            Ok(stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
-        })
-        .unwrap_or_default()
+        self.history.of(table)
     }
 }
 
