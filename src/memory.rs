@@ -3,10 +3,6 @@
 
 use libc::{c_int, c_void, dl_phdr_info, size_t};
 
-/// On a fault in a page of code the kernel maps up to 64 kB around it that are in the page cache, but
-/// never beyond the mapping. The code of a beat is spread over the whole program: with mappings of
-/// this size some 500 kB less of it is resident; the kernel takes some 40 kB for them.
-const MAPPING_SIZE: usize = 8 * 1024;
 /// A larger segment is not split: a program without optimization would become thousands of mappings,
 /// each of which costs the kernel some 200 bytes.
 const MAX_MAPPINGS: usize = 512;
@@ -80,7 +76,8 @@ fn free_resident() -> Option<usize> {
     None
 }
 
-fn trim() {
+/// Returns to the kernel what is free memory of the allocator (malloc_trim(3)).
+pub fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it only touches what the allocator knows to be free.
     unsafe {
@@ -88,26 +85,27 @@ fn trim() {
     }
 }
 
-/// Returns to the kernel what only the start needed: free memory of the allocator (malloc_trim(3)) and
-/// the resident pages of the program. A page that is needed again comes from the page cache.
-pub fn release_unused() {
-    trim();
+/// Splits the program's read-only segments into mappings of `size` bytes. On a fault in a page of code
+/// the kernel maps up to 64 kB around it that are in the page cache, but never beyond the mapping; the
+/// code that runs is spread over the whole program. To be called before most of it has run: no page
+/// is given back, which a disk that fails would not give again.
+///
+/// Its libraries are left alone: other processes share them.
+pub fn split_program(size: usize) {
+    let mut size = size;
     // SAFETY: the callback takes what it is promised to get, and keeps nothing.
     unsafe {
-        libc::dl_iterate_phdr(Some(release_program), std::ptr::null_mut());
+        libc::dl_iterate_phdr(Some(split_segments), (&raw mut size).cast());
     }
 }
 
-/// Drops the resident pages of the program's read-only segments. Its libraries are left alone: other
-/// processes share them, and one with text relocations differs from its file. After a failure the
-/// pages stay.
-unsafe extern "C" fn release_program(
+unsafe extern "C" fn split_segments(
     object: *mut dl_phdr_info,
     _: size_t,
-    _: *mut c_void,
+    size: *mut c_void,
 ) -> c_int {
-    // SAFETY: the loader gives a live object.
-    let object = unsafe { &*object };
+    // SAFETY: the loader gives a live object, and the size is passed on.
+    let (object, size) = unsafe { (&*object, *size.cast::<usize>()) };
     if !object.dlpi_phdr.is_null() {
         // SAFETY: there are as many headers as it says (dl_iterate_phdr(3)).
         let headers =
@@ -118,9 +116,7 @@ unsafe extern "C" fn release_program(
             if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
                 let start = (object.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
                 let end = start.wrapping_add(header.p_memsz as usize);
-                let start = start / page * page;
-                split_mapping(start, end, MAPPING_SIZE.max(page));
-                advise(start, end, libc::MADV_DONTNEED);
+                split_mapping(start / page * page, end, size.max(page));
             }
         }
     }
@@ -135,16 +131,11 @@ fn split_mapping(start: usize, end: usize, size: usize) {
         return;
     }
     for at in ((start + 1).next_multiple_of(size)..end).step_by(2 * size) {
-        advise(at, end.min(at + size), libc::MADV_DONTDUMP);
-    }
-}
-
-/// madvise(2) on pages that are mapped from a file and never written.
-fn advise(start: usize, end: usize, advice: c_int) {
-    // SAFETY: the callers name pages of a read-only mapping of a file: with either advice, what is
-    // read there afterwards is what was read before.
-    unsafe {
-        libc::madvise(start as *mut c_void, end - start, advice);
+        let length = end.min(at + size) - at;
+        // SAFETY: what is read there afterwards is what was read before.
+        unsafe {
+            libc::madvise(at as *mut c_void, length, libc::MADV_DONTDUMP);
+        }
     }
 }
 
@@ -182,7 +173,6 @@ mod tests {
         assert_eq!(count(), 1);
         split_mapping(start, start + 32 * 4096, 4 * 4096);
         assert!((8..=9).contains(&count()), "{}", count());
-        advise(start, start + 32 * 4096, libc::MADV_DONTNEED);
         // SAFETY: it is mapped, and read-only.
         let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, 32 * 4096) };
         assert!(bytes.iter().all(|byte| *byte == 7));
@@ -209,9 +199,10 @@ mod tests {
     }
 
     #[test]
-    fn after_a_release_the_program_goes_on() {
-        release_unused();
-        release_unused();
+    fn a_program_that_is_split_goes_on() {
+        split_program(16 * 1024);
+        split_program(16 * 1024);
+        trim();
         assert_eq!("still here".to_owned(), format!("still {}", "here"));
     }
 }
