@@ -13,7 +13,7 @@ use super::check;
 use super::directory::{DirectoryLock, LockError, make_directory_private};
 use super::file::{
     OpenDatabase, OpenError, StateFile, UNTOLD_KEY, catch_panics, fill_database, moved_aside_name,
-    verify, verify_read_only,
+    verify, verify_read_only, write_own,
 };
 use super::history_limit::{HistoryBytes, HistoryLimit};
 use super::position::Position;
@@ -405,11 +405,7 @@ fn keep_untold(
     if reports.is_empty() {
         return Ok(());
     }
-    let row = serde_json::to_vec(reports).expect("reports are plain data");
-    let mut rows = transaction.open_table(Table::Meta.definition())?;
-    let stored = check::seal(Table::Meta, UNTOLD_KEY, &row);
-    rows.insert(UNTOLD_KEY, stored.as_slice())?;
-    Ok(())
+    write_own(transaction, UNTOLD_KEY, &reports)
 }
 
 /// Only once the new file is there: that may be tried again and again.

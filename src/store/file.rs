@@ -26,6 +26,8 @@ use crate::thread::ProgressCounter;
 const CACHE_BYTES: usize = 1 << 20;
 /// The row of [`Table::Meta`] with what people must be told of the file.
 pub(super) const UNTOLD_KEY: &str = "untold";
+/// The row with [`HistoryBytes`], as of the same commit.
+const HISTORY_KEY: &str = "history_bytes";
 /// Of redb's file: what each commit changes.
 const HEADER_LENGTH: usize = 320;
 /// How many rows are read at a time.
@@ -86,12 +88,14 @@ struct OwnRows {
     position: Option<Position>,
     /// What was found earlier and not told yet.
     untold: Vec<StoreFileEvent>,
-    history: HistoryBytes,
+    /// None where the file does not say.
+    history: Option<HistoryBytes>,
     /// How many rows have no check, and are right.
     unchecked: usize,
 }
 
-/// Opens a file and verifies it: every page, and every row.
+/// Opens a file and verifies it: every page, and every row of the state. A row of the history has its
+/// check looked at when it is read.
 pub(super) fn verify(path: &Path, progress: &ProgressCounter) -> Result<Verified, OpenError> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(unavailable)?;
     let backend = FileStorage::held(file, progress.clone()).map_err(unavailable)?;
@@ -125,13 +129,18 @@ fn broken<T>() -> Result<T, OpenError> {
     Err(OpenError::Corrupt(BROKEN_PAGES.into()))
 }
 
-/// Reads every row, and what the file says of itself.
+/// Reads every row of the state, and what the file says of itself. The history is read as well where
+/// nothing says how much that is.
 fn verify_rows(database: &Database) -> Result<OwnRows, OpenError> {
     let (mut right, mut wrong, mut own) = (0, 0, OwnRows::default());
     // Not all of it is JSON: the other tables tell what it is.
-    let mut history_wrong = 0;
+    let (mut history_wrong, mut counted) = (0, HistoryBytes::default());
     let transaction = database.begin_read().map_err(classify_error)?;
     for table in Table::ALL {
+        // The first table says it, and the pages are right.
+        if table.is_history() && own.history.is_some() {
+            continue;
+        }
         let rows = match transaction.open_table(table.definition()) {
             Ok(rows) => rows,
             Err(redb::TableError::TableDoesNotExist(_)) => continue,
@@ -139,12 +148,15 @@ fn verify_rows(database: &Database) -> Result<OwnRows, OpenError> {
         };
         for row in rows.iter().map_err(classify_error)? {
             let (key, stored) = row.map_err(classify_error)?;
-            own.history.replace(table, key.value(), None, Some(stored.value().len()));
+            counted.replace(table, key.value(), None, Some(stored.value().len()));
             match check::open(table, key.value(), stored.value()) {
                 Some(value) => {
                     right += 1;
                     match (table, key.value()) {
                         (Table::Meta, STORE_KEY) => own.position = position_of(value),
+                        (Table::Meta, HISTORY_KEY) => {
+                            own.history = serde_json::from_slice(value).ok();
+                        }
                         (Table::Meta, UNTOLD_KEY) => {
                             own.untold = serde_json::from_slice(value).unwrap_or_default();
                         }
@@ -158,6 +170,7 @@ fn verify_rows(database: &Database) -> Result<OwnRows, OpenError> {
             }
         }
     }
+    own.history.get_or_insert(counted);
     if own.unchecked == 0 {
         wrong += history_wrong;
     }
@@ -187,9 +200,8 @@ impl Verified {
     pub(super) fn adopt(self, known: Option<&Position>) -> Result<StateFile, OpenError> {
         let Verified { database, backend, own } = self;
         backend.release().map_err(unavailable)?;
-        if let (Some(position), 0) = (&own.position, own.unchecked) {
-            let position = position.clone();
-            return StateFile::new(database, backend, position, own.history).map_err(unavailable);
+        if let (Some(position), Some(bytes), 0) = (&own.position, own.history, own.unchecked) {
+            return StateFile::new(database, backend, position.clone(), bytes).map_err(unavailable);
         }
         let position = own.position.unwrap_or_else(|| Position::first(known));
         seal_rows(&database, &position).map_err(OpenError::Unavailable)?;
@@ -236,13 +248,25 @@ fn seal_rows(database: &Database, position: &Position) -> Result<(), String> {
     })
 }
 
+/// Writes what a file whose rows did not come one by one says of itself: how much history it has is to
+/// be measured.
 fn write_position(
     transaction: &redb::WriteTransaction,
     position: &Position,
 ) -> Result<(), redb::Error> {
-    let row = serde_json::to_vec(position).expect("rows are plain data with text keys");
+    transaction.open_table(Table::Meta.definition())?.remove(HISTORY_KEY)?;
+    write_own(transaction, STORE_KEY, position)
+}
+
+/// Writes what the file says of itself.
+pub(super) fn write_own(
+    transaction: &redb::WriteTransaction,
+    key: &str,
+    value: &impl serde::Serialize,
+) -> Result<(), redb::Error> {
+    let row = serde_json::to_vec(value).expect("rows are plain data with text keys");
     let mut meta = transaction.open_table(Table::Meta.definition())?;
-    meta.insert(STORE_KEY, check::seal(Table::Meta, STORE_KEY, &row).as_slice())?;
+    meta.insert(key, check::seal(Table::Meta, key, &row).as_slice())?;
     Ok(())
 }
 
@@ -331,7 +355,8 @@ impl StateFile {
             if let Some(limit) = &limit {
                 self.history.trim(&transaction, limit, rows)?;
             }
-            write_position(&transaction, &next)?;
+            write_own(&transaction, STORE_KEY, &next)?;
+            write_own(&transaction, HISTORY_KEY, &self.history.bytes)?;
             Ok(transaction.commit()?)
         })?;
         self.position = next;
