@@ -551,6 +551,27 @@ mod tests {
     }
 
     #[test]
+    fn what_came_after_a_batch_that_hung_stands() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        let (release, released) = crossbeam_channel::bounded::<()>(1);
+        let hung = store.engine.start(move |_| released.recv().is_ok());
+        for key in ["removed", "changed", "stays"] {
+            store.write(Write::put(Table::Hosts, key, &1));
+        }
+        assert!(matches!(store.commit(at(1)), CommitResult::Failed { .. }));
+        store.write(Write::remove(Table::Hosts, "removed"));
+        store.write(Write::put(Table::Hosts, "changed", &2));
+        assert_eq!((store.commit(at(7)), store.pending()), (CommitResult::StillFailing, 5));
+        release.send(()).unwrap();
+        assert_eq!(hung.recv(), Ok(true));
+        let failed_for = Duration::from_secs(7);
+        assert_eq!(store.commit_now(at(8)), CommitResult::Recovered { failed_for });
+        let expected = [("changed".to_owned(), 2), ("stays".to_owned(), 1)];
+        assert_eq!((store.read::<i32>(Table::Hosts), store.pending()), (expected.into(), 0));
+    }
+
+    #[test]
     fn a_store_that_can_only_be_read_is_gone_on_from() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = open(directory.path());
