@@ -1,18 +1,11 @@
-//! What the process asks of the allocator and the kernel: few arenas, and no page of its code that it
-//! does not use (mallopt(3), madvise(2)).
+//! What the process asks of the allocator and the kernel: few arenas, and unused pages given back
+//! (mallopt(3), malloc_trim(3), madvise(2)).
 
 use libc::{c_int, c_void, dl_phdr_info, size_t};
-
-#[cfg(target_pointer_width = "64")]
-type Header = libc::Elf64_Phdr;
-#[cfg(target_pointer_width = "32")]
-type Header = libc::Elf32_Phdr;
 
 /// A larger segment is not split: a program without optimization would become thousands of mappings,
 /// each of which costs the kernel some 200 bytes.
 const MAX_MAPPINGS: usize = 512;
-/// Other processes have most of a library resident, so that little is saved by smaller pieces.
-const LIBRARY_PIECE: usize = 16 * 1024;
 
 /// All threads that start from now on share `arenas` arenas. glibc would make eight for each
 /// processor, each of which grows page by page, with a system call a page, and gives little back
@@ -83,7 +76,8 @@ fn free_resident() -> Option<usize> {
     None
 }
 
-fn trim() {
+/// Returns to the kernel what is free memory of the allocator (malloc_trim(3)).
+pub fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it only touches what the allocator knows to be free.
     unsafe {
@@ -91,76 +85,43 @@ fn trim() {
     }
 }
 
-/// From now on hardly more code is resident than is used. On a fault in a page of code the kernel maps
-/// up to 64 kB around it that are in the page cache, but never beyond the mapping: of a program that
-/// uses a little everywhere, all of it. So each page of the program becomes a mapping of its own, and
-/// each 16 kB of its libraries, and what the loader made resident is dropped. Of hbc's 1.5 MB some 500 kB
-/// less are resident, and 700 kB less of the C library; the kernel takes some 120 kB for the mappings.
+/// Splits the program's read-only segments into mappings of `size` bytes. On a fault in a page of code
+/// the kernel maps up to 64 kB around it that are in the page cache, but never beyond the mapping; the
+/// code that runs is spread over the whole program. To be called before most of it has run: no page
+/// is given back, which a disk that fails would not give again.
 ///
-/// To be called before `main`, as an initializer (`.init_array`), and never later: a page that was used
-/// and is dropped has to be read again, and on a disk that fails that ends the process (SIGBUS).
-pub extern "C" fn map_code_in_pieces() {
-    let mut program = true;
+/// Its libraries are left alone: other processes share them.
+pub fn split_program(size: usize) {
+    let mut size = size;
     // SAFETY: the callback takes what it is promised to get, and keeps nothing.
     unsafe {
-        libc::dl_iterate_phdr(Some(split_object), (&raw mut program).cast());
+        libc::dl_iterate_phdr(Some(split_segments), (&raw mut size).cast());
     }
 }
 
-/// Splits the read-only segments of a program or a library, and drops what of them is resident. After a
-/// failure they stay as they are.
-unsafe extern "C" fn split_object(
+unsafe extern "C" fn split_segments(
     object: *mut dl_phdr_info,
     _: size_t,
-    program: *mut c_void,
+    size: *mut c_void,
 ) -> c_int {
-    // SAFETY: the loader gives a live object, and `program` is the flag above.
-    let (object, program) = unsafe { (&*object, &mut *program.cast::<bool>()) };
-    // SAFETY: it takes no pointer.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
-    // The program comes first.
-    let size = if std::mem::take(program) { page } else { page.max(LIBRARY_PIECE) };
-    if object.dlpi_phdr.is_null() {
-        return 0;
-    }
-    // SAFETY: there are as many headers as it says (dl_iterate_phdr(3)).
-    let headers = unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
-    let address =
-        |header: &Header| (object.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
-    let dynamic = headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC);
-    // SAFETY: a dynamic section is where its header says.
-    if dynamic.is_some_and(|header| unsafe { has_text_relocations(address(header)) }) {
-        return 0;
-    }
-    for header in headers {
-        if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
-            let start = address(header) / page * page;
-            let end = address(header).wrapping_add(header.p_memsz as usize);
-            split_mapping(start, end, size);
-            advise(start, end - start, libc::MADV_DONTNEED);
+    // SAFETY: the loader gives a live object, and the size is passed on.
+    let (object, size) = unsafe { (&*object, *size.cast::<usize>()) };
+    if !object.dlpi_phdr.is_null() {
+        // SAFETY: there are as many headers as it says (dl_iterate_phdr(3)).
+        let headers =
+            unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
+        // SAFETY: it takes no pointer.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as usize;
+        for header in headers {
+            if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
+                let start = (object.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
+                let end = start.wrapping_add(header.p_memsz as usize);
+                split_mapping(start / page * page, end, size.max(page));
+            }
         }
     }
-    0
-}
-
-/// Whether the loader has written to read-only segments, which differ from their file then (gABI, chapter
-/// "Dynamic Linking").
-unsafe fn has_text_relocations(dynamic: usize) -> bool {
-    const END: usize = 0;
-    const TEXT_RELOCATIONS: usize = 22;
-    const FLAGS: usize = 30;
-    let mut entry = dynamic as *const [usize; 2];
-    loop {
-        // SAFETY: the caller names a dynamic section, which has an end.
-        let [tag, value] = unsafe { entry.read() };
-        match tag {
-            END => return false,
-            TEXT_RELOCATIONS => return true,
-            FLAGS if value & 4 != 0 => return true,
-            // SAFETY: that was not the last entry.
-            _ => entry = unsafe { entry.add(1) },
-        }
-    }
+    // The program comes first: no other object is looked at.
+    1
 }
 
 /// Splits a mapping into mappings of `size` bytes: every other one differs in whether it goes into a
@@ -170,16 +131,11 @@ fn split_mapping(start: usize, end: usize, size: usize) {
         return;
     }
     for at in ((start + 1).next_multiple_of(size)..end).step_by(2 * size) {
-        advise(at, size.min(end - at), libc::MADV_DONTDUMP);
-    }
-}
-
-/// madvise(2) on pages that are mapped from a file and were never written.
-fn advise(start: usize, length: usize, advice: c_int) {
-    // SAFETY: the callers name pages of a read-only mapping of a file: with either advice, what is
-    // read there afterwards is what was read before.
-    unsafe {
-        libc::madvise(start as *mut c_void, length, advice);
+        let length = end.min(at + size) - at;
+        // SAFETY: what is read there afterwards is what was read before.
+        unsafe {
+            libc::madvise(at as *mut c_void, length, libc::MADV_DONTDUMP);
+        }
     }
 }
 
@@ -217,7 +173,6 @@ mod tests {
         assert_eq!(count(), 1);
         split_mapping(start, start + 32 * 4096, 4 * 4096);
         assert!((8..=9).contains(&count()), "{}", count());
-        advise(start, 32 * 4096, libc::MADV_DONTNEED);
         // SAFETY: it is mapped, and read-only.
         let bytes = unsafe { std::slice::from_raw_parts(start as *const u8, 32 * 4096) };
         assert!(bytes.iter().all(|byte| *byte == 7));
@@ -233,9 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_mapped_in_pieces_goes_on() {
-        map_code_in_pieces();
-        map_code_in_pieces();
+    fn a_program_that_is_split_goes_on() {
+        split_program(16 * 1024);
+        split_program(16 * 1024);
+        trim();
         assert_eq!("still here".to_owned(), format!("still {}", "here"));
     }
 }

@@ -8,7 +8,7 @@ use heartbeat::agent::run::{self, RunError};
 use heartbeat::agent::send::SendCommand;
 use heartbeat::agent::settings::{CliOverrides, check};
 use heartbeat::agent::{exec, sampler};
-use heartbeat::{logger, memory, version};
+use heartbeat::{logger, version};
 
 const NOT_SENT: u8 = 1;
 const USAGE: u8 = 2;
@@ -16,11 +16,6 @@ const USAGE: u8 = 2;
 const CONFIGURATION: u8 = 78;
 /// What this build can do, for bug reports.
 const FEATURES: &[&str] = &["run", "send", "exec", "metrics"];
-
-/// Before anything runs: what is used from then on stays resident.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static BEFORE_MAIN: extern "C" fn() = memory::map_code_in_pieces;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {

@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::directory::LOCK_NAME;
-use super::tests::at;
+use super::tests::{at, history_bytes};
 use super::*;
 
 /// Which tables the rows are in, and how many there are in each.
@@ -103,12 +103,15 @@ fn judge(damaged: &[u8], lock: &[u8], what: &str) -> Vec<StoreFileEvent> {
     } else {
         assert_eq!(lost, 0, "{what}");
     }
+    let [counted, measured] = history_bytes(&store);
+    assert_eq!(counted, measured, "{what}");
     // It works.
     store.write(Write::put(Table::Hosts, "row000", &value(Table::Hosts, 0, 3)));
     assert_eq!(store.commit(at(3)), CommitResult::Committed, "{what}");
     drop(store);
     let (mut store, opened) = Store::open(directory.path(), at(4)).unwrap();
     assert_eq!((opened, reports_of(&mut store)), (OpenResult::Ready, vec![]), "{what}: told twice");
+    assert_eq!(history_bytes(&store), [measured; 2], "{what}");
     reports
 }
 

@@ -13,9 +13,9 @@ use super::check;
 use super::directory::{DirectoryLock, LockError, make_directory_private};
 use super::file::{
     OpenDatabase, OpenError, StateFile, UNTOLD_KEY, catch_panics, fill_database, moved_aside_name,
-    verify, verify_read_only,
+    verify, verify_read_only, write_own,
 };
-use super::history_limit::HistoryLimit;
+use super::history_limit::{HistoryBytes, HistoryLimit};
 use super::position::Position;
 use super::salvage::{Losses, Salvage};
 use super::table::{Rows, Table};
@@ -23,13 +23,16 @@ use super::{FILE_NAME, OpenResult};
 use crate::event::{MAX_LISTED, StoreFileEvent};
 use crate::thread::ProgressCounter;
 
+/// So many lost rows have a line in the log each.
+const MAX_LOGGED: usize = 200;
+
 /// The engine's state; one thread owns it.
 pub(super) struct Engine {
     directory: PathBuf,
     progress: ProgressCounter,
     /// One that could not be taken yet is taken when the disk works.
     lock: Option<DirectoryLock>,
-    file: Option<StateFile>,
+    pub(super) file: Option<StateFile>,
     /// A copy in memory of a file that can be read but not written.
     copy: Option<OpenDatabase>,
     /// The last commit that this process knows to be on disk, or read from it.
@@ -122,6 +125,7 @@ impl Engine {
             write_salvaged(&salvage, &mut losses, transaction)
         };
         fill_database(&database, &first, fill).ok()?;
+        log_lost(&losses.rows);
         (self.copy, self.last) = (Some(database.into()), position);
         Some(vec![damaged(losses, why, path)])
     }
@@ -163,9 +167,8 @@ impl Engine {
             Err(OpenError::Corrupt(why)) => return self.rebuild(&why),
         };
         let known = self.known();
-        let includes = |known: &Position| {
-            verified.position.as_ref().is_some_and(|position| position.includes(known))
-        };
+        let includes =
+            |known: &Position| verified.position().is_some_and(|position| position.includes(known));
         let behind = known.as_ref().is_some_and(|known| !includes(known));
         if behind && known.as_ref().is_some_and(|known| has_newer(&path, known)) {
             drop(verified);
@@ -175,9 +178,9 @@ impl Engine {
             drop(verified);
             return self.set_aside("another file lies in its place");
         }
-        let mut reports = verified.untold.clone();
+        let mut reports = verified.untold();
         if behind {
-            reports.extend(self.reports_behind(verified.position.as_ref()));
+            reports.extend(self.reports_behind(verified.position()));
         }
         match verified.adopt(known.as_ref()) {
             Ok(file) => self.file = Some(file),
@@ -265,8 +268,10 @@ impl Engine {
         // What this process knows of its state is written anew in any case.
         let (fresh, mut losses) =
             (self.last.is_some(), Losses::of_history_only(self.last.is_some()));
+        let mut lost = Vec::new();
         let fill = |transaction: &redb::WriteTransaction| {
             write_salvaged(&salvage, &mut losses, transaction)?;
+            lost.clone_from(&losses.rows);
             reports.push(damaged(std::mem::take(&mut losses), why, &aside));
             keep_untold(transaction, &reports)
         };
@@ -280,6 +285,7 @@ impl Engine {
             }
         }
         error!("{} is damaged ({why}); it is kept as {}", path.display(), aside.display());
+        log_lost(&lost);
         Ok(Done { fresh, reports })
     }
 
@@ -343,11 +349,13 @@ impl Engine {
         }
     }
 
-    /// What is on disk at this moment; of a copy in memory only where `or_copy`.
-    pub(super) fn begin_read(&self, or_copy: bool) -> Option<ReadTransaction> {
-        let database = self.file.as_ref().map(|file| &file.database);
-        let database = database.or(self.copy.as_ref().filter(|_| or_copy))?;
-        catch_panics(|| Ok(database.begin_read()?)).ok()
+    /// What is on disk at this moment, and how much history that is; of a copy in memory only where
+    /// `or_copy`.
+    pub(super) fn begin_read(&self, or_copy: bool) -> Option<(ReadTransaction, HistoryBytes)> {
+        let file = self.file.as_ref().map(|file| (&file.database, file.history.bytes));
+        let copy = self.copy.as_ref().filter(|_| or_copy);
+        let (database, bytes) = file.or(copy.map(|copy| (copy, HistoryBytes::default())))?;
+        catch_panics(|| Ok(database.begin_read()?)).ok().map(|transaction| (transaction, bytes))
     }
 }
 
@@ -397,16 +405,20 @@ fn keep_untold(
     if reports.is_empty() {
         return Ok(());
     }
-    let row = serde_json::to_vec(reports).expect("reports are plain data");
-    let mut rows = transaction.open_table(Table::Meta.definition())?;
-    let stored = check::seal(Table::Meta, UNTOLD_KEY, &row);
-    rows.insert(UNTOLD_KEY, stored.as_slice())?;
-    Ok(())
+    write_own(transaction, UNTOLD_KEY, &reports)
+}
+
+/// Only once the new file is there: that may be tried again and again.
+fn log_lost(rows: &[String]) {
+    let logged = rows.len().min(MAX_LOGGED);
+    rows[..logged].iter().for_each(|row| error!("lost from the damaged store: {row}"));
+    if logged < rows.len() {
+        error!("lost from the damaged store: {} more", rows.len() - logged);
+    }
 }
 
 fn damaged(losses: Losses, why: &str, kept: &Path) -> StoreFileEvent {
     let Losses { mut rows, count, uncounted, alerts, .. } = losses;
-    rows.iter().for_each(|row| error!("lost from the damaged store: {row}"));
     rows.truncate(MAX_LISTED);
     StoreFileEvent::Damaged {
         rows,

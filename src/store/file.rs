@@ -26,6 +26,8 @@ use crate::thread::ProgressCounter;
 const CACHE_BYTES: usize = 1 << 20;
 /// The row of [`Table::Meta`] with what people must be told of the file.
 pub(super) const UNTOLD_KEY: &str = "untold";
+/// The row with [`HistoryBytes`], as of the same commit.
+const HISTORY_KEY: &str = "history_bytes";
 /// Of redb's file: what each commit changes.
 const HEADER_LENGTH: usize = 320;
 /// How many rows are read at a time.
@@ -76,20 +78,24 @@ pub(super) struct StateFile {
 pub(super) struct Verified {
     database: OpenDatabase,
     backend: FileStorage,
-    /// Which commit it is; none in a file of an earlier version, whose rows have no checks.
-    pub(super) position: Option<Position>,
-    /// What was found earlier and not told yet.
-    pub(super) untold: Vec<StoreFileEvent>,
+    own: OwnRows,
 }
 
 /// What the rows of a file say of it.
 #[derive(Default)]
 struct OwnRows {
+    /// Which commit it is; none in a file of an earlier version, whose rows have no checks.
     position: Option<Position>,
+    /// What was found earlier and not told yet.
     untold: Vec<StoreFileEvent>,
+    /// None where the file does not say.
+    history: Option<HistoryBytes>,
+    /// How many rows have no check, and are right.
+    unchecked: usize,
 }
 
-/// Opens a file and verifies it: every page, and every row.
+/// Opens a file and verifies it: every page, and every row of the state. A row of the history has its
+/// check looked at when it is read.
 pub(super) fn verify(path: &Path, progress: &ProgressCounter) -> Result<Verified, OpenError> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(unavailable)?;
     let backend = FileStorage::held(file, progress.clone()).map_err(unavailable)?;
@@ -114,8 +120,7 @@ fn verify_backend(backend: FileStorage) -> Result<Verified, OpenError> {
     }));
     let database = OpenDatabase::from(opened.unwrap_or_else(|_| broken())?);
     let own = catch_unwind(AssertUnwindSafe(|| verify_rows(&database)));
-    let OwnRows { position, untold } = own.unwrap_or_else(|_| broken())?;
-    Ok(Verified { database, backend, position, untold })
+    Ok(Verified { database, backend, own: own.unwrap_or_else(|_| broken())? })
 }
 
 const BROKEN_PAGES: &str = "its pages are broken";
@@ -124,11 +129,18 @@ fn broken<T>() -> Result<T, OpenError> {
     Err(OpenError::Corrupt(BROKEN_PAGES.into()))
 }
 
-/// Reads every row, and what the file says of itself.
+/// Reads every row of the state, and what the file says of itself. The history is read as well where
+/// nothing says how much that is.
 fn verify_rows(database: &Database) -> Result<OwnRows, OpenError> {
     let (mut right, mut wrong, mut own) = (0, 0, OwnRows::default());
+    // Not all of it is JSON: the other tables tell what it is.
+    let (mut history_wrong, mut counted) = (0, HistoryBytes::default());
     let transaction = database.begin_read().map_err(classify_error)?;
     for table in Table::ALL {
+        // The first table says it, and the pages are right.
+        if table.is_history() && own.history.is_some() {
+            continue;
+        }
         let rows = match transaction.open_table(table.definition()) {
             Ok(rows) => rows,
             Err(redb::TableError::TableDoesNotExist(_)) => continue,
@@ -136,20 +148,31 @@ fn verify_rows(database: &Database) -> Result<OwnRows, OpenError> {
         };
         for row in rows.iter().map_err(classify_error)? {
             let (key, stored) = row.map_err(classify_error)?;
+            counted.replace(table, key.value(), None, Some(stored.value().len()));
             match check::open(table, key.value(), stored.value()) {
                 Some(value) => {
                     right += 1;
                     match (table, key.value()) {
                         (Table::Meta, STORE_KEY) => own.position = position_of(value),
+                        (Table::Meta, HISTORY_KEY) => {
+                            own.history = serde_json::from_slice(value).ok();
+                        }
                         (Table::Meta, UNTOLD_KEY) => {
                             own.untold = serde_json::from_slice(value).unwrap_or_default();
                         }
                         _ => {}
                     }
                 }
+                // The page is right: an earlier version wrote it, to a file that had checks already.
+                None if table.is_history() => history_wrong += 1,
+                None if is_json(stored.value()) => own.unchecked += 1,
                 None => wrong += 1,
             }
         }
+    }
+    own.history.get_or_insert(counted);
+    if own.unchecked == 0 {
+        wrong += history_wrong;
     }
     match (wrong, &own.position) {
         (0, Some(_)) => Ok(own),
@@ -158,31 +181,45 @@ fn verify_rows(database: &Database) -> Result<OwnRows, OpenError> {
     }
 }
 
+fn is_json(stored: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(stored).is_ok()
+}
+
 impl Verified {
+    /// Which commit it is; none in a file of an earlier version.
+    pub(super) fn position(&self) -> Option<&Position> {
+        self.own.position.as_ref()
+    }
+
+    /// What was found earlier and not told yet.
+    pub(super) fn untold(&self) -> Vec<StoreFileEvent> {
+        self.own.untold.clone()
+    }
+
     /// Goes on with the file: from now on it is written to.
     pub(super) fn adopt(self, known: Option<&Position>) -> Result<StateFile, OpenError> {
-        self.backend.release().map_err(unavailable)?;
-        let position = match self.position {
-            Some(position) => position,
-            None => {
-                let first = Position::first(known);
-                seal_rows(&self.database, &first).map_err(OpenError::Unavailable)?;
-                first
-            }
-        };
-        StateFile::new(self.database, self.backend, position)
+        let Verified { database, backend, own } = self;
+        backend.release().map_err(unavailable)?;
+        if let (Some(position), Some(bytes), 0) = (&own.position, own.history, own.unchecked) {
+            return StateFile::new(database, backend, position.clone(), bytes).map_err(unavailable);
+        }
+        let position = own.position.unwrap_or_else(|| Position::first(known));
+        seal_rows(&database, &position).map_err(OpenError::Unavailable)?;
+        StateFile::measured(database, backend, position)
     }
 
     /// Goes on in memory with a file that cannot be written.
     pub(super) fn into_copy(self) -> Option<(OpenDatabase, Option<Position>)> {
-        if self.position.is_none() {
-            seal_rows(&self.database, &Position::first(None)).ok()?;
+        let OwnRows { position, unchecked, .. } = self.own;
+        if position.is_none() || unchecked > 0 {
+            let first = || Position::first(None);
+            seal_rows(&self.database, &position.clone().unwrap_or_else(first)).ok()?;
         }
-        Some((self.database, self.position))
+        Some((self.database, position))
     }
 }
 
-/// Gives every row of an earlier version its check, all in one transaction.
+/// Gives every row that an earlier version wrote its check, all in one transaction.
 fn seal_rows(database: &Database, position: &Position) -> Result<(), String> {
     catch_panics(|| {
         let transaction = database.begin_write()?;
@@ -197,6 +234,9 @@ fn seal_rows(database: &Database, position: &Position) -> Result<(), String> {
                     .collect();
                 let some = some?;
                 for (key, value) in &some {
+                    if check::open(table, key, value).is_some() {
+                        continue;
+                    }
                     rows.insert(key.as_str(), check::seal(table, key, value).as_slice())?;
                 }
                 let Some((last, _)) = some.last() else { break };
@@ -208,13 +248,25 @@ fn seal_rows(database: &Database, position: &Position) -> Result<(), String> {
     })
 }
 
+/// Writes what a file whose rows did not come one by one says of itself: how much history it has is to
+/// be measured.
 fn write_position(
     transaction: &redb::WriteTransaction,
     position: &Position,
 ) -> Result<(), redb::Error> {
-    let row = serde_json::to_vec(position).expect("rows are plain data with text keys");
+    transaction.open_table(Table::Meta.definition())?.remove(HISTORY_KEY)?;
+    write_own(transaction, STORE_KEY, position)
+}
+
+/// Writes what the file says of itself.
+pub(super) fn write_own(
+    transaction: &redb::WriteTransaction,
+    key: &str,
+    value: &impl serde::Serialize,
+) -> Result<(), redb::Error> {
+    let row = serde_json::to_vec(value).expect("rows are plain data with text keys");
     let mut meta = transaction.open_table(Table::Meta.definition())?;
-    meta.insert(STORE_KEY, check::seal(Table::Meta, STORE_KEY, &row).as_slice())?;
+    meta.insert(key, check::seal(Table::Meta, key, &row).as_slice())?;
     Ok(())
 }
 
@@ -223,13 +275,22 @@ impl StateFile {
         database: OpenDatabase,
         backend: FileStorage,
         position: Position,
+        history: HistoryBytes,
+    ) -> io::Result<StateFile> {
+        let (history, header) = (History::new(history), [0; HEADER_LENGTH]);
+        let mut file = StateFile { database, history, backend, position, header };
+        file.header = file.read_header()?;
+        Ok(file)
+    }
+
+    /// One whose history is measured first.
+    fn measured(
+        database: OpenDatabase,
+        backend: FileStorage,
+        position: Position,
     ) -> Result<StateFile, OpenError> {
         let history = catch_panics(|| history_bytes(&database)).map_err(OpenError::Unavailable)?;
-        let history = History::new(history);
-        let header = [0; HEADER_LENGTH];
-        let mut file = StateFile { database, history, backend, position, header };
-        file.header = file.read_header().map_err(unavailable)?;
-        Ok(file)
+        StateFile::new(database, backend, position, history).map_err(unavailable)
     }
 
     /// Makes a new file in the place of one that is not there or empty. `fill` writes its first
@@ -248,7 +309,7 @@ impl StateFile {
             create_file(&made, &position, progress, fill).and_then(|(database, backend)| {
                 before().and_then(|()| fs::rename(&made, path)).map_err(unavailable)?;
                 let _ = path.parent().map(|directory| File::open(directory)?.sync_all());
-                StateFile::new(database, backend, position)
+                StateFile::measured(database, backend, position)
             });
         if result.is_err() {
             let _ = fs::remove_file(&made);
@@ -283,8 +344,8 @@ impl StateFile {
         self.backend.cut();
     }
 
-    /// Writes rows in one transaction, and removes what the history has too much of then. After an error
-    /// the file is to be opened anew.
+    /// Writes rows in one transaction, and removes what the history has too much of then. After an
+    /// error the file is to be opened anew.
     pub(super) fn write(&mut self, rows: &Rows, limit: Option<HistoryLimit>) -> Result<(), String> {
         let next =
             Position { id: self.position.id.clone(), commit: self.position.commit.wrapping_add(1) };
@@ -294,7 +355,8 @@ impl StateFile {
             if let Some(limit) = &limit {
                 self.history.trim(&transaction, limit, rows)?;
             }
-            write_position(&transaction, &next)?;
+            write_own(&transaction, STORE_KEY, &next)?;
+            write_own(&transaction, HISTORY_KEY, &self.history.bytes)?;
             Ok(transaction.commit()?)
         })?;
         self.position = next;
@@ -343,7 +405,7 @@ pub(super) fn fill_database(
     })
 }
 
-fn history_bytes(database: &Database) -> Result<HistoryBytes, redb::Error> {
+pub(super) fn history_bytes(database: &Database) -> Result<HistoryBytes, redb::Error> {
     let transaction = database.begin_read()?;
     HistoryBytes::measured(|table| match transaction.open_table(table.definition()) {
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(0),

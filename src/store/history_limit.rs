@@ -1,5 +1,7 @@
 //! How many bytes the tables of the history may have together, and how many each has. Pure.
 
+use serde::{Deserialize, Serialize};
+
 use super::table::{Rows, Table};
 
 /// The tables that may grow without end.
@@ -29,7 +31,7 @@ impl HistoryLimit {
 }
 
 /// How many bytes the rows of each table have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct HistoryBytes([u64; TABLES.len()]);
 
 impl HistoryBytes {

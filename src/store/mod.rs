@@ -9,7 +9,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use log::{debug, error, info, warn};
@@ -49,8 +50,8 @@ pub const FILE_NAME: &str = "heartbeat.redb";
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is checked, while nothing is written, that the file is still in its place.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// How long the start waits for a disk that is slow, but answers.
-const OPEN_LIMIT: Duration = Duration::from_secs(60);
+/// How long the start waits for a disk that is slow, but answers: shorter than systemd waits for it.
+const START_LIMIT: Duration = Duration::from_secs(40);
 /// Bytes of the history that may be pending while the disk fails.
 const MAX_PENDING_HISTORY: u64 = 8_000_000;
 
@@ -110,6 +111,10 @@ pub struct Store {
     limit: Option<HistoryLimit>,
     /// There was a file at the start, and it could not be read; nothing was decided from it.
     unread: bool,
+    /// The same, found out by reading: the disk answered while the file was opened, and not later.
+    missed: AtomicBool,
+    /// Until when a disk that is slow is waited for at the start.
+    start_ends: Instant,
     /// A new file was begun since the last commit that was reported.
     fresh: bool,
     failure: Option<WriteFailure>,
@@ -151,13 +156,15 @@ impl Store {
             opening: None,
             limit: None,
             unread: false,
+            missed: AtomicBool::new(false),
+            start_ends: Instant::now() + START_LIMIT,
             fresh: false,
             failure: None,
             next_check: now.mono + CHECK_INTERVAL,
             reports: Vec::new(),
         };
         let opening = store.engine.start(Engine::open);
-        let result = match store.engine.wait(&opening, OPEN_LIMIT) {
+        let result = match store.engine.wait(&opening, START_LIMIT) {
             Some(opened) => store.take_up(opened?),
             None => {
                 (store.opening, store.unread) = (Some(opening), true);
@@ -184,17 +191,33 @@ impl Store {
 
     /// What is on disk at this moment, for reading in another thread; none while commits fail.
     pub fn snapshot(&self) -> Option<Snapshot> {
-        self.failure.is_none().then(|| self.begin_read(false)).flatten()
+        self.failure.is_none().then(|| self.begin_read(false)?).flatten()
     }
 
-    fn begin_read(&self, or_copy: bool) -> Option<Snapshot> {
-        let transaction = self.engine.ask(PATIENCE, move |engine| engine.begin_read(or_copy))??;
-        Some(Snapshot::new(transaction, Arc::clone(&self.reader)))
+    /// The outer option is none when the disk hangs, the inner one when nothing is open.
+    fn begin_read(&self, or_copy: bool) -> Option<Option<Snapshot>> {
+        let transaction = self.engine.ask(PATIENCE, move |engine| engine.begin_read(or_copy))?;
+        let snapshot = |(one, bytes)| Snapshot::new(one, bytes, Arc::clone(&self.reader));
+        Some(transaction.map(snapshot))
+    }
+
+    /// What the daemon begins with. Where a disk does not tell it, that is known: see `missed`.
+    fn read_at_start<T: Default>(&self, read: impl FnOnce(Snapshot) -> Option<T>) -> T {
+        if self.missed.load(Ordering::Relaxed) {
+            // One half of the state is worse than none, and a slow disk is not waited for again.
+            return T::default();
+        }
+        let answer = self.begin_read(true).and_then(|open| open.map_or(Some(T::default()), read));
+        answer.unwrap_or_else(|| {
+            self.missed.store(true, Ordering::Relaxed);
+            T::default()
+        })
     }
 
     /// Every row of a table, by key. Empty while the store cannot be read.
     pub fn rows(&self, table: Table) -> Vec<RawRow> {
-        self.begin_read(true).map(|snapshot| snapshot.rows(table)).unwrap_or_default()
+        let left = self.start_ends.saturating_duration_since(Instant::now()).max(PATIENCE);
+        self.read_at_start(|snapshot| snapshot.rows(left, table))
     }
 
     /// Every row of a table that can be parsed. A row that cannot is logged and left where it is.
@@ -204,7 +227,7 @@ impl Store {
 
     /// One row, if it is there and can be parsed.
     pub fn get<T: serde::de::DeserializeOwned>(&self, table: Table, key: &str) -> Option<T> {
-        let row = self.begin_read(true)?.get(table, key)?;
+        let row = self.read_at_start(|snapshot| snapshot.row(table, key))?;
         snapshot::parse(table, vec![(key.to_owned(), row)]).pop().map(|(_, row)| row)
     }
 
@@ -276,6 +299,7 @@ impl Store {
 
     /// `patience` is for a batch that the disk did not take in time before.
     fn commit_within(&mut self, patience: Duration, now: Now) -> CommitResult {
+        self.unread |= self.missed.swap(false, Ordering::Relaxed);
         if self.pending.is_empty() && self.failure.is_none() && now.mono < self.next_check {
             return CommitResult::Committed;
         }
@@ -343,7 +367,11 @@ impl Store {
     fn on_committed(&mut self, now: Now) -> CommitResult {
         let (unread, fresh) = (std::mem::take(&mut self.unread), std::mem::take(&mut self.fresh));
         let Some(failure) = self.failure.take() else {
-            return if fresh { CommitResult::Replaced } else { CommitResult::Committed };
+            return match (fresh, unread) {
+                (true, _) => CommitResult::Replaced,
+                (false, true) => CommitResult::RecoveredUnread { failed_for: Duration::ZERO },
+                (false, false) => CommitResult::Committed,
+            };
         };
         let failed_for = now.mono.since(failure.since.mono);
         info!("{} takes writes again", self.directory.display());
@@ -523,6 +551,27 @@ mod tests {
     }
 
     #[test]
+    fn what_came_after_a_batch_that_hung_stands() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        let (release, released) = crossbeam_channel::bounded::<()>(1);
+        let hung = store.engine.start(move |_| released.recv().is_ok());
+        for key in ["removed", "changed", "stays"] {
+            store.write(Write::put(Table::Hosts, key, &1));
+        }
+        assert!(matches!(store.commit(at(1)), CommitResult::Failed { .. }));
+        store.write(Write::remove(Table::Hosts, "removed"));
+        store.write(Write::put(Table::Hosts, "changed", &2));
+        assert_eq!((store.commit(at(7)), store.pending()), (CommitResult::StillFailing, 5));
+        release.send(()).unwrap();
+        assert_eq!(hung.recv(), Ok(true));
+        let failed_for = Duration::from_secs(7);
+        assert_eq!(store.commit_now(at(8)), CommitResult::Recovered { failed_for });
+        let expected = [("changed".to_owned(), 2), ("stays".to_owned(), 1)];
+        assert_eq!((store.read::<i32>(Table::Hosts), store.pending()), (expected.into(), 0));
+    }
+
+    #[test]
     fn a_store_that_can_only_be_read_is_gone_on_from() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = open(directory.path());
@@ -543,6 +592,59 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_hung_while_the_rows_were_read_made_the_daemon_begin_with_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        store.write(Write::put(Table::Hosts, "web1", &1));
+        store.write(Write::put(Table::Outbox, "1", &1));
+        store.commit(at(1));
+        drop(store);
+        let mut store = open(directory.path());
+        let (release, released) = crossbeam_channel::bounded::<()>(1);
+        let hung = store.reader.start(move |()| released.recv().is_ok());
+        assert_eq!(store.read::<i32>(Table::Hosts), []);
+        assert_eq!(store.get::<i32>(Table::Outbox, "1"), None);
+        release.send(()).unwrap();
+        assert_eq!(hung.recv(), Ok(true));
+        store.write(Write::remove(Table::Hosts, "web1"));
+        store.write(Write::put(Table::Outbox, "2", &2));
+        let failed_for = Duration::ZERO;
+        assert_eq!(store.commit(at(2)), CommitResult::RecoveredUnread { failed_for });
+        assert_eq!(store.read::<i32>(Table::Hosts), [("web1".into(), 1)]);
+        assert_eq!(store.rows(Table::Outbox).len(), 2);
+        assert_eq!(store.commit(at(100)), CommitResult::Committed);
+    }
+
+    #[test]
+    fn what_an_earlier_version_wrote_after_a_downgrade_was_called_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        let rows = [Table::Hosts, Table::Meta, Table::Outbox, Table::Metrics, Table::Events];
+        rows.into_iter().for_each(|table| store.write(Write::put(table, "1", &1)));
+        store.commit(at(1));
+        drop(store);
+        let file = redb::Database::create(directory.path().join(FILE_NAME)).unwrap();
+        let transaction = file.begin_write().unwrap();
+        for table in rows {
+            let mut rows = transaction.open_table(table.definition()).unwrap();
+            rows.insert("2", b"2".as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(file);
+        for _ in 0..2 {
+            let mut store = open(directory.path());
+            assert_eq!(store.take_reports(), []);
+            let [counted, measured] = history_bytes(&store);
+            assert_eq!(counted, measured);
+            for table in rows {
+                let found = store.read::<i32>(table);
+                let own = |(key, _): &(String, i32)| key == "1" || key == "2";
+                assert_eq!(found.into_iter().filter(own).count(), 2, "{table:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_row_that_is_damaged_does_not_hide_the_others() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = open(directory.path());
@@ -550,6 +652,35 @@ mod tests {
         store.write(Write::put(Table::Hosts, "web2", &2));
         store.commit(at(1));
         assert_eq!(store.read::<i32>(Table::Hosts), [("web2".into(), 2)]);
+    }
+
+    #[test]
+    fn what_is_counted_of_the_history_is_what_a_file_that_is_opened_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(directory.path());
+        store.limit_history(HistoryLimit { max_bytes: 20_000, is_minor: |_| false });
+        for second in 1..50 {
+            for table in [Table::Events, Table::Metrics, Table::Hours, Table::Hosts] {
+                store.write(Write::put(table, format!("{second:03}"), &"x".repeat(200)));
+                store.write(Write::put(table, "again", &"x".repeat(second as usize)));
+            }
+            store.write(Write::remove(Table::Events, format!("{:03}", second - 2)));
+            assert_eq!(store.commit(at(second)), CommitResult::Committed);
+        }
+        let [counted, measured] = history_bytes(&store);
+        assert_eq!(counted, measured);
+        drop(store);
+        assert_eq!(history_bytes(&open(directory.path())), [counted; 2]);
+        assert!(counted.of(Table::Events) > 0 && counted.of(Table::Hosts) == 0);
+    }
+
+    /// What the open file takes its history for, and what that is.
+    pub(super) fn history_bytes(store: &Store) -> [history_limit::HistoryBytes; 2] {
+        let look = |engine: &mut Engine| {
+            let file = engine.file.as_ref()?;
+            Some([file.history.bytes, file::history_bytes(&file.database).unwrap()])
+        };
+        store.engine.ask(PATIENCE, look).flatten().unwrap()
     }
 
     fn history_rows(store: &Store) -> usize {

@@ -6,52 +6,66 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::error;
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 
 use super::disk_thread::{DiskThread, PATIENCE};
 use super::file::{catch_panics, value_of};
+use super::history_limit::HistoryBytes;
 use super::table::{RawRow, Table};
 
 type Rows = ReadOnlyTable<&'static str, &'static [u8]>;
-
-/// How long a whole table is waited for, while the disk answers something.
-const TABLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The store as it is at one moment. redb reuses no page of that moment while this lives: drop it
 /// soon. A disk that hangs is waited for five seconds, and then has no rows.
 pub struct Snapshot {
     transaction: Arc<ReadTransaction>,
+    history: HistoryBytes,
     reader: Arc<DiskThread<()>>,
 }
 
 impl Snapshot {
-    pub(super) fn new(transaction: ReadTransaction, reader: Arc<DiskThread<()>>) -> Snapshot {
-        Snapshot { transaction: Arc::new(transaction), reader }
+    pub(super) fn new(
+        transaction: ReadTransaction,
+        history: HistoryBytes,
+        reader: Arc<DiskThread<()>>,
+    ) -> Snapshot {
+        Snapshot { transaction: Arc::new(transaction), history, reader }
     }
 
-    /// Reads in the thread for it.
+    /// Reads in the thread for it; nothing, with a line in the log, where that cannot be.
     fn read<T: Default + Send + 'static>(
+        &self,
+        table: Table,
+        read: impl FnOnce(&Rows) -> Result<T, redb::Error> + Send + 'static,
+    ) -> T {
+        self.try_read(PATIENCE, table, read).unwrap_or_default()
+    }
+
+    /// The same; none where that cannot be.
+    fn try_read<T: Default + Send + 'static>(
         &self,
         limit: Duration,
         table: Table,
         read: impl FnOnce(&Rows) -> Result<T, redb::Error> + Send + 'static,
-    ) -> T {
+    ) -> Option<T> {
         let transaction = Arc::clone(&self.transaction);
         let answer = self.reader.ask(limit, move |()| read_table(&transaction, table, read));
         answer.unwrap_or_else(|| {
             error!("the store's {table:?} cannot be read: the disk does not answer");
-            T::default()
+            None
         })
     }
 
-    /// Every row of a table, by key.
-    pub fn rows(&self, table: Table) -> Vec<RawRow> {
-        self.read(TABLE_LIMIT, table, move |rows| take_rows(table, rows.iter()?, usize::MAX))
+    /// Every row of a table, by key; none when it cannot be read. A disk that answers something is
+    /// waited for until `limit`.
+    pub(super) fn rows(&self, limit: Duration, table: Table) -> Option<Vec<RawRow>> {
+        self.try_read(limit, table, move |rows| take_rows(table, rows.iter()?, usize::MAX))
     }
 
-    /// One row.
-    pub fn get(&self, table: Table, key: &str) -> Option<Vec<u8>> {
-        self.get_all(table, std::iter::once(key)).pop().flatten()
+    /// One row, if it is there; the outer option is none when it cannot be read.
+    pub(super) fn row(&self, table: Table, key: &str) -> Option<Option<Vec<u8>>> {
+        let key = key.to_owned();
+        self.try_read(PATIENCE, table, move |rows| value_at(table, &key, rows))
     }
 
     /// Several rows of one table, in the order of the keys.
@@ -61,19 +75,13 @@ impl Snapshot {
         keys: impl Iterator<Item = &'a str>,
     ) -> Vec<Option<Vec<u8>>> {
         let keys: Vec<String> = keys.map(str::to_owned).collect();
-        self.read(PATIENCE, table, move |rows| {
-            let value = |key: &String| {
-                let row = rows.get(key.as_str())?;
-                Ok(row.and_then(|stored| value_of(table, key, stored.value())))
-            };
-            keys.iter().map(value).collect()
-        })
+        self.read(table, move |rows| keys.iter().map(|key| value_at(table, key, rows)).collect())
     }
 
     /// The first `count` rows from a key on, before another.
     pub fn range(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<RawRow> {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.read(PATIENCE, table, move |rows| {
+        self.read(table, move |rows| {
             take_rows(table, rows.range(from.as_str()..to.as_str())?, count)
         })
     }
@@ -85,7 +93,7 @@ impl Snapshot {
 
     /// The same for several ranges of keys, in their order.
     pub fn last_of_each(&self, table: Table, ranges: Vec<(String, String)>) -> Vec<Option<RawRow>> {
-        self.read(PATIENCE, table, move |rows| {
+        self.read(table, move |rows| {
             let last = |(from, to): &(String, String)| {
                 let range = rows.range(from.as_str()..to.as_str())?;
                 Ok(take_rows(table, range.rev(), 1)?.pop())
@@ -97,7 +105,7 @@ impl Snapshot {
     /// At most `count` rows, those with the greatest keys below `before` first.
     pub fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Vec<RawRow> {
         let before = before.map(str::to_owned);
-        self.read(PATIENCE, table, move |rows| {
+        self.read(table, move |rows| {
             let range = match &before {
                 Some(before) => rows.range(..before.as_str())?,
                 None => rows.iter()?,
@@ -109,35 +117,33 @@ impl Snapshot {
     /// The keys of the oldest rows before a key, `count` at most.
     pub fn keys_before(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<String> {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.read(PATIENCE, table, move |rows| {
+        self.read(table, move |rows| {
             let keys = rows.range(from.as_str()..to.as_str())?.take(count);
             keys.map(|row| Ok(row?.0.value().to_owned())).collect()
         })
     }
 
-    /// How many bytes a table takes on disk. Reads all of its pages, in the thread that asks, which
-    /// a disk that hangs holds up.
+    /// How many bytes the keys and values of a table of the history have.
     pub fn bytes(&self, table: Table) -> u64 {
-        read_table(&self.transaction, table, |rows| {
-            let stats = rows.stats()?;
-            Ok(stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
-        })
+        self.history.of(table)
     }
 }
 
+fn value_at(table: Table, key: &str, rows: &Rows) -> Result<Option<Vec<u8>>, redb::Error> {
+    Ok(rows.get(key)?.and_then(|stored| value_of(table, key, stored.value())))
+}
+
+/// None, with a line in the log, when it cannot be read.
 fn read_table<T: Default>(
     transaction: &ReadTransaction,
     table: Table,
     read: impl FnOnce(&Rows) -> Result<T, redb::Error>,
-) -> T {
+) -> Option<T> {
     let result = catch_panics(|| match transaction.open_table(table.definition()) {
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(T::default()),
         rows => read(&rows?),
     });
-    result.unwrap_or_else(|why| {
-        error!("the store's {table:?} cannot be read: {why}");
-        T::default()
-    })
+    result.inspect_err(|why| error!("the store's {table:?} cannot be read: {why}")).ok()
 }
 
 /// The first `count` rows of a range that are what was stored.

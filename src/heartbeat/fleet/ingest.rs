@@ -374,7 +374,10 @@ impl Fleet {
         }
         let known = entry.profile.configured;
         let names = if known { &mut self.names } else { &mut self.unknown.names };
-        Ok(entry.add_connection(names.intern(incoming.connection_name), incoming.now))
+        let index = entry.add_connection(names.intern(incoming.connection_name), incoming.now);
+        // Here, since what follows may still refuse the datagram.
+        self.unknown.recount(entry);
+        Ok(index)
     }
 
     fn apply(&mut self, host_index: u32, index: usize, incoming: &IncomingDatagram) -> Ingested {

@@ -260,6 +260,21 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_came_with_a_refused_message_was_not_counted() {
+        let mut test = test();
+        let mut refused = 0;
+        for n in 0..3_000 {
+            let (host, connection) = (n % 30, n / 30 % 16);
+            let json = format!(
+                r#"{{"host":"s{host}","connection":"c{connection}","event":"message","message":"m"}}"#
+            );
+            refused += usize::from(test.try_ingest(json.as_bytes()).is_err());
+            assert_eq!(test.fleet.unknown.used(), counted(&test), "{n}");
+        }
+        assert!(refused > 1_000, "{refused}");
+    }
+
+    #[test]
     fn a_stranger_that_is_forgotten_or_configured_gives_its_memory_back() {
         let mut test = test();
         for part in 0..14 {
