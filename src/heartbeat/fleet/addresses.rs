@@ -9,7 +9,7 @@ use crate::clock::{Now, Wall};
 
 impl Fleet {
     /// Records the address of a connection that a datagram has proven
-    /// ([`Ingested::proven_address`]); some when it is another one than before.
+    /// ([`super::Ingested::proven_address`]); some when it is another one than before.
     pub fn track_address(
         &mut self,
         (host_index, connection): &ConnectionId,
