@@ -94,29 +94,31 @@ impl Recorder {
         if !now.wall.is_plausible() || cursor.slot == Some(current) {
             return;
         }
-        let Some(ended_slot) = cursor.slot.replace(current) else {
-            if cursor.clock_was_wrong {
-                // These samples are discarded.
-                self.for_each_batch(now, |_| {});
-            }
-            // The hours and days that ended while no daemon ran.
-            return self.roll_up_all(now.wall);
-        };
-        self.record_slot(ended_slot, slot_start(current, now), now);
-        if Resolution::Hours.slot(Resolution::TenMinutes.start(ended_slot))
-            != Resolution::Hours.slot(now.wall)
-        {
+        let ended_slot = cursor.slot.replace(current);
+        match ended_slot {
+            Some(ended) => self.record_slot(ended, slot_start(current, now), now),
+            // These samples are discarded.
+            None if cursor.clock_was_wrong => self.for_each_batch(now, |_| {}),
+            None => {}
+        }
+        let day = Resolution::Days.slot(now.wall);
+        let hour_of = |slot| Resolution::Hours.slot(Resolution::TenMinutes.start(slot));
+        let hour_ended = ended_slot.is_some_and(|ended| hour_of(ended) != hour_of(current));
+        let daily = hour_ended && cursor.trimmed.replace(day) != Some(day);
+        // The stop does not wait for what reads long.
+        drop(cursor);
+        if hour_ended || ended_slot.is_none() {
+            // At the start: the hours and days that ended while no daemon ran.
             self.roll_up_all(now.wall);
-            let day = Some(Resolution::Days.slot(now.wall));
-            let daily = std::mem::replace(&mut cursor.trimmed, day) != day;
+        }
+        if hour_ended {
             self.trim(daily, now.wall);
         }
     }
 
     /// Records the slot that is running, at the stop.
     pub fn close(&self, now: Now) {
-        // A tick that waits for the disk may do so for ever.
-        let Ok(cursor) = self.cursor.try_lock() else { return };
+        let cursor = lock(&self.cursor);
         if let Some(slot) = cursor.slot.filter(|_| now.wall.is_plausible()) {
             self.record_slot(slot, now, now);
         }
