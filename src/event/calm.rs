@@ -47,6 +47,8 @@ pub enum CalmEvent {
         host: String,
         /// The worst of them.
         level: Level,
+        /// None of them is told of a host that is not watched.
+        watched_only: bool,
         /// What they say, the oldest first.
         texts: Vec<String>,
         /// How many there are in all.
@@ -76,6 +78,13 @@ pub struct SilenceNotice {
     pub by_host: bool,
 }
 
+impl SilenceNotice {
+    /// Whether a host only asks for it.
+    pub fn is_wish(&self) -> bool {
+        self.by_host && self.id.is_empty()
+    }
+}
+
 impl CalmEvent {
     /// What an event of this kind means.
     pub fn describe(&self) -> EventDescription {
@@ -89,8 +98,10 @@ impl CalmEvent {
                     .detail_if("comment", comment.clone())
             }
             CalmEvent::HeldLost { keys, count } => held_lost(keys, *count),
-            CalmEvent::Notes { host, level, texts, count, held_back } => {
-                notes(host, *level, texts, *count).detail("held back", held_back.as_str())
+            CalmEvent::Notes { host, level, watched_only, texts, count, held_back } => {
+                let described = notes(host, *level, texts, *count);
+                EventDescription { watched_only: *watched_only, ..described }
+                    .detail("held back", held_back.as_str())
             }
         }
     }
@@ -141,7 +152,5 @@ fn held_lost(keys: &[String], count: usize) -> EventDescription {
 /// What was said while the host was silenced, in one message.
 fn notes(host: &str, level: Level, texts: &[String], count: usize) -> EventDescription {
     let title = format!("{host}: {} came while it was silenced", messages(count));
-    EventDescription::of_host("notes", level, host, title)
-        .watched_only()
-        .detail("messages", lines(texts, count))
+    EventDescription::of_host("notes", level, host, title).detail("messages", lines(texts, count))
 }

@@ -155,6 +155,9 @@ pub struct AlarmState {
 }
 
 impl AlarmState {
+    /// What no alarm says: whatever is wrong is news to whoever was told this.
+    pub const UNTOLD: AlarmState = AlarmState { level: Level::Ok, what: None };
+
     /// Whether the other one is no news to whoever knows this one.
     pub fn says_the_same(&self, other: &AlarmState) -> bool {
         let unknown = self.what.is_none() || other.what.is_none();
@@ -183,10 +186,14 @@ impl Event {
         let described = self.kind.describe();
         // The title of a report says which modules failed; that of a metric has its value.
         let what = match described.subject {
-            Subject::Plan(_) => described.title,
-            Subject::Host(_) | Subject::Channel(_) | Subject::Daemon => described.name.to_owned(),
+            // In other words: what it repeats was said before.
+            Subject::Plan(_) if described.is_reminder => None,
+            Subject::Plan(_) => Some(described.title),
+            Subject::Host(_) | Subject::Channel(_) | Subject::Daemon => {
+                Some(described.name.to_owned())
+            }
         };
-        AlarmState { level: self.level, what: Some(what) }
+        AlarmState { level: self.level, what }
     }
 
     /// What its deliveries are kept in order by.

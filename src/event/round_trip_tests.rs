@@ -125,6 +125,7 @@ fn of_silences() -> Vec<EventKind> {
         CalmEvent::Notes {
             host: "web1".into(),
             level: Level::Warning,
+            watched_only: true,
             texts: vec![text()],
             count: 30,
             held_back: "until then".into(),

@@ -45,7 +45,7 @@ pub enum Load {
 /// The events of which a host may cause only so many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitedEvent {
-    /// A text: refused.
+    /// A text, or a wish for a silence: refused.
     Message,
     /// A boot, or a connection that is back: put off.
     Return,

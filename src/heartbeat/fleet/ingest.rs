@@ -78,7 +78,8 @@ impl Fleet {
         let proven = signed.is_some_and(|signed| self.proves_address(&incoming, signed.time));
         let before = self.deadlines.next();
         let (host, index) = self.find_or_create(&incoming)?;
-        if datagram.event == DatagramKind::Message && !self.may(host, LimitedEvent::Message, now) {
+        let is_said = matches!(datagram.event, DatagramKind::Message | DatagramKind::Silence);
+        if is_said && !self.may(host, LimitedEvent::Message, now) {
             return Err(Rejection::TooManyMessages);
         }
         let mut key_usage = None;
@@ -571,6 +572,20 @@ mod tests {
         let mut test = TestFleet::new();
         assert!(test.try_ingest(silence(r#","seconds":1"#).as_bytes()).is_err(), "none is allowed");
         assert!(test.try_ingest(silence(r#","seconds":0"#).as_bytes()).is_ok(), "but to end one");
+    }
+
+    #[test]
+    fn a_host_filled_the_history_with_wishes_for_silences() {
+        let mut config = config();
+        config.max_silence = Duration::from_secs(3600);
+        let mut test = TestFleet::with(config);
+        test.beat("web1");
+        let mut ask = |seconds: u32| {
+            let text = format!(r#"{{"host":"web1","event":"silence","seconds":{seconds}}}"#);
+            test.try_ingest(text.as_bytes()).map(|_| ())
+        };
+        assert!((0..60).all(|number| ask(number).is_ok()));
+        assert_eq!(ask(600), Err(Rejection::TooManyMessages), "not acknowledged: it asks again");
     }
 
     #[test]

@@ -135,15 +135,20 @@ pub struct HeldNote {
 }
 
 impl HeldNote {
+    /// Its level, or that of one that came behind it.
+    pub fn worst_level(&self) -> Level {
+        self.worst_of_more.map_or(self.event.level, |more| more.max(self.event.level))
+    }
+
     /// The notes of one host as one message; the oldest first.
     pub fn join(host: String, notes: &[HeldNote], now: Now) -> Event {
         let texts = notes.iter().map(|note| note.event.kind.describe().title);
-        let levels = notes.iter().flat_map(|note| [Some(note.event.level), note.worst_of_more]);
-        let level = levels.flatten().max().unwrap_or(Level::Info);
+        let level = notes.iter().map(HeldNote::worst_level).max().unwrap_or(Level::Info);
         let reasons = notes.last().map(|note| note.reasons.as_slice()).unwrap_or_default();
         let kind = CalmEvent::Notes {
             host,
             level,
+            watched_only: notes.iter().all(|note| note.event.watched_only()),
             texts: texts.collect(),
             count: notes.len() + notes.iter().map(|note| note.more).sum::<usize>(),
             held_back: held_back(now.wall, reasons),

@@ -7,7 +7,7 @@ use super::scope::Target;
 use super::silence::Silence;
 use super::{Calm, Due, MAX_WAIT, held_key, note_key};
 use crate::clock::{Mono, Now};
-use crate::event::{Event, Incident};
+use crate::event::{Event, Incident, Level};
 use crate::store::{Table, Write};
 
 impl Calm {
@@ -86,12 +86,13 @@ impl Calm {
     fn take_notes(&mut self, now: Now) -> Vec<Event> {
         let mut notes = std::mem::take(&mut self.notes);
         let mut out: BTreeMap<String, Vec<HeldNote>> = BTreeMap::new();
-        let mut quiet: BTreeMap<String, bool> = BTreeMap::new();
+        let mut quiet: BTreeMap<(String, Level), bool> = BTreeMap::new();
         notes.retain(|number, note| {
-            // All notes of a host come out together.
-            let is_quiet = *quiet.entry(note.host.clone()).or_insert_with(|| {
-                !self.reasons(Target::Host(&note.host), note.event.level, now).is_empty()
-            });
+            // All notes of a host come out together, unless something holds back the lesser ones alone.
+            let level = note.worst_level();
+            let is_quiet = *quiet
+                .entry((note.host.clone(), level))
+                .or_insert_with(|| !self.reasons(Target::Host(&note.host), level, now).is_empty());
             if !is_quiet {
                 self.writes.push(Write::remove(Table::Calm, note_key(*number)));
                 out.entry(note.host.clone()).or_default().push(note.clone());

@@ -9,7 +9,7 @@ use crate::clock::{Now, format_duration};
 use crate::event::{CalmEvent, Event, Level, SilenceNotice};
 use crate::store::{Table, Write};
 
-/// A host that repeats its wish for a silence does not begin another one.
+/// A host that repeats its wish for a silence within this time does not begin another one.
 const SAME_SILENCE: Duration = Duration::from_secs(120);
 
 /// A silence to set.
@@ -59,7 +59,8 @@ impl Calm {
             return Err(CalmError::Conflict(range()));
         }
         let comment = checked_comment(new.comment)?;
-        if self.silences.len() >= MAX_SILENCES {
+        let set = self.silences.values().filter(|silence| silence.origin != Origin::Host);
+        if set.count() >= MAX_SILENCES {
             return Err(CalmError::Conflict(format!(
                 "there are {MAX_SILENCES} silences already: end some (hbd unsilence)"
             )));
@@ -101,25 +102,39 @@ impl Calm {
         Some(Event::new(now.wall, CalmEvent::Silenced(notice)))
     }
 
-    /// A host asks for a silence of its own, or ends it; the events that report it. One that goes on
-    /// as it was asked for before is none.
-    pub fn on_host_request(&mut self, request: &SilenceNotice, now: Now) -> Vec<Event> {
-        let Some(host) = &request.host else { return Vec::new() };
-        let own = |(_, silence): &(&u64, &Silence)| {
-            silence.origin == Origin::Host && silence.scope.host() == Some(host)
-        };
-        let before = self.silences.iter().find(own).map(|(number, _)| *number);
-        if let Some(silence) = before.and_then(|number| self.silences.get(&number)) {
-            let (end, new_end) = (silence.end(), now.mono + request.length);
-            let near = end.since(new_end).max(new_end.since(end)) < SAME_SILENCE;
-            if near && !request.length.is_zero() && silence.comment == request.comment {
-                return Vec::new();
-            }
+    /// A host asks for a silence of its own, or ends it; the events that report it, and the number of a
+    /// new one. One that it only repeats is none, and lasts from now on.
+    ///
+    /// # Errors
+    /// Conflict: one too many. Of hosts that are not configured there may be any number of names: they
+    /// leave room for the others.
+    pub fn on_host_request(
+        &mut self,
+        request: &SilenceNotice,
+        is_configured: bool,
+        now: Now,
+    ) -> Result<(Vec<Event>, Option<u64>), CalmError> {
+        let Some(host) = &request.host else { return Ok((Vec::new(), None)) };
+        let of_hosts = || self.silences.iter().filter(|(_, one)| one.origin == Origin::Host);
+        let count = of_hosts().count();
+        let before = of_hosts().find(|(_, one)| one.scope.host() == Some(host));
+        let before = before.map(|(number, _)| *number);
+        if let Some(number) = before
+            && let Some(silence) = self.silences.get_mut(&number)
+            && repeats(request, silence, now)
+        {
+            silence.from = now;
+            self.writes.push(Write::put(Table::Calm, silence_key(number), &*silence));
+            self.next_review = None;
+            return Ok((Vec::new(), None));
+        }
+        let most = if is_configured { MAX_SILENCES } else { MAX_SILENCES / 2 };
+        if before.is_none() && !request.length.is_zero() && count >= most {
+            return Err(CalmError::Conflict(format!("{count} hosts silence themselves already")));
         }
         let ended = before.and_then(|number| self.remove(number, Some(host), now));
-        let full = self.silences.len() >= MAX_SILENCES;
-        if request.length.is_zero() || full {
-            return ended.into_iter().collect();
+        if request.length.is_zero() {
+            return Ok((ended.into_iter().collect(), None));
         }
         let number = self.insert(Silence {
             scope: CalmScope::Hosts(host.clone()),
@@ -130,7 +145,7 @@ impl Calm {
             unless: None,
             origin: Origin::Host,
         });
-        self.notice(number, now).into_iter().collect()
+        Ok((self.notice(number, now).into_iter().collect(), Some(number)))
     }
 
     /// Ends silences; the events that report it, one for each.
@@ -182,6 +197,14 @@ impl Calm {
         };
         Some(Event::new(now.wall, kind))
     }
+}
+
+/// Whether a host asks for its silence once more: it did not hear that it was stored.
+fn repeats(request: &SilenceNotice, silence: &Silence, now: Now) -> bool {
+    silence.is_running(now)
+        && silence.length == request.length
+        && silence.comment == request.comment
+        && now.mono.since(silence.from.mono) < SAME_SILENCE
 }
 
 /// A comment of one line that is not too long; none when it is empty.

@@ -185,6 +185,11 @@ fn read_zone(section: &mut Section) -> Option<Option<TimeZone>> {
     let zone = database.get(&name).ok().filter(|zone| zone.iana_name() == Some(name.as_str()));
     if zone.is_none() {
         let known: Vec<String> = database.available().map(|zone| zone.to_string()).collect();
+        if known.iter().all(|zone| zone == "UTC") {
+            let what = "no time zones can be read, so there is no window (package tzdata)";
+            section.warning("zone", what);
+            return Some(None);
+        }
         let near = nearest(&name, known.iter().map(String::as_str))
             .map_or(String::new(), |near| format!(", did you mean \"{near}\"?"));
         section.error("zone", format!("no time zone is called \"{name}\"{near} (package tzdata)"));

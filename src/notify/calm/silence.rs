@@ -8,7 +8,7 @@ use super::scope::{CalmScope, Target};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::Level;
 
-/// The most silences at one time.
+/// The most silences at one time that people set, and that hosts ask for.
 pub const MAX_SILENCES: usize = 1_000;
 /// A wall clock that differs by this much from what was expected was set, or runs badly.
 const CLOCK_SET: Duration = Duration::from_secs(5);

@@ -28,12 +28,14 @@ use crate::view::calm::{
 };
 
 mod overlay;
+mod restore;
 mod thread;
 
 pub use self::overlay::NewAcknowledgement;
 
 /// Commands that wait for the disk. Beyond this, producers that can refuse do so.
 pub const MAX_BACKLOG: usize = 10_000;
+const LAST_EVENT_KEY: &str = "last_event";
 
 /// Why the courier's thread ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::clock::Now;
-use crate::event::{CalmEvent, Event, EventId, EventKind, Incident};
+use crate::event::{CalmEvent, Event, EventId, EventKind, Incident, SilenceNotice};
 use crate::notify::calm::scope::{CalmScope, Target};
 use crate::notify::calm::{
     Calm, CalmError, CalmSettings, NewSilence, Ruling, SilenceSelection, checked_comment, is_news,
@@ -55,8 +55,8 @@ pub enum CalmAnswer {
 pub enum Undo {
     /// The silence of this number never was.
     Silence(u64),
-    /// The acknowledgements of these are as they were before.
-    Acknowledgements(Vec<OpenIncident>),
+    /// The acknowledgements of these are as they were before, unless they changed since.
+    Acknowledgements { before: Vec<OpenIncident>, set: Option<Acknowledgement> },
     /// Nothing: that a silence has ended is told rather than kept.
     Nothing,
 }
@@ -69,6 +69,15 @@ pub struct HandledRequest {
     pub undo: Undo,
     /// What is to be recorded.
     pub events: Vec<Event>,
+}
+
+/// What a host asked for and got.
+#[derive(Debug)]
+pub struct HostRequest {
+    /// What is to be recorded.
+    pub events: Vec<Event>,
+    /// What is to be done when it cannot be stored.
+    pub undo: Undo,
 }
 
 /// An event that passed the overlay.
@@ -136,19 +145,21 @@ impl Overlay {
         Some(Passed { id, told, held_by: Vec::new() })
     }
 
-    /// A host asks for a silence of its own: the events that report it instead. Any other event is
-    /// itself.
-    pub fn on_event(&mut self, event: Event, outbox: &mut Outbox, now: Now) -> Vec<Event> {
-        match &event.kind {
-            EventKind::Calm(CalmEvent::Silenced(request))
-                if request.by_host && request.id.is_empty() =>
-            {
-                let events = self.calm.on_host_request(request, now);
-                self.withdraw_reminders(outbox, now);
-                events
-            }
-            _ => vec![event],
-        }
+    /// A host asks for a silence of its own.
+    ///
+    /// # Errors
+    /// Conflict: one too many.
+    pub fn on_host_request(
+        &mut self,
+        request: &SilenceNotice,
+        outbox: &mut Outbox,
+        routes: &Routes,
+        now: Now,
+    ) -> Result<HostRequest, CalmError> {
+        let is_configured = routes.hosts.contains_key(&request.by);
+        let (events, set) = self.calm.on_host_request(request, is_configured, now)?;
+        self.withdraw_reminders(outbox, now);
+        Ok(HostRequest { events, undo: set.map_or(Undo::Nothing, Undo::Silence) })
     }
 
     /// Takes reminders out of the outbox that a silence or a window holds back now.
@@ -180,7 +191,9 @@ impl Overlay {
     pub fn undo(&mut self, undo: &Undo, outbox: &mut Outbox) {
         match undo {
             Undo::Silence(number) => self.calm.take_back(*number),
-            Undo::Acknowledgements(before) => outbox.restore_acknowledgements(before),
+            Undo::Acknowledgements { before, set } => {
+                outbox.restore_acknowledgements(before, set.as_ref());
+            }
             Undo::Nothing => {}
         }
     }
@@ -260,7 +273,7 @@ fn acknowledge(
     let acknowledgement = Acknowledgement {
         at: now.wall,
         by: Some(by.clone()),
-        note: note.clone(),
+        note,
         limit: length.map(|length| (now, length)),
         ..Acknowledgement::default()
     };
@@ -269,7 +282,7 @@ fn acknowledge(
         let why = format!("nothing that was told is wrong with {scope}");
         return Err(CalmError::NotFound(why));
     }
-    Ok(acknowledged(before, &by, note, false, now))
+    Ok(acknowledged(before, &by, Some(acknowledgement), now))
 }
 
 fn undo(
@@ -282,21 +295,21 @@ fn undo(
     if before.is_empty() {
         return Err(CalmError::NotFound(format!("nothing of {scope} is acknowledged")));
     }
-    Ok(acknowledged(before, by, None, true, now))
+    Ok(acknowledged(before, by, None, now))
 }
 
 fn acknowledged(
     before: Vec<OpenIncident>,
     by: &str,
-    comment: Option<String>,
-    undone: bool,
+    set: Option<Acknowledgement>,
     now: Now,
 ) -> HandledRequest {
     let titles: Vec<String> = before.iter().map(title).collect();
-    let event = acknowledgement_event(&before, by, comment, undone, now);
+    let comment = set.as_ref().and_then(|set| set.note.clone());
+    let event = acknowledgement_event(&before, by, comment, set.is_none(), now);
     HandledRequest {
         answer: CalmAnswer::Acknowledged(AcknowledgedView { acknowledged: titles }),
-        undo: Undo::Acknowledgements(before),
+        undo: Undo::Acknowledgements { before, set },
         events: vec![event],
     }
 }

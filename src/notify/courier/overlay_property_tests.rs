@@ -1,6 +1,6 @@
 //! What holds whatever happens: random events, overlays, restarts and channels that fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -29,6 +29,8 @@ enum Step {
     SetClock(i8),
     /// What is known of a host's incidents ends without a message.
     Forget(usize),
+    /// A channel is called otherwise from now on.
+    Rename,
 }
 
 const HOSTS: [&str; 2] = ["web1", "web2"];
@@ -56,6 +58,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reboot),
         1 => (-3i8..4).prop_map(Step::SetClock),
         1 => host.prop_map(Step::Forget),
+        1 => Just(Step::Rename),
     ]
 }
 
@@ -67,11 +70,28 @@ struct World {
     /// What is true of each open incident: what its last event says.
     truth: BTreeMap<Incident, Event>,
     levels: BTreeMap<usize, Level>,
+    /// By the number of deliveries before it: the old name of a channel and the new one.
+    renamed: Vec<(usize, &'static str, &'static str)>,
 }
 
 impl World {
     fn new() -> World {
-        World { test: TestOverlay::new(), truth: BTreeMap::new(), levels: BTreeMap::new() }
+        World {
+            test: TestOverlay::new(),
+            truth: BTreeMap::new(),
+            levels: BTreeMap::new(),
+            renamed: Vec::new(),
+        }
+    }
+
+    fn rename(&mut self) {
+        // What waits goes to the new name.
+        self.test.works = true;
+        self.test.turn();
+        let has_mail = self.test.routes.channels.contains_key("mail");
+        let (from, to) = if has_mail { ("mail", "post") } else { ("post", "mail") };
+        self.renamed.push((self.test.deliveries.len(), from, to));
+        self.test.rename(from, to);
     }
 
     fn accept(&mut self, mut event: Event) {
@@ -255,6 +275,7 @@ impl World {
             }
             Step::SetClock(hours) => self.test.now.wall.0 += i64::from(hours) * 3_600_000,
             Step::Forget(host) => self.forget(host),
+            Step::Rename => self.rename(),
         }
     }
 
@@ -290,12 +311,20 @@ impl World {
     /// What each channel was told last of each incident that it believes to be open.
     fn told(&self) -> BTreeMap<(String, Incident), Said> {
         let mut told: BTreeMap<(String, Incident), Said> = BTreeMap::new();
+        let mut doubtful = BTreeSet::new();
         for (index, delivery) in self.test.deliveries.iter().enumerate() {
             let forgotten = self.test.forgotten.iter().filter(|(at, _)| *at <= index);
             for (at, incident) in forgotten {
                 // Only what was delivered before is forgotten with it.
                 if *at == index {
                     told.retain(|(_, other), _| other != incident);
+                }
+            }
+            for (at, from, to) in &self.renamed {
+                if *at == index {
+                    take_over(&mut told, from, to);
+                    // A channel that is back may be told once more.
+                    doubtful.extend(told.keys().filter(|(name, _)| name == to).cloned());
                 }
             }
             let key = |incident: &Incident| (delivery.channel.clone(), incident.clone());
@@ -307,8 +336,9 @@ impl World {
                 let says = (delivery.message.level, delivery.message.title.clone());
                 let before = told.insert(key(incident), says.clone());
                 // The pager does not hear of what is less than critical between two alarms.
-                let again = before.as_ref() == Some(&says) && delivery.channel == "mail";
-                let twice = again && !delivery.is_reminder;
+                let again = before.as_ref() == Some(&says) && delivery.channel != "pager";
+                let took_over = doubtful.remove(&key(incident));
+                let twice = again && !delivery.is_reminder && !took_over;
                 assert!(!twice, "{} was told twice: {says:?}", delivery.channel);
             }
         }
@@ -317,7 +347,17 @@ impl World {
         {
             told.retain(|(_, other), _| other != incident);
         }
+        let last = self.renamed.iter().filter(|(at, ..)| *at >= self.test.deliveries.len());
+        last.for_each(|(_, from, to)| take_over(&mut told, from, to));
         told
+    }
+}
+
+/// What one channel was told is what another one knows.
+fn take_over(told: &mut BTreeMap<(String, Incident), Said>, from: &str, to: &str) {
+    for ((channel, incident), said) in std::mem::take(told) {
+        let channel = if channel == from { to.to_owned() } else { channel };
+        told.insert((channel, incident), said);
     }
 }
 

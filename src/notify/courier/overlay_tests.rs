@@ -8,11 +8,14 @@ use crate::clock::{Mono, Wall};
 use crate::event::{BackupNotice, CalmEvent, ForgottenConnection, Level, StoreFileEvent};
 use crate::notify::calm::window::{Days, Hours, Window};
 use crate::notify::calm::{MAX_NOTES, MAX_SILENCES, Origin};
-use crate::notify::channel::{Delivered, ReceiptState, RetryPolicy};
+use crate::notify::channel::{Delivered, Failure, ReceiptState, RetryPolicy};
 use crate::notify::outbox::{Delivery, QueueSettings, StoredOutbox};
 use crate::notify::routing::{ChannelRoute, HostRoute};
 use crate::store::{Table, Write};
 
+#[cfg(test)]
+#[path = "overlay_channel_tests.rs"]
+mod channels;
 #[cfg(test)]
 #[path = "overlay_property_tests.rs"]
 mod properties;
@@ -59,6 +62,8 @@ struct TestOverlay {
     history: Vec<(&'static str, Vec<String>)>,
     /// Whether the channels work.
     works: bool,
+    /// Whether they refuse every message for good.
+    refuses: bool,
 }
 
 fn routes() -> Routes {
@@ -111,6 +116,7 @@ impl TestOverlay {
             forgotten: Vec::new(),
             history: Vec::new(),
             works: true,
+            refuses: false,
         }
     }
 
@@ -123,9 +129,7 @@ impl TestOverlay {
     }
 
     fn accept(&mut self, event: Event) -> &mut TestOverlay {
-        for event in self.overlay.on_event(event, &mut self.outbox, self.now) {
-            self.accept_one(&event);
-        }
+        self.accept_one(&event);
         self.turn()
     }
 
@@ -161,6 +165,11 @@ impl TestOverlay {
                 break;
             }
             for attempt in attempts {
+                if self.refuses {
+                    let refused = Failure::MessageRefused("no".into());
+                    self.outbox.complete(attempt.id, Err(refused), self.now);
+                    continue;
+                }
                 let delivery = &attempt.delivery;
                 self.told.push(format!("{} {}", delivery.channel, delivery.message.title));
                 self.messages.push((*delivery.message).clone());
@@ -173,6 +182,7 @@ impl TestOverlay {
     }
 
     fn commit(&mut self) {
+        self.outbox.report_given_up(&self.routes, self.now);
         let writes = [self.outbox.take_writes(), self.overlay.calm.take_writes()].concat();
         self.write(writes);
     }
@@ -414,7 +424,10 @@ impl TestOverlay {
             comment: None,
             by_host: true,
         };
-        self.accept(event(self.now, CalmEvent::Silenced(notice)))
+        let (outbox, routes) = (&mut self.outbox, &self.routes);
+        let asked = self.overlay.on_host_request(&notice, outbox, routes, self.now);
+        asked.expect("there is room").events.iter().for_each(|event| self.accept_one(event));
+        self.turn()
     }
 }
 
@@ -993,6 +1006,65 @@ fn a_host_ends_its_own_silence_and_no_other() {
     assert_eq!(held.held[0].reasons[0].why, "host");
 }
 
+/// How long what a host asked for lasts from now on.
+fn left(test: &TestOverlay) -> Option<Duration> {
+    let silences = test.overlay.calm.silences(test.now).silences;
+    silences.iter().find(|one| one.kind == "host").map(|one| one.until.since(test.now.wall))
+}
+
+#[test]
+fn what_a_host_asked_for_last_was_cut_to_what_it_asked_for_before() {
+    for (first, after, then) in [
+        (60 * SECOND, 30 * SECOND, 60 * SECOND),
+        (60 * SECOND, 59 * SECOND, 90 * SECOND),
+        (120 * SECOND, 10 * SECOND, 10 * SECOND),
+        (HOUR, 30 * MINUTE, HOUR),
+    ] {
+        let mut test = TestOverlay::new();
+        test.host_silence("web1", first).wait(after);
+        test.host_silence("web1", then);
+        assert_eq!(left(&test), Some(then), "{first:?} {then:?}");
+        test.overdue("web1").wait(then - SECOND);
+        assert_eq!((test.told(), test.calm_rows()), (vec![], 2), "{first:?} {then:?}");
+        test.restart().wait(2 * SECOND + PATIENCE);
+        assert_eq!(test.told(), OVERDUE, "{first:?} {then:?}");
+    }
+}
+
+#[test]
+fn a_silence_that_had_ended_at_this_moment_stood_for_a_new_one() {
+    let mut test = TestOverlay::new();
+    test.host_silence("web1", 60 * SECOND);
+    test.now = test.now.later(60 * SECOND);
+    test.host_silence("web1", 60 * SECOND);
+    assert_eq!(left(&test), Some(60 * SECOND));
+}
+
+#[test]
+fn hosts_that_silence_themselves_left_no_room_for_people_and_for_one_another() {
+    let mut test = TestOverlay::new();
+    let ask = |test: &mut TestOverlay, host: &str| {
+        let notice = crate::event::SilenceNotice {
+            scope: host.into(),
+            host: Some(host.into()),
+            id: String::new(),
+            length: HOUR,
+            by: host.into(),
+            comment: None,
+            by_host: true,
+        };
+        test.overlay.on_host_request(&notice, &mut test.outbox, &test.routes, test.now)
+    };
+    for number in 0..MAX_SILENCES / 2 {
+        ask(&mut test, &format!("stranger{number}")).unwrap();
+    }
+    let refused = ask(&mut test, "stranger").unwrap_err();
+    assert_eq!(refused.to_string(), "500 hosts silence themselves already", "and not in silence");
+    assert!(ask(&mut test, "stranger1").is_ok(), "it has one");
+    assert!(ask(&mut test, "web1").is_ok(), "a host that is configured");
+    assert!(test.try_silence("web1", HOUR).is_ok());
+}
+
 #[test]
 fn what_is_set_is_shown_with_a_name_and_an_end() {
     let mut test = TestOverlay::in_window("web*");
@@ -1161,6 +1233,62 @@ fn a_reminder_about_a_backup_is_stopped_too() {
     assert_eq!(test.told(), NONE);
     test.plan(BackupNotice::Report, Level::Ok, "plan 4: well");
     assert_eq!(test.told(), ["mail plan 4: well"]);
+}
+
+#[test]
+fn a_reminder_about_a_backup_waited_although_it_was_acknowledged_or_silenced() {
+    for silenced in [false, true] {
+        let mut test = TestOverlay::new();
+        test.plan(BackupNotice::Report, Level::Critical, "plan 4: 1 failed").told();
+        test.works = false;
+        test.plan(BackupNotice::Reminder, Level::Critical, "plan 4: 1 failed, still");
+        if silenced {
+            test.silence("plan:4", HOUR);
+        } else {
+            test.try_acknowledge("plan:4", None).unwrap();
+        }
+        test.works = true;
+        test.plan(BackupNotice::Report, Level::Critical, "plan 4: 2 failed").wait(2 * HOUR);
+        assert_eq!(test.told(), ["mail plan 4: 2 failed"], "{silenced}");
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_was_not_stored_left_an_older_one_on_a_later_alarm() {
+    let undo_of = |test: &mut TestOverlay| {
+        let new = NewAcknowledgement {
+            scope: CalmScope::Hosts("web1".into()),
+            by: "bob".into(),
+            comment: None,
+            length: None,
+        };
+        let request = CalmRequest::Acknowledge(new);
+        test.overlay.handle(request, &mut test.outbox, test.now).unwrap().undo
+    };
+    let by = |test: &TestOverlay| {
+        let open = test.outbox.open_incidents().next().unwrap();
+        open.acknowledged.as_ref().and_then(|by| by.by.clone())
+    };
+    let ann = || Some("ann".to_owned());
+    let mut test = TestOverlay::new();
+    test.metric(Level::Warning);
+    test.try_acknowledge("web1", None).unwrap();
+    let undo = undo_of(&mut test);
+    test.overlay.undo(&undo, &mut test.outbox);
+    assert_eq!(by(&test), ann(), "as before");
+    let undo = undo_of(&mut test);
+    test.metric(Level::Critical);
+    test.overlay.undo(&undo, &mut test.outbox);
+    assert_eq!(by(&test), None, "it rose meanwhile");
+    test.try_acknowledge("web1", None).unwrap();
+    let undo = undo_of(&mut test);
+    test.metric(Level::Ok).metric(Level::Critical);
+    test.overlay.undo(&undo, &mut test.outbox);
+    assert_eq!(by(&test), None, "another alarm");
+    let undo = undo_of(&mut test);
+    test.try_acknowledge("web1", None).unwrap();
+    test.overlay.undo(&undo, &mut test.outbox);
+    assert_eq!(by(&test), ann(), "asked for again, and stored");
 }
 
 #[test]

@@ -68,10 +68,20 @@ impl Outbox {
         open
     }
 
-    /// Sets the acknowledgement of incidents as it was before, if they are open still.
-    pub fn restore_acknowledgements(&mut self, before: &[OpenIncident]) {
+    /// Sets the acknowledgement of incidents as it was before, if they are open still, and what was
+    /// `set` is what stands: they may have risen, or be acknowledged by another one.
+    pub fn restore_acknowledgements(
+        &mut self,
+        before: &[OpenIncident],
+        set: Option<&Acknowledgement>,
+    ) {
         for one in before {
-            self.incidents.set_acknowledged(&one.incident, one.acknowledged.clone());
+            let stands = |open: &OpenIncident| {
+                open.first_event == one.first_event && open.acknowledged.as_ref() == set
+            };
+            if self.incidents.get(&one.incident).is_some_and(stands) {
+                self.incidents.set_acknowledged(&one.incident, one.acknowledged.clone());
+            }
         }
     }
 

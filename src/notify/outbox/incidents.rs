@@ -44,7 +44,7 @@ pub struct OpenIncident {
     pub incident: Incident,
     /// The event that opened it.
     #[serde(default, rename = "first")]
-    first_event: EventId,
+    pub first_event: EventId,
     /// When that happened.
     #[serde(default)]
     pub since: Option<Wall>,
@@ -267,17 +267,13 @@ impl Incidents {
         self.store(incident);
     }
 
-    /// Records what the deliveries that were just queued say.
-    pub fn record_told(
-        &mut self,
-        incident: &Incident,
-        channel: &str,
-        title: &str,
-        state: &AlarmState,
-    ) {
-        let Some(open) = self.open.get_mut(incident) else { return };
-        open.title = Some(title.to_owned());
-        if let Some(notified) = open.channels.get_mut(channel) {
+    /// Records what the deliveries that were just queued say. A repetition does not say more than what
+    /// it repeats.
+    pub fn record_told(&mut self, incident: &Incident, channel: &str, state: &AlarmState) {
+        let open = self.open.get_mut(incident).and_then(|open| open.channels.get_mut(channel));
+        let Some(notified) = open else { return };
+        let knows = notified.told.as_ref().is_some_and(|told| told.says_the_same(state));
+        if !(knows && state.what.is_none()) {
             notified.told = Some(state.clone());
         }
         self.store(incident);
@@ -374,6 +370,19 @@ impl Incidents {
         self.store(&incident);
     }
 
+    /// What a channel was told last of an incident was given up: that is news to it again.
+    pub fn forget_told(&mut self, delivery: &Delivery) {
+        let event = delivery.message.event;
+        let Some((incident, notified)) = self.entry_of(delivery) else { return };
+        let may_know = delivery.is_reminder || delivery.possible_repeat;
+        if may_know || notified.events.last() != Some(&event) {
+            return;
+        }
+        notified.told = Some(AlarmState::UNTOLD);
+        let incident = incident.clone();
+        self.store(&incident);
+    }
+
     /// Whether a channel was given an event of an incident, or a later one, or will be.
     pub fn was_given(&self, incident: &Incident, channel: &str, event: EventId) -> bool {
         let open = self.open.get(incident).and_then(|open| open.channels.get(channel));
@@ -390,11 +399,16 @@ impl Incidents {
         is_configured: impl Fn(&str) -> bool,
     ) -> Vec<String> {
         let Some(open) = self.open.get_mut(incident) else { return Vec::new() };
-        let mut given = Vec::new();
+        let (mut given, mut told) = (Vec::new(), None);
         for (name, notified) in &mut open.channels {
             let is_gone = !is_configured(name);
             if is_gone && !notified.handed_over && notified.delivered {
                 given.extend(notified.events.iter().copied());
+                told = notified.told.clone().or(told);
+            }
+            if notified.handed_over && !is_gone {
+                // Others were told meanwhile.
+                notified.told = Some(AlarmState::UNTOLD);
             }
             notified.handed_over = is_gone && !successors.is_empty();
         }
@@ -403,7 +417,8 @@ impl Incidents {
             if !open.channels.contains_key(name) {
                 new.push(name.clone());
             }
-            let notified = open.channels.entry(name.clone()).or_default();
+            let heir = || NotifiedChannel { told: told.clone(), ..NotifiedChannel::default() };
+            let notified = open.channels.entry(name.clone()).or_insert_with(heir);
             notified.delivered = true;
             for event in &given {
                 if !notified.events.contains(event) {

@@ -270,7 +270,7 @@ impl Outbox {
             let target = ChannelTarget { for_backups, is_minor, is_reminder, given_to, ..target };
             if self.enqueue(&name, &message, opens, &target, now) > 0 {
                 if let Some(incident) = opens {
-                    self.incidents.record_told(incident, &name, &message.title, &state);
+                    self.incidents.record_told(incident, &name, &state);
                 }
                 channels.push(name);
             }

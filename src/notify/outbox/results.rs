@@ -358,6 +358,7 @@ impl Outbox {
             return self.retry_at_once(id, why, now);
         }
         let Some(delivery) = self.remove_failed(id) else { return Vec::new() };
+        self.incidents.forget_told(&delivery);
         let cause = self.give_up_cause(&delivery, reason);
         self.note_given_up(&delivery, cause, Some(why));
         let record = self.record_failure(id, &delivery, why, now);
