@@ -99,6 +99,8 @@ impl Recorder {
                 // These samples are discarded.
                 self.for_each_batch(now, |_| {});
             }
+            // A stop meanwhile records the slot.
+            drop(cursor);
             // The hours and days that ended while no daemon ran.
             return self.roll_up_all(now.wall);
         };
@@ -117,7 +119,8 @@ impl Recorder {
     pub fn close(&self, now: Now) {
         // A tick that waits for the disk may do so for ever.
         let Ok(cursor) = self.cursor.try_lock() else { return };
-        if let Some(slot) = cursor.slot.filter(|_| now.wall.is_plausible()) {
+        let unseen = (!cursor.clock_was_wrong).then(|| Resolution::TenMinutes.slot(now.wall));
+        if let Some(slot) = cursor.slot.or(unseen).filter(|_| now.wall.is_plausible()) {
             self.record_slot(slot, now, now);
         }
     }
