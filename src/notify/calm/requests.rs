@@ -59,11 +59,7 @@ impl Calm {
             return Err(CalmError::Conflict(range()));
         }
         let comment = checked_comment(new.comment)?;
-        if self.silences.len() >= MAX_SILENCES {
-            return Err(CalmError::Conflict(format!(
-                "there are {MAX_SILENCES} silences already: end some (hbd unsilence)"
-            )));
-        }
+        self.check_room()?;
         let silence = Silence {
             scope: new.scope,
             from: now,
@@ -74,6 +70,14 @@ impl Calm {
             origin: new.origin,
         };
         Ok(self.insert(silence))
+    }
+
+    fn check_room(&self) -> Result<(), CalmError> {
+        if self.silences.len() < MAX_SILENCES {
+            return Ok(());
+        }
+        let what = format!("there are {MAX_SILENCES} silences already: end some (hbd unsilence)");
+        Err(CalmError::Conflict(what))
     }
 
     fn insert(&mut self, silence: Silence) -> u64 {
@@ -101,10 +105,17 @@ impl Calm {
         Some(Event::new(now.wall, CalmEvent::Silenced(notice)))
     }
 
-    /// A host asks for a silence of its own, or ends it; the events that report it. One that goes on
-    /// as it was asked for before is none.
-    pub fn on_host_request(&mut self, request: &SilenceNotice, now: Now) -> Vec<Event> {
-        let Some(host) = &request.host else { return Vec::new() };
+    /// A host asks for a silence of its own, or ends it; the events that report it, and its number. One
+    /// that goes on as it was asked for before is none.
+    ///
+    /// # Errors
+    /// Conflict: there are too many.
+    pub fn on_host_request(
+        &mut self,
+        request: &SilenceNotice,
+        now: Now,
+    ) -> Result<(Vec<Event>, Option<u64>), CalmError> {
+        let Some(host) = &request.host else { return Ok((Vec::new(), None)) };
         let own = |(_, silence): &(&u64, &Silence)| {
             silence.origin == Origin::Host && silence.scope.host() == Some(host)
         };
@@ -113,13 +124,15 @@ impl Calm {
             let (end, new_end) = (silence.end(), now.mono + request.length);
             let near = end.since(new_end).max(new_end.since(end)) < SAME_SILENCE;
             if near && !request.length.is_zero() && silence.comment == request.comment {
-                return Vec::new();
+                return Ok((Vec::new(), None));
             }
         }
+        if before.is_none() && !request.length.is_zero() {
+            self.check_room()?;
+        }
         let ended = before.and_then(|number| self.remove(number, Some(host), now));
-        let full = self.silences.len() >= MAX_SILENCES;
-        if request.length.is_zero() || full {
-            return ended.into_iter().collect();
+        if request.length.is_zero() {
+            return Ok((ended.into_iter().collect(), None));
         }
         let number = self.insert(Silence {
             scope: CalmScope::Hosts(host.clone()),
@@ -130,7 +143,7 @@ impl Calm {
             unless: None,
             origin: Origin::Host,
         });
-        self.notice(number, now).into_iter().collect()
+        Ok((self.notice(number, now).into_iter().collect(), Some(number)))
     }
 
     /// Ends silences; the events that report it, one for each.

@@ -28,6 +28,7 @@ use crate::view::calm::{
 };
 
 mod overlay;
+mod restore;
 mod thread;
 
 pub use self::overlay::NewAcknowledgement;

@@ -136,18 +136,30 @@ impl Overlay {
         Some(Passed { id, told, held_by: Vec::new() })
     }
 
-    /// A host asks for a silence of its own: the events that report it instead. Any other event is
-    /// itself.
-    pub fn on_event(&mut self, event: Event, outbox: &mut Outbox, now: Now) -> Vec<Event> {
+    /// A host asks for a silence of its own: the events that report it instead, and how it is undone.
+    /// Any other event is itself. `stores`: the disk takes what is written.
+    ///
+    /// # Errors
+    /// Why the host is not silenced.
+    pub fn on_event(
+        &mut self,
+        event: Event,
+        stores: bool,
+        outbox: &mut Outbox,
+        now: Now,
+    ) -> Result<(Vec<Event>, Undo), CalmError> {
         match &event.kind {
             EventKind::Calm(CalmEvent::Silenced(request))
                 if request.by_host && request.id.is_empty() =>
             {
-                let events = self.calm.on_host_request(request, now);
+                if !stores {
+                    return Err(not_stored());
+                }
+                let (events, number) = self.calm.on_host_request(request, now)?;
                 self.withdraw_reminders(outbox, now);
-                events
+                Ok((events, number.map_or(Undo::Nothing, Undo::Silence)))
             }
-            _ => vec![event],
+            _ => Ok((vec![event], Undo::Nothing)),
         }
     }
 
@@ -235,6 +247,11 @@ impl Overlay {
 }
 
 const SILENCED: &str = "silenced";
+
+/// The disk refuses.
+pub fn not_stored() -> CalmError {
+    CalmError::NotStored("the disk takes nothing: it was not stored, and has no effect".into())
+}
 
 fn covers(scope: &CalmScope, open: &OpenIncident) -> bool {
     let told = !open.channels.is_empty();

@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use log::{debug, error, info, warn};
 
-use super::overlay::{CalmRequest, HandledRequest, Overlay, Passed, acknowledgement_event};
+use super::overlay::{
+    CalmRequest, HandledRequest, Overlay, Passed, Undo, acknowledgement_event, not_stored,
+};
+use super::restore::{LAST_EVENT_KEY, restore_outbox, restore_overlay};
 use super::{
     CalmReply, Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, OnStored,
     PendingCourier,
 };
 use crate::clock::{Mono, Now};
 use crate::event::{Event, EventId, EventKind, Level, Subject};
-use crate::notify::calm::{CalmError, CalmOverview, LostRow};
+use crate::notify::calm::CalmOverview;
 use crate::notify::channel::SharedState;
-use crate::notify::outbox::{
-    AcknowledgedMessage, Delivery, DeliveryRecord, DeliveryResult, OpenIncident, Outbox,
-    StoredOutbox, UsedShares,
-};
+use crate::notify::outbox::{AcknowledgedMessage, OpenIncident, Outbox, UsedShares};
 use crate::notify::settings::NotifySettings;
 use crate::notify::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
 use crate::store::{Change, CommitResult, Store, Table, Write};
@@ -29,7 +29,6 @@ use crate::view::EventView;
 const MAX_INPUTS_PER_COMMIT: usize = 1000;
 /// How long attempts that are in flight at the stop may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-const LAST_EVENT_KEY: &str = "last_event";
 
 /// What the thread owns.
 pub struct CourierThread {
@@ -187,12 +186,41 @@ impl CourierThread {
             self.outbox.close_silently(incident);
             self.overlay.calm.release_quietly(incident);
         }
+        let mut on_stored = change.on_stored;
         for event in change.events {
-            for event in self.overlay.on_event(event, &mut self.outbox, now) {
-                self.accept(&event, now);
+            let stores = !self.store.is_failing();
+            match self.overlay.on_event(event, stores, &mut self.outbox, now) {
+                Ok((events, undo)) => {
+                    events.iter().for_each(|event| self.accept(event, now));
+                    if undo != Undo::Nothing {
+                        let answer = on_stored.take();
+                        on_stored = Some(self.or_undo(undo, move |stored| {
+                            answer.into_iter().for_each(|answer| answer(stored));
+                            true
+                        }));
+                    }
+                }
+                // Without an answer, whoever asked for it hears that it is not silent.
+                Err(why) => {
+                    warn!("a host is not silenced: {why}");
+                    let refuse = |answer: OnStored| Box::new(move |_| answer(false)) as OnStored;
+                    on_stored = on_stored.map(refuse);
+                }
             }
         }
-        change.on_stored
+        on_stored
+    }
+
+    /// Answers when it is known whether it is stored. What is not, or whose answer nobody heard, is
+    /// undone: whoever asked for it was told that it has no effect.
+    fn or_undo(&self, undo: Undo, answer: impl FnOnce(bool) -> bool + Send + 'static) -> OnStored {
+        let inputs = self.results.clone();
+        Box::new(move |stored| {
+            if !(answer(stored) && stored) {
+                // Fails when the thread has ended, and all of it with that.
+                let _ = inputs.send(Input::Command(Command::UndoCalm(undo)));
+            }
+        })
     }
 
     /// Carries out what people ask of the overlay; the reply, when it is known whether that is
@@ -203,9 +231,8 @@ impl CourierThread {
         reply: CalmReply,
         now: Now,
     ) -> Option<OnStored> {
-        const REFUSED: &str = "the disk takes nothing: it was not stored, and has no effect";
         if self.store.is_failing() {
-            reply(Err(CalmError::NotStored(REFUSED.into())));
+            reply(Err(not_stored()));
             return None;
         }
         match self.overlay.handle(request, &mut self.outbox, now) {
@@ -215,15 +242,8 @@ impl CourierThread {
             }
             Ok(HandledRequest { answer, undo, events }) => {
                 events.iter().for_each(|event| self.accept(event, now));
-                let inputs = self.results.clone();
-                Some(Box::new(move |stored| {
-                    let refused = || Err(CalmError::NotStored(REFUSED.into()));
-                    let heard = reply(if stored { Ok(answer) } else { refused() });
-                    // Whoever got no answer was told that it has no effect.
-                    if !(stored && heard) {
-                        // Fails when the thread has ended, and all of it with that.
-                        let _ = inputs.send(Input::Command(Command::UndoCalm(undo)));
-                    }
+                Some(self.or_undo(undo, move |stored| {
+                    reply(if stored { Ok(answer) } else { Err(not_stored()) })
                 }))
             }
         }
@@ -529,68 +549,4 @@ impl CourierThread {
         let acknowledged = open.filter(|open| open.acknowledgement(now).is_some()).count();
         (Arc::new(self.overlay.calm.overview(now)), acknowledged)
     }
-}
-
-fn restore_overlay(
-    store: &mut Store,
-    settings: &NotifySettings,
-    rebase: impl Fn(Now) -> Now,
-    now: Now,
-) -> Overlay {
-    let mut overlay = Overlay::new(settings.calm.clone());
-    for LostRow { key, content, why } in overlay.calm.restore(store.rows(Table::Calm), rebase, now)
-    {
-        error!("what was held back as {key} cannot be read and is removed: {why}: {content}");
-    }
-    overlay
-}
-
-fn restore_outbox(
-    store: &mut Store,
-    settings: &NotifySettings,
-    rebase: impl Fn(Now) -> Now,
-    now: Now,
-) -> (Outbox, Vec<(DeliveryResult, DeliveryRecord)>) {
-    let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id()).rotate_left(32);
-    let mut outbox = Outbox::new(settings.queue_settings(), seed, now);
-    let mut deliveries = store.read::<Delivery>(Table::Outbox);
-    for (key, delivery) in &mut deliveries {
-        let accepted = rebase(delivery.accepted);
-        if accepted != delivery.accepted {
-            delivery.accepted = accepted;
-            store.write(Write::put(Table::Outbox, key.clone(), delivery));
-        }
-    }
-    if !deliveries.is_empty() {
-        info!("{} deliveries wait from before the start", deliveries.len());
-    }
-    let stored = StoredOutbox {
-        last_event: store.get(Table::Meta, LAST_EVENT_KEY).unwrap_or_default(),
-        deliveries,
-        incidents: restore_incidents(store, &rebase, now),
-        receipts: store.read(Table::Receipts).into_iter().map(|(_, receipt)| receipt).collect(),
-    };
-    outbox.restore(stored, now);
-    outbox
-        .successions(&settings.queue_settings(), &settings.routes)
-        .iter()
-        .for_each(|one| warn!("{one}"));
-    let dropped = outbox.take_over(&settings.routes, now);
-    (outbox, dropped)
-}
-
-/// The open incidents. An acknowledgement for a time goes on for what is left of it.
-fn restore_incidents(
-    store: &mut Store,
-    rebase: impl Fn(Now) -> Now,
-    now: Now,
-) -> Vec<OpenIncident> {
-    let mut incidents = Vec::new();
-    for (key, mut open) in store.read::<OpenIncident>(Table::Troubles) {
-        if open.rebase_acknowledgement(&rebase, now) {
-            store.write(Write::put(Table::Troubles, key, &open));
-        }
-        incidents.push(open);
-    }
-    incidents
 }
