@@ -139,12 +139,13 @@ impl CourierThread {
                 // What waits here is unanswered, and is sent again to the next process.
                 return if stopping.is_some() { CourierExit::Stored } else { CourierExit::Restart };
             }
+            // Whoever has an answer finds it in what is shown.
+            self.publish_stats(now);
             for answer in answers {
                 answer(stored);
             }
             looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
             calm_looks.into_iter().for_each(|look| look(&self.overlay.calm, &self.outbox, now));
-            self.publish_stats(now);
             self.dispatch(tasks);
             if let Some(since) = stopping
                 && (!self.outbox.is_busy() || since.elapsed() >= STOP_TIMEOUT)
