@@ -272,3 +272,36 @@ fn a_silence_without_the_key_is_not_answered() {
     assert!(done(&daemon, "silence").contains("  web2 "));
     daemon.stop();
 }
+
+#[test]
+fn a_host_may_be_called_like_a_silence() {
+    let place = Place::new(OPEN);
+    let text = fs::read_to_string(place.config()).unwrap();
+    fs::write(place.config(), text.replace("hosts:\n", "hosts:\n  s1: {}\n  s7: {}\n")).unwrap();
+    let daemon = place.start();
+    assert!(done(&daemon, "silence s7 1h").starts_with("s1: s7 is silenced until "));
+    assert!(done(&daemon, "silence s1 1h").starts_with("s2: s1 is silenced until "));
+    assert!(done(&daemon, "unsilence s7").starts_with("s1 has ended; "));
+    assert!(done(&daemon, "unsilence s1").starts_with("s2 has ended; "));
+    daemon.stop();
+}
+
+#[test]
+fn a_reload_that_removes_a_window_lets_out_what_it_held_back() {
+    const WINDOWS: &str = "maintenance:\n  always: {hosts: [web*], at: 00:00-24:00, zone: UTC}";
+    let place = Place::new(&format!("{OPEN}\n{WINDOWS}"));
+    let daemon = place.start();
+    send(&daemon, r#"{"host":"web1"}"#);
+    daemon.wait_until("held", |daemon| done(daemon, "silence").contains("holds 1 thing back"));
+    let listed = done(&daemon, "silence");
+    assert!(listed.starts_with("window always: web*  until 20"), "{listed}");
+    let page = daemon.request("GET", "/hosts/web1", b"").1;
+    assert!(page.contains("Silent by always."), "{page}");
+    assert_eq!(daemon.logged("web1 ipv4 overdue"), 0, "{:#?}", daemon.log());
+    let text = fs::read_to_string(place.config()).unwrap();
+    fs::write(place.config(), text.replace(WINDOWS, "")).unwrap();
+    assert_eq!(daemon.request("POST", "/-/reload", b"").0, 200);
+    daemon.wait_log("web1 ipv4 overdue");
+    assert_eq!(done(&daemon, "silence"), "nothing is silenced\n");
+    daemon.stop();
+}

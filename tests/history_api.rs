@@ -284,6 +284,12 @@ fn a_silence_is_stored_or_refused_by_the_name_of_its_field() {
     let (status, ended) = place.post("/api/v1/silences/s1/end", &json!({"by": "bob"}));
     assert_eq!((status, &ended), (200, &json!({"ended": ["s1"], "follows": []})));
     assert_eq!(place.post("/api/v1/silences/s1/end", &json!({})).0, 404);
+    assert_eq!(place.post("/api/v1/silences", &json!({"scope": "web1", "seconds": 9})).0, 201);
+    for no_id in ["--all", "web1", "s%20x"] {
+        let path = format!("/api/v1/silences/{no_id}/end");
+        assert_eq!(place.post(&path, &json!({})).0, 404, "a scope is no id: {no_id}");
+    }
+    assert_eq!(place.post("/api/v1/silences/end", &json!({"scope": "web1"})).0, 200);
     for (scope, which) in [("web*", "web*"), ("--all", "--all")] {
         assert_eq!(place.post("/api/v1/silences", &json!({"scope": scope, "seconds": 9})).0, 201);
         assert_eq!(place.post("/api/v1/silences/end", &json!({"scope": which})).0, 200);
@@ -378,7 +384,8 @@ fn the_forms_of_the_page_do_what_they_say_and_lead_back() {
     assert_eq!(post("/unsilence", "id=s1", &ours), (404, None));
     assert_eq!(post("/ack", "scope=web1&comment=&back=/hosts/%0d%0aX:y", &ours), back("/"));
     assert_eq!(place.hbd().metric("hbd_acknowledged"), 1.0);
-    assert_eq!(post("/ack", "scope=web1&undo=1", &ours), back("/"));
+    let undone = post("/ack", "scope=web1&undo=1&comment=not+so", &ours);
+    assert_eq!(undone, back("/"), "the field for a comment stands beside the button");
     assert_eq!(place.hbd().metric("hbd_acknowledged"), 0.0);
     assert_eq!(post("/silence", "scope=web1", &ours), (400, None));
     assert_eq!(place.post_as("application/json", "/silence", "{}").0, 415);

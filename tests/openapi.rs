@@ -29,7 +29,7 @@ fn daemon(directory: &TempDir, receiver: &str) -> Hbd {
          default_notification_channels: [log]\n\
          heartbeat: {{port: 0, unknown_hosts: accept, max_unknown_hosts: 20}}\n\
          receiver: {{port: 0{receiver}}}\nstate_dir: {}\n\
-         hosts: {{web1: {{watch: true}}, web2: {{}}}}\n",
+         hosts: {{web1: {{watch: true}}, web2: {{}}}}\ncalm: {{longest_host_silence: 366d}}\n",
         state.display()
     );
     fs::write(&config, text).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
@@ -113,7 +114,7 @@ fn fetch_host(
     let now = crate::clock::Now::read().wall;
     let hosts = json!({ "now": now.to_string(), "hosts": [host], "alerts": fetch_alerts(client) });
     let well = all_well(&hosts, &Json::Null);
-    let text = if json { format!("{host}\n") } else { host_page(&hosts, style) };
+    let text = if json { json_line(&host) } else { host_page(&hosts, style) };
     Ok((text, well))
 }
 
@@ -399,6 +400,7 @@ fn assess(host: &Json, open: &[&Json], now: Option<Wall>) -> HostStatus {
     if state == "NEW" && watch {
         alerts.push((Tone::Unsure, format!("was never heard{}", mark(open, host, "was", now))));
     }
+    alerts.extend(alarms_of_host(open, now));
     for (tone, what) in &mut alerts {
         *what = format!("{}: {what}", tone.name());
     }
@@ -425,7 +427,26 @@ fn mark(open: &[&Json], host: &Json, part: &str, now: Option<Wall>) -> String {
         Some(of_part) if of_part.contains('/') => of_part == scope,
         _ => alert["text"].as_str().is_some_and(|text| text.starts_with(&prefix)),
     };
-    let Some(alert) = open.iter().find(is_meant) else { return String::new() };
+    open.iter().find(is_meant).map_or(String::new(), |alert| mark_of(alert, now))
+}
+
+/// Open alerts that are about no part of the host: it has not come back, its name in the DNS is stale.
+fn alarms_of_host<'a>(
+    open: &'a [&Json],
+    now: Option<Wall>,
+) -> impl Iterator<Item = (Tone, String)> + 'a {
+    let whole = |alert: &&&Json| alert["scope"].as_str().is_some_and(|scope| !scope.contains('/'));
+    open.iter().filter(whole).filter_map(move |alert| {
+        let text = field(alert, "text");
+        let tone = match &*field(alert, "level") {
+            "critical" => Tone::Critical,
+            _ => Tone::Warning,
+        };
+        (text != "was never heard").then(|| (tone, text + &mark_of(alert, now)))
+    })
+}
+
+fn mark_of(alert: &Json, now: Option<Wall>) -> String {
     let mut marks = Vec::new();
     let held = &alert["held"];
     if held.is_object() {
@@ -433,9 +454,13 @@ fn mark(open: &[&Json], host: &Json, part: &str, now: Option<Wall>) -> String {
         let reason = items(held, "reasons").last().unwrap_or(&Json::Null);
         let (by, ends) = (field(reason, "id"), now.zip(time(reason, "until")));
         let left = ends.map_or(String::new(), |(now, end)| format_duration(end.since(now)));
-        marks.push(match time(held, "out_at") {
+        let follows = now.zip(time(held, "out_at")).map(|(now, out)| out.since(now));
+        marks.push(match follows {
             None => format!("{told}held back by {by} for {left} more"),
-            Some(_) => format!("{told}held back by {by}, follows now"),
+            Some(Duration::ZERO) => format!("{told}held back by {by}, follows now"),
+            Some(left) => {
+                format!("{told}held back by {by}, follows in {}", format_duration(left))
+            }
         });
     }
     if alert["acknowledged"].is_string() {
@@ -605,6 +630,26 @@ web1  OVERDUE  3 h 5 min  3 h 5 min
         hosts["alerts"][1]["held"]["out_at"] = json!(NOW);
         let text = overview(&hosts, &Json::Null, None, Style { width: 120, ..STYLE });
         assert!(text.contains(" [told, then held back by s17, follows now]\n"), "{text}");
+        hosts["alerts"][1]["held"]["out_at"] = json!("2026-11-21T20:12:48.000Z");
+        let text = overview(&hosts, &Json::Null, None, Style { width: 120, ..STYLE });
+        assert!(text.contains(" [told, then held back by s17, follows in 40 s]\n"), "{text}");
+    }
+
+    #[test]
+    fn alarms_about_a_whole_host_have_a_line_each() {
+        let (mut hosts, _) = pictures(vec![host("web1", "UP", json!([]))], Vec::new());
+        hosts["alerts"] = json!([
+            {"host": "web1", "scope": "web1", "level": "critical", "text": "has not come back",
+                "acknowledged": "2026-11-21T20:07:08.000Z"},
+            {"host": "web1", "scope": "web1", "level": "warning",
+                "text": "its name in the DNS cannot be kept"},
+            {"host": "web1", "scope": "web1", "level": "warning", "text": "was never heard"},
+            {"host": null, "scope": "plan:4", "level": "critical", "text": "the backup failed"},
+        ]);
+        let text = overview(&hosts, &Json::Null, None, Style { width: 120, ..STYLE });
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("  ")).collect();
+        let come = "  critical: has not come back [acknowledged 5 min ago]";
+        assert_eq!(lines, [come, "  warning: its name in the DNS cannot be kept"], "{text}");
     }
 
     #[test]

@@ -53,24 +53,17 @@ pub fn silence(
     courier.silence(new, TIMEOUT).map_err(refusal)
 }
 
-/// Ends the silence of an id such as `s17`, all of a scope, or all of them. A host may be called as a
-/// silence is: the id goes first.
+/// Ends the silence of an id such as `s17`, or all of a scope.
 pub fn unsilence(courier: &Courier, request: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
-    let EndRequest { which, by } = request;
-    let end = |which| courier.unsilence(which, by.clone(), TIMEOUT);
-    let number = which.strip_prefix('s').filter(|digits| digits.parse::<u64>().is_ok());
-    if number.is_some() {
-        let ended = end(SilenceSelection::Id(which.clone()));
-        if !matches!(ended, Err(CalmError::NotFound(_))) {
-            return ended.map_err(refusal);
-        }
-    }
-    end(match scope(&which)? {
-        CalmScope::All => SilenceSelection::All,
-        _ if number.is_some() => SilenceSelection::Id(which.clone()),
-        scope => SilenceSelection::Scope(scope),
-    })
-    .map_err(refusal)
+    let EndRequest { which, by_id, by } = request;
+    let which = match by_id {
+        true => SilenceSelection::Id(which),
+        false => match scope(&which)? {
+            CalmScope::All => SilenceSelection::All,
+            scope => SilenceSelection::Scope(scope),
+        },
+    };
+    courier.unsilence(which, by, TIMEOUT).map_err(refusal)
 }
 
 /// Acknowledges the open alarms within a scope.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -164,6 +165,10 @@ impl Daemon for Services {
 
     fn availabilities(&self, hosts: &[&str]) -> Result<Vec<Option<AvailabilityView>>, String> {
         self.recorder.pasts(hosts, Now::read())
+    }
+
+    fn windows(&self, host: &str, period: &Range<Wall>) -> Vec<Range<Wall>> {
+        self.courier.calm().windows(host, period)
     }
 
     fn series(&self, host: &str, query: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String> {

@@ -60,10 +60,12 @@ pub fn handle_form(daemon: &Arc<dyn Daemon>, route: FormRoute, request: &ApiRequ
                 daemon.silence(fields.silence(RequestSource::Page).map_err(invalid)?).map(drop)?;
             }
             FormRoute::Unsilence => {
-                let id = fields.text("id");
-                daemon.unsilence(fields.end(id).map_err(invalid)?).map(drop)?;
+                let id = fields.text("id").unwrap_or_default();
+                daemon.unsilence(fields.end(Some(id)).map_err(invalid)?).map(drop)?;
             }
             FormRoute::Acknowledge if fields.text("undo").is_some() => {
+                // The same form has a comment, which may be filled in.
+                fields.text("comment");
                 daemon.unacknowledge(fields.end(None).map_err(invalid)?).map(drop)?;
             }
             FormRoute::Acknowledge => {

@@ -57,6 +57,8 @@ pub struct AcknowledgeRequest {
 pub struct EndRequest {
     /// Which: a scope as an operator writes it, or the id of a silence.
     pub which: String,
+    /// It is the id of a silence: a host may be called like one.
+    pub by_id: bool,
     /// Who.
     pub by: String,
 }
@@ -212,8 +214,9 @@ impl RequestFields {
     /// # Errors
     /// As [`RequestFields::silence`].
     pub fn end(mut self, id: Option<String>) -> Result<EndRequest, String> {
+        let by_id = id.is_some();
         let which = id.unwrap_or_else(|| self.required_text("scope"));
-        let request = EndRequest { which, by: self.by() };
+        let request = EndRequest { which, by_id, by: self.by() };
         self.finish(request)
     }
 }
@@ -281,6 +284,6 @@ mod tests {
         assert!(form("scope=%ff").is_err());
         assert!(form("scope=a&seconds=soon").unwrap().acknowledgement().is_err());
         let ended = form("").unwrap().end(Some("s1".into())).unwrap();
-        assert_eq!(ended, EndRequest { which: "s1".into(), by: "192.0.2.7".into() });
+        assert_eq!(ended, EndRequest { which: "s1".into(), by_id: true, by: "192.0.2.7".into() });
     }
 }

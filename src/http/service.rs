@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
@@ -78,6 +79,11 @@ pub trait Daemon: Send + Sync {
     /// As [`Daemon::availabilities`].
     fn availability(&self, host: &str) -> Result<Option<AvailabilityView>, String> {
         Ok(self.availabilities(&[host])?.pop().flatten())
+    }
+
+    /// The maintenance windows about a host that touch a period.
+    fn windows(&self, _host: &str, _period: &Range<Wall>) -> Vec<Range<Wall>> {
+        Vec::new()
     }
 
     /// The metrics of a host over time, by path; none when there is no such host.

@@ -56,18 +56,24 @@ pub const HOURS: BarScale = BarScale { step: 4, begin: "<svg class=\"b h\"", spa
 pub const DAYS: BarScale = BarScale { step: 2, begin: "<svg class=b", span: "90 days" };
 
 /// Draws the slices. One path for each condition, and in it one stroke for each run of slices:
-/// there may be two hundred of these drawings on a page.
-pub fn bars(html: &mut Html, slices: &[UptimeSlice], scale: BarScale) {
+/// there may be two hundred of these drawings on a page. Below the slices that are `maintained`, one line
+/// more.
+pub fn bars(html: &mut Html, slices: &[UptimeSlice], scale: BarScale, maintained: &[bool]) {
     let found: Vec<Option<BarState>> = slices.iter().map(bar_state).collect();
     html.markup(scale.begin);
     html.attribute("viewBox", format_args!("0 0 {} 14", slices.len() * scale.step));
     html.markup(" preserveAspectRatio=none role=img");
-    html.attribute("aria-label", describe(&found, scale.span)).markup(">");
+    html.attribute("aria-label", describe(&found, scale.span, maintained)).markup(">");
     for (bar_state, begin, _) in BAR_STATES {
         let strokes = strokes(&found, bar_state, scale.step);
         if !strokes.is_empty() {
             html.markup(begin).text(strokes).markup("\"/>");
         }
+    }
+    if maintained.contains(&true) {
+        let lines = maintained.iter().enumerate().filter(|(_, maintained)| **maintained);
+        let lines = lines.map(|(at, _)| format!("M{} 13h{}", at * scale.step, scale.step));
+        html.markup("<path class=q").attribute("d", lines.collect::<String>()).markup("/>");
     }
     html.markup("</svg>");
 }
@@ -90,12 +96,14 @@ fn strokes(found: &[Option<BarState>], wanted: BarState, step: usize) -> String 
 }
 
 /// `24 hours: 22 up, 1 down, 1 blind`.
-fn describe(found: &[Option<BarState>], span: &str) -> String {
+fn describe(found: &[Option<BarState>], span: &str, maintained: &[bool]) -> String {
     let parts = BAR_STATES.iter().filter_map(|(bar_state, _, word)| {
         let count = found.iter().filter(|found| **found == Some(*bar_state)).count();
         (count > 0).then(|| format!("{count} {word}"))
     });
-    let parts: Vec<String> = parts.collect();
+    let maintained = maintained.iter().filter(|maintained| **maintained).count();
+    let maintained = (maintained > 0).then(|| format!("{maintained} with a maintenance window"));
+    let parts: Vec<String> = parts.chain(maintained).collect();
     let parts = if parts.is_empty() { "nothing known".into() } else { parts.join(", ") };
     format!("{span}: {parts}")
 }
@@ -265,7 +273,7 @@ mod tests {
     fn runs_of_slices_are_one_stroke_and_have_words() {
         let day = [slice(0, 0, 0, 0), slice(1, 0, 0, 0), slice(1, 0, 0, 0), slice(0, 0, 1, 0)];
         let mut html = Html::default();
-        bars(&mut html, &day, HOURS);
+        bars(&mut html, &day, HOURS, &[]);
         assert_eq!(
             html.as_str(),
             "<svg class=\"b h\" viewBox=\"0 0 16 14\" preserveAspectRatio=none role=img \
@@ -273,7 +281,12 @@ mod tests {
              <path class=x d=\"M12 7h4\"/></svg>"
         );
         let mut html = Html::default();
-        bars(&mut html, &[UptimeSlice::default()], DAYS);
+        bars(&mut html, &[UptimeSlice::default()], DAYS, &[]);
         assert!(html.as_str().contains("90 days: nothing known"));
+        let mut html = Html::default();
+        bars(&mut html, &day, HOURS, &[false, true, false, true]);
+        let drawn = html.as_str();
+        assert!(drawn.contains("1 down, 2 with a maintenance window"), "{drawn}");
+        assert!(drawn.contains("<path class=q d=\"M4 13h4M12 13h4\"/>"), "{drawn}");
     }
 }

@@ -1,5 +1,8 @@
 //! The page of one host. Pure.
 
+use std::ops::Range;
+use std::time::Duration;
+
 use super::calm::CalmForm;
 use super::charts::{BarScale, ChartWindow, DAYS, HOURS, bars, min_mean_max, sparkline};
 use super::filter::{PageQuery, TimeRange};
@@ -26,6 +29,8 @@ pub struct HostPage<'a> {
     pub host: &'a HostView,
     /// Its availability; an error says why that is not known.
     pub past: &'a Result<Option<AvailabilityView>, String>,
+    /// The maintenance windows about it within the last day.
+    pub windows: &'a [Range<Wall>],
     /// Its metrics over time.
     pub series: &'a ReadResult<SeriesView>,
     /// The events about it.
@@ -118,13 +123,22 @@ impl HostPage<'_> {
         html.markup("<section aria-labelledby=a-h><h2 id=a-h>Availability</h2>");
         match self.past {
             Ok(Some(past)) => {
-                availability_bar(html, &past.hours, HOURS, "Last 24 hours", past.availability_day);
-                availability_bar(html, &past.days, DAYS, "Last 90 days", past.availability_90_days);
+                let maintained: Vec<bool> =
+                    past.hours.iter().map(|hour| self.is_maintained(hour)).collect();
+                let day = ("Last 24 hours", past.availability_day);
+                availability_bar(html, &past.hours, HOURS, day, &maintained);
+                let days = ("Last 90 days", past.availability_90_days);
+                availability_bar(html, &past.days, DAYS, days, &[]);
                 html.markup(
                     "<p class=key><span class=u>up</span> <span class=g>degraded</span> \
                     <span class=x>down</span> <span class=o>blind: hbd itself was not listening, \
-                    and does not count it</span></p>",
+                    and does not count it</span>",
                 );
+                html.markup(if maintained.contains(&true) {
+                    " <span class=q>maintenance window</span></p>"
+                } else {
+                    "</p>"
+                });
                 problem_days(html, &past.days);
             }
             Ok(None) => drop(html.markup("<p class=i>Nothing is recorded of it yet.</p>")),
@@ -135,6 +149,12 @@ impl HostPage<'_> {
             }
         }
         html.markup("</section>");
+    }
+
+    /// Whether a window was, or is, in this hour.
+    fn is_maintained(&self, hour: &UptimeSlice) -> bool {
+        let end = hour.start + Duration::from_secs(3600);
+        self.windows.iter().any(|window| window.start < end && hour.start < window.end)
     }
 
     fn metrics(&self, html: &mut Html) {
@@ -164,7 +184,7 @@ impl HostPage<'_> {
         );
         html.markup("<th scope=col>Over time<th scope=col class=n>Least<th scope=col class=n>Mean<th scope=col class=n>Most<tbody>");
         let (_, days) = self.query.span.label_and_days();
-        let from = self.now - std::time::Duration::from_secs(days * 86_400);
+        let from = self.now - Duration::from_secs(days * 86_400);
         let window = ChartWindow { from, to: self.now };
         let mut metrics: Vec<&MetricView> = self.host.metrics.iter().collect();
         metrics.sort_by_key(|metric| {
@@ -215,12 +235,12 @@ fn availability_bar(
     html: &mut Html,
     slices: &[UptimeSlice],
     scale: BarScale,
-    label: &str,
-    share: Option<f64>,
+    (label, share): (&str, Option<f64>),
+    maintained: &[bool],
 ) {
     html.markup("<div class=fared><p>").text(label).markup(" <b>");
     html.text(share.map_or("unknown".into(), percent)).markup("</b></p>");
-    bars(html, slices, scale);
+    bars(html, slices, scale, maintained);
     html.markup("<p class=ends><span>").text(scale.span).markup(" ago</span><span>now</span></p>");
     html.markup("</div>");
 }

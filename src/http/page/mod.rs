@@ -158,6 +158,7 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
         query: &query,
         host: &view,
         past: &daemon.availability(name),
+        windows: &daemon.windows(name, &(request.now - DAY..request.now)),
         series: &daemon.series(name, &series).map(Option::unwrap_or_default),
         events: &daemon.events(&events).map(|(events, _)| events),
         notifications: &daemon.notifications(&notifications).map(|(list, _)| list),

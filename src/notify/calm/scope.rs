@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::config_file::suggestion::suggestion;
 use crate::event::{Event, Incident, Level, Subject};
 
+/// The longest part of a scope behind its first name, in bytes: the longest path of a metric, and room.
+const MAX_TEXT: usize = 500;
+
 /// What is silent. Its text is what an operator writes: `web1`, `web*`, `web1/ipv4`,
 /// `web1/disk_monitor.*.percent`, `plan:4`, `--all`. A `*` stands for any characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -59,7 +62,9 @@ impl CalmScope {
             (1..=253).contains(&name.len())
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-*".contains(&byte))
         };
-        let is_text = |name: &str| !name.is_empty() && !name.chars().any(char::is_control);
+        let is_text = |name: &str| {
+            (1..=MAX_TEXT).contains(&name.len()) && !name.chars().any(char::is_control)
+        };
         if text == "--all" {
             return Ok(CalmScope::All);
         }
@@ -72,7 +77,8 @@ impl CalmScope {
             }
             None if is_name(text) => Ok(CalmScope::Hosts(text.to_owned())),
             Some(_) | None => Err(format!(
-                "must be a host such as web1 or web*, a part of one such as web1/ipv4, plan:4 or --all, not \"{text}\""
+                "must be a host such as web1 or web*, a part of one such as web1/ipv4, plan:4 or --all, not \"{}\"",
+                text.chars().take(MAX_TEXT).collect::<String>()
             )),
         }
     }
@@ -281,6 +287,12 @@ mod tests {
         }
         for text in ["", "a b", "plan:", "/ipv4", "web1/", "web1\nx", "web1/a\nb", "w\u{e9}b"] {
             assert!(CalmScope::parse(text).is_err(), "{text}");
+        }
+        for scope in ["web1/", "plan:"] {
+            let of_length = |length| CalmScope::parse(&(scope.to_owned() + &"x".repeat(length)));
+            assert!(of_length(MAX_TEXT).is_ok());
+            let refused = of_length(100_000).unwrap_err();
+            assert!(refused.len() < 2 * MAX_TEXT, "a row is bounded, and so is what is said of it");
         }
         assert_eq!(CalmScope::parse("web1/ipv4").unwrap().host(), Some("web1"));
         assert_eq!(CalmScope::parse("web*").unwrap().host(), None);

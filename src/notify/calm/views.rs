@@ -1,5 +1,6 @@
 //! The overlay as it is shown. Pure.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::held::{HeldIncident, Reason, ReasonKind};
@@ -33,21 +34,33 @@ pub struct CalmOverview {
     pub stats: CalmStats,
     /// The silences and windows that are running, by id, and what they are about.
     quiet: Vec<(String, Vec<CalmScope>)>,
+    /// All windows.
+    windows: Vec<Window>,
 }
 
 impl CalmOverview {
     /// The ids of the silences and windows that are about a host or a part of it: `quiet` of
     /// `/api/v1/hosts`.
     pub fn quiet(&self, host: &str) -> Vec<String> {
-        let about = |scope: &CalmScope| match scope {
-            CalmScope::Parts { host: pattern, .. } => super::scope::matches(pattern, host),
-            CalmScope::All | CalmScope::Hosts(_) | CalmScope::Plan(_) => {
-                scope.covers(Target::Host(host))
-            }
-        };
-        let quiet = self.quiet.iter().filter(|(_, scopes)| scopes.iter().any(about));
+        let quiet = self.quiet.iter().filter(|(_, scopes)| are_about(scopes, host));
         quiet.map(|(id, _)| id.clone()).collect()
     }
+
+    /// The windows about a host in a period, as they are configured now.
+    pub fn windows(&self, host: &str, period: &Range<Wall>) -> Vec<Range<Wall>> {
+        let windows = self.windows.iter().filter(|window| are_about(&window.scopes, host));
+        windows.flat_map(|window| window.within(period)).collect()
+    }
+}
+
+/// Whether any of these is about a host or a part of it.
+fn are_about(scopes: &[CalmScope], host: &str) -> bool {
+    scopes.iter().any(|scope| match scope {
+        CalmScope::Parts { host: pattern, .. } => super::scope::matches(pattern, host),
+        CalmScope::All | CalmScope::Hosts(_) | CalmScope::Plan(_) => {
+            scope.covers(Target::Host(host))
+        }
+    })
 }
 
 impl ReasonKind {
@@ -186,7 +199,11 @@ impl Calm {
         let windows = self.settings.windows.iter();
         let windows = windows.filter(|window| window.current(now.wall).is_some());
         let windows = windows.map(|window| (window.name.clone(), window.scopes.clone()));
-        CalmOverview { stats: self.stats(now), quiet: silences.chain(windows).collect() }
+        CalmOverview {
+            stats: self.stats(now),
+            quiet: silences.chain(windows).collect(),
+            windows: self.settings.windows.clone(),
+        }
     }
 
     /// What nothing holds back any more and comes out soon, within these scopes; and in how long.

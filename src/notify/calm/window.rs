@@ -1,6 +1,7 @@
 //! Maintenance windows: recurring hours by the calendar of a time zone. Pure.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use jiff::civil::{Date, DateTime, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -187,12 +188,22 @@ impl Window {
         Some(whole)
     }
 
-    /// The next occurrence that begins after `now`, within [`SEARCH_DAYS`].
+    /// The occurrences that touch this period.
+    pub fn within(&self, period: &Range<Wall>) -> Vec<Range<Wall>> {
+        let days = period.end.since(period.start).as_secs() / 86_400 + 1;
+        let all = self.around(period.start, i32::try_from(days).unwrap_or(SEARCH_DAYS));
+        let touching = all.filter(|one| one.from < period.end && period.start < one.until);
+        touching.map(|one| one.from..one.until).collect()
+    }
+
+    /// The next occurrence that begins after `now`, within [`SEARCH_DAYS`], and is no part of the one that
+    /// is running.
     pub fn next(&self, now: Wall) -> Option<Occurrence> {
         if !now.is_plausible() {
             return None;
         }
-        self.around(now, SEARCH_DAYS).find(|one| one.from > now)
+        let running = self.current(now).map_or(now, |running| running.until);
+        self.around(now, SEARCH_DAYS).find(|one| one.from > now && one.from >= running)
     }
 
     /// The first day within [`SEARCH_DAYS`] on which it should begin, and a change of the clocks
@@ -321,6 +332,26 @@ pub mod tests {
             let occurrence = window(zone, at).on(day.parse().unwrap());
             assert_eq!(shown(occurrence), *expected, "{zone} {day} {at}");
         }
+    }
+
+    #[test]
+    fn the_next_window_is_no_part_of_the_one_that_is_running() {
+        let window = window("UTC", "00:00-24:00");
+        let now = at("2027-03-01T12:00:00Z");
+        let running = window.current(now).unwrap();
+        assert_eq!(window.next(now).unwrap().from, running.until);
+    }
+
+    #[test]
+    fn the_windows_of_a_day_are_those_that_touch_it() {
+        let window = window("UTC", "23:00-01:00");
+        let hours = |from: &str, until: &str| window.within(&(at(from)..at(until)));
+        let night = at("2027-02-28T23:00:00Z")..at("2027-03-01T01:00:00Z");
+        let next = at("2027-03-01T23:00:00Z")..at("2027-03-02T01:00:00Z");
+        let alone = hours("2027-03-01T00:30:00Z", "2027-03-01T23:00:00Z");
+        assert_eq!(alone, std::slice::from_ref(&night));
+        assert_eq!(hours("2027-03-01T00:30:00Z", "2027-03-02T00:30:00Z"), [night, next]);
+        assert_eq!(hours("2027-03-01T01:00:00Z", "2027-03-01T23:00:00Z"), []);
     }
 
     fn at(text: &str) -> Wall {

@@ -139,12 +139,13 @@ impl CourierThread {
                 // What waits here is unanswered, and is sent again to the next process.
                 return if stopping.is_some() { CourierExit::Stored } else { CourierExit::Restart };
             }
+            // Whoever has an answer finds it in what is shown.
+            self.publish_stats(now);
             for answer in answers {
                 answer(stored);
             }
             looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
             calm_looks.into_iter().for_each(|look| look(&self.overlay.calm, &self.outbox, now));
-            self.publish_stats(now);
             self.dispatch(tasks);
             if let Some(since) = stopping
                 && (!self.outbox.is_busy() || since.elapsed() >= STOP_TIMEOUT)
@@ -242,9 +243,8 @@ impl CourierThread {
         reply: CalmReply,
         now: Now,
     ) -> Option<OnStored> {
-        const REFUSED: &str = "the disk takes nothing: it was not stored, and has no effect";
         if self.store.is_failing() {
-            reply(Err(CalmError::NotStored(REFUSED.into())));
+            reply(Err(not_stored()));
             return None;
         }
         match self.overlay.handle(request, &mut self.outbox, now) {
@@ -254,15 +254,8 @@ impl CourierThread {
             }
             Ok(HandledRequest { answer, undo, events }) => {
                 events.iter().for_each(|event| self.accept(event, now));
-                let inputs = self.results.clone();
-                Some(Box::new(move |stored| {
-                    let refused = || Err(CalmError::NotStored(REFUSED.into()));
-                    let heard = reply(if stored { Ok(answer) } else { refused() });
-                    // Whoever got no answer was told that it has no effect.
-                    if !(stored && heard) {
-                        // Fails when the thread has ended, and all of it with that.
-                        let _ = inputs.send(Input::Command(Command::UndoCalm(undo)));
-                    }
+                Some(self.or_undo(undo, move |stored| {
+                    reply(if stored { Ok(answer) } else { Err(not_stored()) })
                 }))
             }
         }
