@@ -119,7 +119,8 @@ impl Recorder {
     /// Records the slot that is running, at the stop.
     pub fn close(&self, now: Now) {
         let cursor = lock(&self.cursor);
-        if let Some(slot) = cursor.slot.filter(|_| now.wall.is_plausible()) {
+        let unseen = (!cursor.clock_was_wrong).then(|| Resolution::TenMinutes.slot(now.wall));
+        if let Some(slot) = cursor.slot.or(unseen).filter(|_| now.wall.is_plausible()) {
             self.record_slot(slot, now, now);
         }
     }

@@ -249,11 +249,6 @@ impl Overlay {
 
 const SILENCED: &str = "silenced";
 
-/// The disk refuses.
-pub fn not_stored() -> CalmError {
-    CalmError::NotStored("the disk takes nothing: it was not stored, and has no effect".into())
-}
-
 fn covers(scope: &CalmScope, open: &OpenIncident) -> bool {
     let told = !open.channels.is_empty();
     told && Target::of_incident(&open.incident).is_some_and(|target| scope.covers(target))

@@ -1124,12 +1124,6 @@ fn what_cannot_be_is_refused_in_words() {
         assert!(test.try_silence("web1", HOUR).is_ok(), "{number}");
     }
     assert!(matches!(refused(test.try_silence("web1", HOUR)), CalmError::Conflict(_)));
-    let asked = event(test.now, CalmEvent::Silenced(own_silence("web2", HOUR)));
-    let answer = test.overlay.on_event(asked.clone(), true, &mut test.outbox, test.now);
-    assert!(
-        matches!(answer, Err(CalmError::Conflict(_))),
-        "a host is not silent either: {answer:?}"
-    );
     let mut end = |which| {
         let request = CalmRequest::Unsilence { which, by: "bob".into() };
         test.overlay.handle(request, &mut test.outbox, test.now).err().map(|why| why.to_string())
@@ -1426,16 +1420,4 @@ fn a_receipt_s_acknowledgement_takes_the_same_path() {
     let answer = Ok(ReceiptState { acknowledged, device, expired: false });
     test.outbox.on_poll_result(&poll, answer, test.now);
     assert_eq!(test.outbox.open_incidents().count(), 0);
-}
-
-#[test]
-fn a_host_whose_silence_is_not_stored_is_not_silent() {
-    let mut test = TestOverlay::new();
-    let asked = event(test.now, CalmEvent::Silenced(own_silence("web1", HOUR)));
-    let refused = test.overlay.on_event(asked.clone(), false, &mut test.outbox, test.now);
-    assert!(matches!(refused, Err(CalmError::NotStored(_))), "{refused:?}");
-    let (events, undo) = test.overlay.on_event(asked, true, &mut test.outbox, test.now).unwrap();
-    assert_eq!((events.len(), &undo), (1, &Undo::Silence(1)));
-    test.overlay.undo(&undo, &mut test.outbox);
-    assert_eq!(test.overlay.calm.silences(test.now).silences, []);
 }

@@ -243,8 +243,9 @@ impl CourierThread {
         reply: CalmReply,
         now: Now,
     ) -> Option<OnStored> {
+        const REFUSED: &str = "the disk takes nothing: it was not stored, and has no effect";
         if self.store.is_failing() {
-            reply(Err(not_stored()));
+            reply(Err(CalmError::NotStored(REFUSED.into())));
             return None;
         }
         match self.overlay.handle(request, &mut self.outbox, now) {
@@ -254,8 +255,15 @@ impl CourierThread {
             }
             Ok(HandledRequest { answer, undo, events }) => {
                 events.iter().for_each(|event| self.accept(event, now));
-                Some(self.or_undo(undo, move |stored| {
-                    reply(if stored { Ok(answer) } else { Err(not_stored()) })
+                let inputs = self.results.clone();
+                Some(Box::new(move |stored| {
+                    let refused = || Err(CalmError::NotStored(REFUSED.into()));
+                    let heard = reply(if stored { Ok(answer) } else { refused() });
+                    // Whoever got no answer was told that it has no effect.
+                    if !(stored && heard) {
+                        // Fails when the thread has ended, and all of it with that.
+                        let _ = inputs.send(Input::Command(Command::UndoCalm(undo)));
+                    }
                 }))
             }
         }
