@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alert_json::{AlertsPart, Group, RawAlert, Status, TextHash, WebhookPart};
 use super::{alert_start, annotations, lenient_json};
+use crate::btree::InsertAll;
 use crate::clock::Wall;
 
 /// How many labels of an alert are kept beyond those that are needed, and how many characters of each:
@@ -312,7 +313,7 @@ fn keep_labels(labels: BTreeMap<String, String>, needed: &[String]) -> BTreeMap<
     let (needed, others): (Vec<_>, Vec<_>) =
         labels.into_iter().partition(|(name, _)| is_needed(name));
     let kept = needed.into_iter().chain(others.into_iter().take(MAX_LABELS));
-    kept.map(|(name, text)| (truncate(name), truncate(text))).collect()
+    kept.map(|(name, text)| (truncate(name), truncate(text))).insert_all()
 }
 
 fn truncate(mut text: String) -> String {

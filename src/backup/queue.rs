@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::alert::Alert;
+use crate::btree::InsertAll;
 use crate::clock::{Now, Wall};
 use crate::event::{KeptLimit, LimitEpisodes, LimitUse};
 use crate::store::{Table, Write};
@@ -332,8 +333,8 @@ impl AlertQueue {
         let analyzed: BTreeSet<String> = analyzed
             .filter_map(|(id, _)| self.batches.get(id))
             .flat_map(|batch| batch.alerts.iter().map(Alert::instance))
-            .collect();
-        let ended: BTreeSet<String> = alerts.iter().map(Alert::instance_without_start).collect();
+            .insert_all();
+        let ended: BTreeSet<String> = alerts.iter().map(Alert::instance_without_start).insert_all();
         self.waiting.retain(|instance| !(analyzed.contains(instance) && ended.contains(instance)));
         ended.iter().filter_map(|instance| self.remove_reported(instance)).collect()
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::description::EventDescription;
 use super::{EventId, Incident, Level, Subject};
+use crate::btree::InsertAll;
 use crate::clock::Wall;
 
 /// How many messages are listed. The others are counted: a notice must fit into one message.
@@ -93,15 +94,17 @@ impl GivenUp {
     /// Adds others of the same kind. One that is listed already is the same: each recipient of a
     /// channel has a delivery of its own.
     pub fn merge(&mut self, other: GivenUp) {
-        let listed: BTreeSet<EventId> = self.messages.iter().map(|message| message.event).collect();
+        let listed: BTreeSet<EventId> =
+            self.messages.iter().map(|message| message.event).insert_all();
         let unlisted = other.unlisted();
         let new = other.messages.into_iter().filter(|message| !listed.contains(&message.event));
         self.messages.extend(new);
         self.count += self.messages.len() - listed.len() + unlisted;
         // Of equal ones the first, so that the list begins where it all began.
-        self.messages.sort_by_key(|message| (Reverse(message.present_level()), message.event));
+        self.messages
+            .sort_unstable_by_key(|message| (Reverse(message.present_level()), message.event));
         self.messages.truncate(MAX_GIVEN_UP);
-        self.messages.sort_by_key(|message| message.event);
+        self.messages.sort_unstable_by_key(|message| message.event);
         self.why = other.why.or(self.why.take());
     }
 

@@ -20,6 +20,7 @@ use super::position::Position;
 use super::salvage::{Losses, Salvage};
 use super::table::{Rows, Table};
 use super::{FILE_NAME, OpenResult};
+use crate::btree::InsertAll;
 use crate::event::{MAX_LISTED, StoreFileEvent};
 use crate::thread::ProgressCounter;
 
@@ -319,7 +320,7 @@ impl Engine {
         let file = self.file.as_mut().ok_or("the file is not open")?;
         if batch.unread && !done.fresh {
             let rows = batch.rows.iter().filter(|((table, _), _)| table.is_append_only());
-            file.write(&rows.map(|(key, value)| (key.clone(), value.clone())).collect(), None)?;
+            file.write(&rows.map(|(key, value)| (key.clone(), value.clone())).insert_all(), None)?;
         } else if !is_open || !batch.rows.is_empty() {
             file.write(&batch.rows, batch.limit)?;
         }

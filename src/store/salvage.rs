@@ -114,7 +114,7 @@ impl<'a> Salvage<'a> {
             return None;
         }
         let commit = |one: &Salvage| one.position.as_ref().map(|position| position.commit);
-        found.sort_by_key(|(transaction, one)| (commit(one), *transaction));
+        found.sort_unstable_by_key(|(transaction, one)| (commit(one), *transaction));
         found.pop().map(|(_, salvage)| salvage)
     }
 

@@ -12,6 +12,7 @@ use super::disk_thread::{DiskThread, PATIENCE};
 use super::file::{catch_panics, value_of};
 use super::history_limit::HistoryBytes;
 use super::table::{RawRow, Table};
+use crate::btree::InsertAll;
 
 type Rows = ReadOnlyTable<&'static str, &'static [u8]>;
 
@@ -193,7 +194,7 @@ impl TableView {
     /// At most `count` rows, those with the greatest keys below `before` first.
     pub fn newest(&self, before: Option<&str>, count: usize) -> Vec<RawRow> {
         let stored = self.snapshot.as_ref().map(|stored| stored.newest(self.table, before, count));
-        let mut rows: BTreeMap<_, _> = stored.unwrap_or_default().into_iter().collect();
+        let mut rows: BTreeMap<_, _> = stored.unwrap_or_default().into_iter().insert_all();
         let below = |key: &str| before.is_none_or(|before| key < before);
         for (key, value) in self.pending.iter().filter(|(key, _)| below(key)) {
             match value {

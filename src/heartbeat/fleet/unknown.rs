@@ -113,7 +113,7 @@ impl Fleet {
         let most = self.common.max_unknown_bytes;
         let unknown = |host: &&mut Host| !host.profile.configured && !host.metrics.is_empty();
         let mut hosts: Vec<&mut Host> = self.hosts.iter_mut().filter(unknown).collect();
-        hosts.sort_by_key(|host| Reverse(host.metrics.capacity()));
+        hosts.sort_unstable_by_key(|host| Reverse(host.metrics.capacity()));
         for host in hosts {
             if self.unknown.used() <= most - most / FREED_PART {
                 break;

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{AlarmState, Event, EventId, EventKind, Incident, IncidentChange, Level};
 use crate::store::{Table, Write};
@@ -263,7 +264,7 @@ impl Calm {
         reasons: Vec<Reason>,
     ) -> Ruling {
         let held_by = names(&reasons);
-        let unheard: BTreeSet<String> = hearing.difference(&told.ended).cloned().collect();
+        let unheard: BTreeSet<String> = hearing.difference(&told.ended).cloned().insert_all();
         let said_before = matches!(event.kind, EventKind::Booted { announced: true, .. })
             && reasons.iter().any(|reason| reason.why == ReasonKind::Host);
         if announces(event) && !unheard.is_empty() && !said_before {
@@ -295,7 +296,7 @@ impl Calm {
             event: event.clone(),
             id,
             reasons,
-            told: told.opened.iter().map(level).collect(),
+            told: told.opened.iter().map(level).insert_all(),
             released: None,
             incident: incident.clone(),
         };

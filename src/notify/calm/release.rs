@@ -6,6 +6,7 @@ use super::held::{HeldIncident, HeldNote, Reason};
 use super::scope::Target;
 use super::silence::Silence;
 use super::{Calm, Due, MAX_WAIT, held_key, note_key};
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now};
 use crate::event::{Event, Incident, Level};
 use crate::store::{Table, Write};
@@ -60,7 +61,7 @@ impl Calm {
     fn take_released(&mut self, now: Now) -> Vec<Event> {
         let is_out = |one: &&HeldIncident| one.out_at().is_some_and(|at| at <= now.mono);
         let mut out: Vec<HeldIncident> = self.held.values().filter(is_out).cloned().collect();
-        out.sort_by_key(|one| one.id);
+        out.sort_unstable_by_key(|one| one.id);
         let mut told: BTreeSet<String> = BTreeSet::new();
         for one in &out {
             if let (Incident::NotBack { host }, true) = (&one.incident, one.is_by_host()) {
@@ -106,7 +107,7 @@ impl Calm {
     fn windows_began(&mut self) -> bool {
         let windows = self.settings.windows.iter().zip(&self.running.1);
         let running = windows.filter(|(_, running)| running.is_some());
-        let running: BTreeSet<String> = running.map(|(window, _)| window.name.clone()).collect();
+        let running: BTreeSet<String> = running.map(|(window, _)| window.name.clone()).insert_all();
         let before = std::mem::replace(&mut self.began, running);
         self.began.difference(&before).next().is_some()
     }

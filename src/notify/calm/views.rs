@@ -148,7 +148,7 @@ impl Calm {
         held.extend(
             self.notes.values().map(|note| self.event_view(&note.event, &note.reasons, now)),
         );
-        held.sort_by(|one, other| (one.since, &one.text).cmp(&(other.since, &other.text)));
+        held.sort_unstable_by(|one, other| (one.since, &one.text).cmp(&(other.since, &other.text)));
         held.truncate(MAX_SHOWN);
         HeldListView { held, count: self.all_reasons().count() }
     }

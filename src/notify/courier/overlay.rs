@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::btree::InsertAll;
 use crate::clock::Now;
 use crate::event::{CalmEvent, Event, EventId, EventKind, Incident, SilenceNotice};
 use crate::notify::calm::scope::{CalmScope, Target};
@@ -326,7 +327,7 @@ pub fn acknowledgement_event(
         Some(Target::Host(host) | Target::Part { host, .. }) => Some(host.to_owned()),
         Some(Target::Plan(_)) | None => None,
     };
-    let hosts: BTreeSet<Option<String>> = open.iter().map(host).collect();
+    let hosts: BTreeSet<Option<String>> = open.iter().map(host).insert_all();
     let kind = CalmEvent::Acknowledged {
         // Only where all are of one host.
         host: hosts.iter().next().filter(|_| hosts.len() == 1).cloned().flatten(),

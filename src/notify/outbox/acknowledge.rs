@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::delivery::{Delivery, DeliveryId, DeliveryRecord};
 use super::incidents::{Acknowledgement, OpenIncident};
 use super::{Outbox, ReceiptPoll};
+use crate::btree::InsertAll;
 use crate::clock::Now;
 use crate::event::{Event, Incident, Level};
 use crate::notify::calm::Told;
@@ -18,7 +19,7 @@ impl Outbox {
         let ended = change.closes().iter().filter_map(|incident| self.incidents.get(incident));
         Told {
             opened: opened.map(OpenIncident::told).unwrap_or_default(),
-            ended: ended.flat_map(|open| open.channels.keys().cloned()).collect(),
+            ended: ended.flat_map(|open| open.channels.keys().cloned()).insert_all(),
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::delivery::{Delivery, DeliveryId, Place};
 use super::{ChannelTarget, Outbox};
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now};
 use crate::event::{
     Event, EventId, EventKind, GiveUpCause, GivenUp, GivenUpMessage, Incident, Message,
@@ -158,7 +159,7 @@ impl Outbox {
             let recipients = self.queues.get(&name).map(|queue| queue.recipients().to_vec());
             recipients.unwrap_or_default().into_iter().map(move |one| (name.clone(), one))
         };
-        Arc::new(names.flat_map(of).collect())
+        Arc::new(names.flat_map(of).insert_all())
     }
 
     /// Has a notice that waits there say this, too, or queues one.
@@ -176,7 +177,7 @@ impl Outbox {
                 if let Some(notice) = &mut delivery.given_up {
                     notice.merge(lost.clone());
                 }
-                let both = delivery.given_to.intersection(places).cloned().collect();
+                let both = delivery.given_to.intersection(places).cloned().insert_all();
                 delivery.given_to = Arc::new(both);
             });
             return;
@@ -230,7 +231,7 @@ impl Outbox {
             if counts_on_it {
                 self.update(id, |delivery| {
                     let others = delivery.given_to.iter().filter(|one| *one != place);
-                    delivery.given_to = Arc::new(others.cloned().collect());
+                    delivery.given_to = Arc::new(others.cloned().insert_all());
                 });
             }
         }

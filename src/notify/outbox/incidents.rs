@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::delivery::Delivery;
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{AlarmState, EventId, Incident, Level, Message};
 use crate::notify::calm::rebased_start;
@@ -159,7 +160,7 @@ impl OpenIncident {
         let channels = self.channels.iter().filter(|(_, given)| !given.handed_over);
         let told = channels
             .map(|(name, given)| (name.clone(), given.told.clone().unwrap_or(unknown.clone())));
-        told.collect()
+        told.insert_all()
     }
 
     /// Those of its channels that are not configured, and that no others have taken over from.

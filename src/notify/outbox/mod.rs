@@ -107,7 +107,7 @@ impl Outbox {
         let mut deliveries: Vec<(u64, Delivery)> =
             kept.deliveries.into_iter().filter_map(number).collect();
         // One that came from another channel has its place among those of this one.
-        deliveries.sort_by_key(|(number, delivery)| (delivery.message.event, *number));
+        deliveries.sort_unstable_by_key(|(number, delivery)| (delivery.message.event, *number));
         for (number, mut delivery) in deliveries {
             let id = DeliveryId(number);
             self.last_id = self.last_id.max(id);
@@ -186,7 +186,7 @@ impl Outbox {
     /// The settings in use.
     fn settings(&self) -> BTreeMap<String, QueueSettings> {
         let of = |(name, queue): (&String, &ChannelQueue)| (name.clone(), queue.settings().clone());
-        self.queues.iter().map(of).collect()
+        self.queues.iter().map(of).insert_all()
     }
 
     /// The rows that changed since the last call.
@@ -231,7 +231,7 @@ impl Outbox {
         let corrected =
             change.corrects().map(|incident| self.incidents.notified_channels(incident));
         let corrected = corrected.into_iter().flatten();
-        routes.targets(event).into_iter().chain(corrected).collect()
+        routes.targets(event).into_iter().chain(corrected).insert_all()
     }
 
     /// Turns an event into deliveries, one for each channel and recipient: to those in `hearing`, and

@@ -9,6 +9,7 @@ use super::delivery::{
 };
 use super::incidents::{NotifiedChannel, OpenIncident};
 use super::{ChannelTarget, Outbox};
+use crate::btree::InsertAll;
 use crate::clock::Now;
 use crate::event::{EventId, Incident, Level, Message};
 use crate::notify::routing::Routes;
@@ -41,11 +42,11 @@ impl Fate {
         match self {
             Fate::Moves(places) if channel_is_configured => {
                 let recipients = places.iter().filter_map(|(_, recipient)| recipient.clone());
-                Outcome::OtherRecipients(joined(&recipients.collect()).unwrap_or_default())
+                Outcome::OtherRecipients(joined(&recipients.insert_all()).unwrap_or_default())
             }
             Fate::Moves(places) => {
                 let names = places.iter().map(|(name, _)| name.clone());
-                Outcome::OtherChannels(joined(&names.collect()).unwrap_or_default())
+                Outcome::OtherChannels(joined(&names.insert_all()).unwrap_or_default())
             }
             Fate::IsKnown => Outcome::Known,
             Fate::Waits => Outcome::Kept,
@@ -141,7 +142,7 @@ impl Outbox {
         };
         let mut orphans: Vec<_> =
             self.deliveries.iter().filter(|(_, delivery)| !is_configured(delivery)).collect();
-        orphans.sort_by_key(|(id, delivery)| (delivery.message.event, **id));
+        orphans.sort_unstable_by_key(|(id, delivery)| (delivery.message.event, **id));
         let mut moved = Moved::new();
         let mut fates = Vec::with_capacity(orphans.len());
         for (id, delivery) in orphans {
@@ -172,7 +173,7 @@ impl Outbox {
         };
         let given = || delivery.given_to.iter().chain(moved);
         let places: BTreeSet<Place> = if settings.contains_key(&delivery.channel) {
-            places(&delivery.channel).filter(|place| !given().any(|one| one == place)).collect()
+            places(&delivery.channel).filter(|place| !given().any(|one| one == place)).insert_all()
         } else {
             let heirs = heirs(delivery, routes);
             if heirs.is_empty() {
@@ -184,7 +185,7 @@ impl Outbox {
                 given().any(|(channel, _)| channel == name)
                     || incident.is_some_and(|one| self.incidents.was_given(one, name, event))
             };
-            heirs.iter().filter(|name| !knows(name)).flat_map(places).collect()
+            heirs.iter().filter(|name| !knows(name)).flat_map(places).insert_all()
         };
         if places.is_empty() { Fate::IsKnown } else { Fate::Moves(places) }
     }
@@ -287,7 +288,7 @@ impl Outbox {
             }
         }
         self.incidents.record_failed(&old);
-        let to: BTreeSet<String> = places.iter().map(|(name, _)| name.clone()).collect();
+        let to: BTreeSet<String> = places.iter().map(|(name, _)| name.clone()).insert_all();
         let why = match joined(&to) {
             Some(names) => format!("no longer configured: it goes to {names}"),
             None => "no longer configured, and others were given the same".into(),
@@ -395,7 +396,7 @@ fn heirs(delivery: &Delivery, routes: &Routes) -> BTreeSet<String> {
             // One that is told of its own losses was given a notice of its own, unless it was gone
             // meanwhile.
             let own = Some(lost.channel.clone()).filter(|name| routes.has_channel(name));
-            routes.concerned(lost).into_keys().chain(own).collect()
+            routes.concerned(lost).into_keys().chain(own).insert_all()
         }
         None => {
             routes.heirs(&delivery.message.subject, delivery.for_backups, delivery.routing_level())
