@@ -2,7 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
-use super::calm::{CalmArgs, body, print_answer, scope, seconds, texts};
+use super::answer::texts;
+use super::calm::{CalmArgs, body, print_answer, scope, seconds};
 use super::client::Client;
 use super::{HELP, print};
 

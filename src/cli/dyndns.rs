@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
+use super::answer::field;
 use super::client::{Client, print_unreachable};
 use super::{CONFIGURATION, FAILED, HELP, config_file, json_line, print, print_error};
 use crate::config::Config;
@@ -14,7 +15,6 @@ use crate::dyndns::dry_run;
 use crate::dyndns::method::UpdateRequest;
 use crate::dyndns::names::{self, RecordFamily};
 use crate::dyndns::settings::DyndnsEntry;
-use crate::notify::text::{LineBreaks, clean};
 
 #[derive(Debug, Default, PartialEq)]
 struct DyndnsArgs {
@@ -132,10 +132,6 @@ fn format_names(names: &[Json]) -> String {
         }
     }
     text
-}
-
-fn field(one: &Json, name: &str) -> String {
-    one[name].as_str().map_or_else(String::new, |text| clean(text, LineBreaks::Remove))
 }
 
 /// Prints the requests that would be sent for a host, with the addresses of `--address`, else with

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
+use super::answer::field;
 use super::client::{Client, print_unreachable};
 use super::{HELP, json_line, print, terminal};
-use crate::notify::text::{LineBreaks, TextUnit, clean, cut};
+use crate::notify::text::{TextUnit, cut};
 
 /// How many rows are shown without `--limit`.
 const DEFAULT_LIMIT: usize = 50;
@@ -177,11 +178,6 @@ fn event_row(one: &Json) -> LogRow {
 fn time(one: &Json, name: &str) -> String {
     let time = field(one, name);
     time.get(..19).map_or(time.clone(), |seconds| seconds.replace('T', " ") + "Z")
-}
-
-/// A text of the answer, without control characters; empty when there is none.
-fn field(one: &Json, name: &str) -> String {
-    one[name].as_str().map_or_else(String::new, |text| clean(text, LineBreaks::Remove))
 }
 
 fn format_row(cells: &[String], widths: &[usize], title: &str, width: Option<usize>) -> String {

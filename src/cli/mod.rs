@@ -16,6 +16,7 @@ use crate::logger;
 use crate::version;
 
 pub mod ack;
+mod answer;
 pub mod backup;
 mod calm;
 pub mod check;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::calm::{CalmArgs, body, field, items, named, print_answer, scope, seconds, texts, time};
+use super::answer::{field, items, texts};
+use super::calm::{CalmArgs, body, named, print_answer, scope, seconds, time};
 use super::client::Client;
 use super::terminal::columns;
 use super::{HELP, print};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
+use super::answer::{field, items};
 use super::client::{Client, print_unreachable};
 use super::terminal::{ColorChoice, columns, sanitize, truncate_middle};
 use super::{FAILED, HELP, json_line, print, terminal};
@@ -484,14 +485,6 @@ fn connection_tone(state: &str) -> Tone {
         "NEW" => Tone::Unsure,
         _ => Tone::Good,
     }
-}
-
-fn items<'a>(of: &'a Json, name: &str) -> impl Iterator<Item = &'a Json> {
-    of[name].as_array().into_iter().flatten()
-}
-
-fn field(of: &Json, name: &str) -> String {
-    of[name].as_str().map_or_else(String::new, sanitize)
 }
 
 fn time(of: &Json, name: &str) -> Option<Wall> {
