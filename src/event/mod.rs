@@ -211,11 +211,6 @@ impl Event {
         self.kind.describe().incident
     }
 
-    /// Whether it matters less than an alarm.
-    pub fn is_minor(&self) -> bool {
-        is_minor(self.kind.describe().name, self.level)
-    }
-
     /// The event in words.
     pub fn message(&self, event: EventId) -> Message {
         let described = self.describe();

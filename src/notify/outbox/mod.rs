@@ -9,7 +9,9 @@ use super::channel::{Failure, ReceiptState};
 use super::routing::Routes;
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventId, EventKind, Incident, Level, Message};
+use crate::event::{
+    Event, EventDescription, EventId, EventKind, Incident, Level, Message, is_minor,
+};
 use crate::store::{Table, Write};
 
 mod acknowledge;
@@ -245,9 +247,10 @@ impl Outbox {
     ) -> Vec<String> {
         self.last_event = self.last_event.max(id);
         let message = Arc::new(event.message(id));
-        let (change, state) = (event.incident(), event.alarm_state());
-        let opens = change.opens();
-        let is_reminder = event.kind.describe().is_reminder;
+        let EventDescription { name, for_backups, is_reminder, incident: change, .. } =
+            event.kind.describe();
+        let (opens, state) = (change.opens(), event.alarm_state());
+        let is_minor = is_minor(name, event.level);
         let mut targets: BTreeMap<String, ChannelTarget> = hearing
             .into_iter()
             .map(|name| {
@@ -260,7 +263,6 @@ impl Outbox {
         }
         let places = self.places_of(targets.keys().cloned());
         let given_to = if places.len() > 1 { places } else { Arc::default() };
-        let (for_backups, is_minor) = (event.kind.describe().for_backups, event.is_minor());
         let mut channels = Vec::new();
         for (name, target) in targets {
             // To a channel that was told something else it is news.
