@@ -54,6 +54,16 @@ impl Place {
     fn start(&self) -> Hbd {
         Hbd::start(&self.config())
     }
+
+    /// web1 is overdue, which was told; web2 is up.
+    fn start_and_tell(&self) -> Hbd {
+        let daemon = self.start();
+        send(&daemon, r#"{"host":"web1"}"#);
+        send(&daemon, r#"{"host":"web2"}"#);
+        daemon.wait_log("web1 ipv4 overdue");
+        daemon.wait_until("sent", |daemon| daemon.metric("hbd_outbox_deliveries") == 0.0);
+        daemon
+    }
 }
 
 const OPEN: &str = "receiver: {port: 0}\nheartbeat: {port: 0}";
@@ -103,11 +113,7 @@ fn hbc(daemon: &Hbd, line: &str) -> Ended {
 #[test]
 fn a_silence_is_set_listed_and_ended_from_the_command_line() {
     let place = Place::new(OPEN);
-    let daemon = place.start();
-    send(&daemon, r#"{"host":"web1"}"#);
-    send(&daemon, r#"{"host":"web2"}"#);
-    daemon.wait_log("web1 ipv4 overdue");
-    daemon.wait_until("sent", |daemon| daemon.metric("hbd_outbox_deliveries") == 0.0);
+    let daemon = place.start_and_tell();
     let set = done(&daemon, "silence web1 2h --comment kernel-update");
     let (first, wrong) = set.split_once('\n').unwrap();
     assert!(first.starts_with("s1: web1 is silenced until 20") && first.ends_with('Z'), "{set}");
@@ -145,11 +151,7 @@ fn a_silence_is_set_listed_and_ended_from_the_command_line() {
 #[test]
 fn an_alarm_is_acknowledged_and_no_longer() {
     let place = Place::new(OPEN);
-    let daemon = place.start();
-    send(&daemon, r#"{"host":"web1"}"#);
-    send(&daemon, r#"{"host":"web2"}"#);
-    daemon.wait_log("web1 ipv4 overdue");
-    daemon.wait_until("sent", |daemon| daemon.metric("hbd_outbox_deliveries") == 0.0);
+    let daemon = place.start_and_tell();
     let line = "ack web1/ipv4 --comment on-my-way --for 1h";
     assert_eq!(done(&daemon, line), "acknowledged: web1 ipv4 overdue\n");
     let status = hbd(&daemon, "status");
