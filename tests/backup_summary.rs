@@ -7,6 +7,7 @@ mod support {
     pub mod hbd;
     pub mod http_double;
     pub mod mattermost;
+    pub mod preload;
     pub mod redis;
 }
 

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[path = "support/clock.rs"]
 mod clock;
+#[path = "support/preload.rs"]
+mod preload;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 

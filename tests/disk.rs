@@ -5,6 +5,7 @@ mod support {
     #![allow(dead_code, reason = "each test file uses some of them")]
     pub mod hbd;
     pub mod http_double;
+    pub mod preload;
 }
 
 use std::fs;
@@ -16,21 +17,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::hbd::Hbd;
+use support::preload::compile;
 use tempfile::TempDir;
 
 /// Within this an alarm goes out, whatever the disk does.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// tests/support/disk.c, compiled.
-static LIBRARY: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
-    let directory = tempfile::tempdir().unwrap();
-    let library = directory.path().join("disk.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/disk.c");
-    let status =
-        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
-    assert!(status.expect("cc can be started: apt-get install gcc").success());
-    (directory, library)
-});
+static LIBRARY: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| compile("disk.c"));
 
 /// A state directory on a disk that can be made to hang or fail.
 struct Place {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use heartbeat::clock::Wall;
 use heartbeat::event::EventId;
-use heartbeat::http::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
+use heartbeat::http::calm_request::CalmCommand;
 use heartbeat::http::query::{NotifyRequest, Recipients};
 use heartbeat::http::service::{CalmRefusal, MetricsSnapshot};
 use heartbeat::http::{
@@ -17,9 +17,7 @@ use heartbeat::http::{
 };
 use heartbeat::problem::{Problem, Problems, Severity};
 use heartbeat::secret::Secret;
-use heartbeat::view::calm::{
-    AcknowledgedView, HeldListView, SilencedView, SilencesView, UnsilencedView,
-};
+use heartbeat::view::calm::{CalmAnswer, HeldListView, SilencesView};
 use heartbeat::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use heartbeat::view::{
     AlertView, AvailabilityView, ChannelView, ConnectionView, EventView, HostState, HostView,
@@ -149,33 +147,24 @@ impl Daemon for TestDaemon {
         }
     }
 
-    fn silences(&self) -> Result<SilencesView, CalmRefusal> {
+    fn silences(&self) -> Result<SilencesView, String> {
         Ok(SilencesView { now: Wall(0), silences: Vec::new(), next: Vec::new() })
     }
 
-    fn held(&self) -> Result<HeldListView, CalmRefusal> {
+    fn held(&self) -> Result<HeldListView, String> {
         Ok(HeldListView { held: Vec::new(), count: 0 })
     }
 
-    fn silence(&self, request: SilenceRequest) -> Result<SilencedView, CalmRefusal> {
+    fn calm(&self, request: CalmCommand) -> Result<CalmAnswer, CalmRefusal> {
+        let CalmCommand::Silence(request) = request else {
+            return Err(CalmRefusal::NotFound(String::new()));
+        };
         Err(match request.scope.as_str() {
             "invalid" => CalmRefusal::Invalid("scope: must be a host".into()),
             "conflict" => CalmRefusal::Conflict("there are 1000 silences already".into()),
             "full" => CalmRefusal::Unavailable("the disk is full".into()),
             other => CalmRefusal::NotFound(format!("no host is called {other}")),
         })
-    }
-
-    fn unsilence(&self, _: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
-        Err(CalmRefusal::NotFound(String::new()))
-    }
-
-    fn acknowledge(&self, _: AcknowledgeRequest) -> Result<AcknowledgedView, CalmRefusal> {
-        Err(CalmRefusal::NotFound(String::new()))
-    }
-
-    fn unacknowledge(&self, _: EndRequest) -> Result<AcknowledgedView, CalmRefusal> {
-        Err(CalmRefusal::NotFound(String::new()))
     }
 
     fn metrics(&self) -> MetricsSnapshot {

@@ -14,6 +14,7 @@ use heartbeat::store::{CommitResult, OpenResult, Store, Table, Write};
 mod support {
     pub mod hbd;
     pub mod http_double;
+    pub mod preload;
     pub mod torture;
     pub mod writes;
 }

@@ -9,6 +9,7 @@ mod support {
     pub mod clock;
     pub mod hbd;
     pub mod http_double;
+    pub mod preload;
 }
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,7 +12,7 @@ use super::server::ServerAddress;
 use super::settings::{CliOverrides, INTERVAL_RANGE};
 use crate::clock::format_duration;
 use crate::duration;
-use crate::heartbeat::datagram::DatagramKind;
+use crate::heartbeat::datagram::{DatagramKind, MAX_SILENCE};
 
 /// What `hbc --help` says.
 pub const HELP: &str = "\
@@ -413,8 +413,6 @@ fn exec(parser: &mut Parser) -> Result<CliCommand, String> {
 const SEND_OPTIONS_OF_SILENCE: &[&str] = &["server", "host", "connection", "key-file", "wait"];
 /// How long a silence waits for an answer, without `--wait`: one that was not stored is none.
 const SILENCE_WAIT: Duration = Duration::from_secs(10);
-/// The longest silence that a datagram can ask for; what hbd allows is shorter.
-const MAX_SILENCE: Duration = Duration::from_secs(366 * 86_400);
 
 fn silence(parser: &mut Parser) -> Result<CliCommand, String> {
     let mut args =

@@ -183,20 +183,21 @@ impl<'n> Selection<'n> {
         let is_backup = self.names.backup.contains(name) && state != AlertState::Suppressed;
         let is_heartbeat = self.names.heartbeat.contains(name);
         if !is_backup && !is_heartbeat {
-            if state == AlertState::Firing && !self.names.backup.contains(name) {
-                self.add_unlisted(&name.clone());
+            if state == AlertState::Firing {
+                self.add_unlisted(name);
             }
             return;
         }
         let Some(alert) = parse_alert(alert, self.names, self.now) else { return };
-        if self.seen.contains(&(state, alert.instance())) {
+        let instance = (state, alert.instance());
+        if self.seen.contains(&instance) {
             return;
         }
         if self.seen.len() == MAX_DELIVERED || self.size + alert.size() > MAX_DELIVERED_BYTES {
             return self.add_beyond(alert, state, is_backup, is_heartbeat);
         }
         self.size += alert.size();
-        self.seen.insert((state, alert.instance()));
+        self.seen.insert(instance);
         self.select(alert, state, is_backup, is_heartbeat);
     }
 

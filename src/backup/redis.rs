@@ -280,23 +280,15 @@ impl RedisConnection {
 
     /// The sizes that these commands give; 0 where Redis does not say.
     fn sizes(&mut self, commands: Vec<Cmd>) -> Result<Vec<u64>, RedisUnavailable> {
-        let mut sizes = Vec::with_capacity(commands.len());
-        for batch in commands.chunks(BATCH) {
-            let mut pipeline = Pipeline::with_capacity(batch.len());
-            for command in batch {
-                pipeline.add_command(command.clone());
-            }
-            for answer in self.send(pipeline.ignore_errors())? {
-                // A Redis may not know the command: then the size is not known, either.
-                let is_unknown = |error: &RedisError| {
-                    error.detail().is_some_and(|said| said.contains("unknown command"))
-                };
-                sizes.push(match answer {
-                    Err(error) if is_unknown(&error) => 0,
-                    answer => self.judge::<Option<u64>>(answer)?.ok().flatten().unwrap_or(0),
-                });
-            }
-        }
+        // A Redis may not know the command: then the size is not known, either.
+        let is_unknown = |error: &RedisError| {
+            error.detail().is_some_and(|said| said.contains("unknown command"))
+        };
+        let size = |redis: &mut Self, answer: Result<Value, RedisError>| match answer {
+            Err(error) if is_unknown(&error) => Ok(0),
+            answer => Ok(redis.judge::<Option<u64>>(answer)?.ok().flatten().unwrap_or(0)),
+        };
+        let mut sizes = self.read_all(&commands, size)?;
         sizes.resize(commands.len(), 0);
         Ok(sizes)
     }
@@ -338,6 +330,20 @@ impl RedisConnection {
         &mut self,
         commands: Vec<Cmd>,
     ) -> Result<Vec<KeyResult<T>>, RedisUnavailable> {
+        self.read_all(&commands, |redis, answer| {
+            let size = answer.as_ref().map_or(0, size_of_value);
+            let left = redis.left.checked_sub(size);
+            redis.left = left.ok_or_else(|| redis.too_much())?;
+            redis.judge(answer)
+        })
+    }
+
+    /// What `read` makes of the answer to each command, as they come.
+    fn read_all<T>(
+        &mut self,
+        commands: &[Cmd],
+        read: impl Fn(&mut Self, Result<Value, RedisError>) -> Result<T, RedisUnavailable>,
+    ) -> Result<Vec<T>, RedisUnavailable> {
         let mut results = Vec::with_capacity(commands.len());
         for batch in commands.chunks(BATCH) {
             let mut pipeline = Pipeline::with_capacity(batch.len());
@@ -345,10 +351,7 @@ impl RedisConnection {
                 pipeline.add_command(command.clone());
             }
             for answer in self.send(pipeline.ignore_errors())? {
-                let size = answer.as_ref().map_or(0, size_of_value);
-                let left = self.left.checked_sub(size);
-                self.left = left.ok_or_else(|| self.too_much())?;
-                results.push(self.judge(answer)?);
+                results.push(read(self, answer)?);
             }
         }
         Ok(results)

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{CONFIGURATION, json_line};
 use crate::backup::correlator;
 use crate::config::Config;
+use crate::event::counted;
 use crate::problem::{Problem, Problems, Severity};
 use crate::thread::Stop;
 
@@ -75,10 +76,6 @@ fn report(
         }
     }
     Ok(if ok { 0 } else { CONFIGURATION })
-}
-
-fn counted(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::terminal::{ColorChoice, columns, sanitize, truncate_middle};
 use super::{FAILED, HELP, json_line, print, terminal};
 use crate::clock::{Wall, format_duration};
 use crate::escape::PercentEncoded;
+use crate::event::counted;
 
 /// The width of a terminal that does not tell its own.
 const DEFAULT_WIDTH: usize = 80;
@@ -269,10 +270,6 @@ fn headline(hosts: usize, not_well: usize, alerts: usize, failing: usize) -> Str
         parts.push(format!("{} {verb}", counted(failing, "channel")));
     }
     parts.join(", ")
-}
-
-fn counted(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 fn host_table(hosts: &[&HostStatus], style: Style) -> String {

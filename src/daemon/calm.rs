@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use crate::heartbeat::monitor::Monitor;
-use crate::http::calm_request::{AcknowledgeRequest, EndRequest, RequestSource, SilenceRequest};
+use crate::http::calm_request::{
+    AcknowledgeRequest, CalmCommand, EndRequest, RequestSource, SilenceRequest,
+};
 use crate::http::service::CalmRefusal;
 use crate::notify::calm::scope::{CalmScope, Inventory};
 use crate::notify::calm::{CalmError, NewSilence, Origin, SilenceSelection};
-use crate::notify::courier::{Courier, NewAcknowledgement};
+use crate::notify::courier::{CalmRequest, Courier, NewAcknowledgement};
 use crate::view::HostView;
-use crate::view::calm::{AcknowledgedView, SilencedView, UnsilencedView};
+use crate::view::calm::CalmAnswer;
 
 /// How long an answer of the courier is waited for.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,7 +20,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 const HOSTS_PER_LOCK: usize = 1000;
 
 /// As the HTTP server answers it.
-pub fn refusal(why: CalmError) -> CalmRefusal {
+fn refusal(why: CalmError) -> CalmRefusal {
     match why {
         CalmError::Invalid { .. } => CalmRefusal::Invalid(why.to_string()),
         CalmError::NotFound(why) => CalmRefusal::NotFound(why),
@@ -31,15 +33,34 @@ fn scope(text: &str) -> Result<CalmScope, CalmRefusal> {
     CalmScope::parse(text).map_err(|why| CalmRefusal::Invalid(format!("scope: {why}")))
 }
 
-/// Sets a silence of something that there is.
-pub fn silence(
+/// Passes on what people ask for.
+pub fn answer(
     monitor: &Monitor,
     courier: &Courier,
-    request: SilenceRequest,
-) -> Result<SilencedView, CalmRefusal> {
-    let scope = scope(&request.scope)?;
-    check(&scope, monitor, courier)?;
-    let new = NewSilence {
+    command: CalmCommand,
+) -> Result<CalmAnswer, CalmRefusal> {
+    let request = match command {
+        CalmCommand::Silence(request) => {
+            let scope = existing_scope(&request.scope, monitor, courier)?;
+            CalmRequest::Silence(new_silence(scope, request))
+        }
+        CalmCommand::Unsilence(EndRequest { which, by_id, by }) => {
+            CalmRequest::Unsilence { which: selection(which, by_id)?, by }
+        }
+        CalmCommand::Acknowledge(AcknowledgeRequest { scope, comment, by, length }) => {
+            let scope = existing_scope(&scope, monitor, courier)?;
+            let new = NewAcknowledgement { scope, by, comment, length };
+            CalmRequest::Acknowledge(new)
+        }
+        CalmCommand::Unacknowledge(EndRequest { which, by, .. }) => {
+            CalmRequest::UndoAcknowledgement { scope: scope(&which)?, by }
+        }
+    };
+    courier.request(request, TIMEOUT).map_err(refusal)
+}
+
+fn new_silence(scope: CalmScope, request: SilenceRequest) -> NewSilence {
+    NewSilence {
         scope,
         length: request.length,
         by: request.by,
@@ -49,43 +70,29 @@ pub fn silence(
             RequestSource::Api => Origin::Api,
             RequestSource::Page => Origin::Page,
         },
-    };
-    courier.silence(new, TIMEOUT).map_err(refusal)
+    }
 }
 
-/// Ends the silence of an id such as `s17`, or all of a scope.
-pub fn unsilence(courier: &Courier, request: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
-    let EndRequest { which, by_id, by } = request;
-    let which = match by_id {
-        true => SilenceSelection::Id(which),
-        false => match scope(&which)? {
-            CalmScope::All => SilenceSelection::All,
-            scope => SilenceSelection::Scope(scope),
-        },
-    };
-    courier.unsilence(which, by, TIMEOUT).map_err(refusal)
+/// The silence of an id such as `s17`, or all of a scope.
+fn selection(which: String, by_id: bool) -> Result<SilenceSelection, CalmRefusal> {
+    if by_id {
+        return Ok(SilenceSelection::Id(which));
+    }
+    Ok(match scope(&which)? {
+        CalmScope::All => SilenceSelection::All,
+        scope => SilenceSelection::Scope(scope),
+    })
 }
 
-/// Acknowledges the open alarms within a scope.
-pub fn acknowledge(
+/// A scope of something that there is.
+fn existing_scope(
+    text: &str,
     monitor: &Monitor,
     courier: &Courier,
-    request: AcknowledgeRequest,
-) -> Result<AcknowledgedView, CalmRefusal> {
-    let AcknowledgeRequest { scope: text, comment, by, length } = request;
-    let scope = scope(&text)?;
+) -> Result<CalmScope, CalmRefusal> {
+    let scope = scope(text)?;
     check(&scope, monitor, courier)?;
-    let new = NewAcknowledgement { scope, by, comment, length };
-    courier.acknowledge(new, TIMEOUT).map_err(refusal)
-}
-
-/// Takes the acknowledgements within a scope back.
-pub fn unacknowledge(
-    courier: &Courier,
-    request: EndRequest,
-) -> Result<AcknowledgedView, CalmRefusal> {
-    let scope = scope(&request.which)?;
-    courier.undo_acknowledgement(scope, request.by, TIMEOUT).map_err(refusal)
+    Ok(scope)
 }
 
 /// Whether there is anything that a scope is about.

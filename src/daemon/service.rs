@@ -28,7 +28,7 @@ use crate::heartbeat::datagram::Rejection;
 use crate::heartbeat::fleet::NotForgotten;
 use crate::heartbeat::monitor::Monitor;
 use crate::history::recorder::Recorder;
-use crate::http::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
+use crate::http::calm_request::CalmCommand;
 use crate::http::query::NotifyRequest;
 use crate::http::service::{CalmRefusal, ChannelMetrics, MetricsSnapshot, OutcomeCounts};
 use crate::http::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob};
@@ -37,9 +37,7 @@ use crate::notify::courier::{Courier, CourierStats, FAILURE_REASONS};
 use crate::notify::notifier::Notifier;
 use crate::notify::outbox::QueueStatus;
 use crate::thread::Semaphore;
-use crate::view::calm::{
-    AcknowledgedView, HeldListView, SilencedView, SilencesView, UnsilencedView,
-};
+use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
     AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
@@ -200,28 +198,16 @@ impl Daemon for Services {
         )
     }
 
-    fn silences(&self) -> Result<SilencesView, CalmRefusal> {
-        self.courier.silences(calm::TIMEOUT).map_err(calm::refusal)
+    fn silences(&self) -> Result<SilencesView, String> {
+        self.courier.silences(calm::TIMEOUT).map_err(|why| why.to_string())
     }
 
-    fn held(&self) -> Result<HeldListView, CalmRefusal> {
-        self.courier.held(calm::TIMEOUT).map_err(calm::refusal)
+    fn held(&self) -> Result<HeldListView, String> {
+        self.courier.held(calm::TIMEOUT).map_err(|why| why.to_string())
     }
 
-    fn silence(&self, request: SilenceRequest) -> Result<SilencedView, CalmRefusal> {
-        calm::silence(&self.monitor, &self.courier, request)
-    }
-
-    fn unsilence(&self, request: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
-        calm::unsilence(&self.courier, request)
-    }
-
-    fn acknowledge(&self, request: AcknowledgeRequest) -> Result<AcknowledgedView, CalmRefusal> {
-        calm::acknowledge(&self.monitor, &self.courier, request)
-    }
-
-    fn unacknowledge(&self, request: EndRequest) -> Result<AcknowledgedView, CalmRefusal> {
-        calm::unacknowledge(&self.courier, request)
+    fn calm(&self, command: CalmCommand) -> Result<CalmAnswer, CalmRefusal> {
+        calm::answer(&self.monitor, &self.courier, command)
     }
 
     fn reload(&self) -> ReloadResult {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::description::EventDescription;
-use super::message::{MAX_LISTED, lines, listed, messages};
+use super::message::{MAX_LISTED, counted, lines, listed};
 use super::{Level, Subject};
 use crate::clock::format_duration;
 
@@ -151,6 +151,6 @@ fn held_lost(keys: &[String], count: usize) -> EventDescription {
 
 /// What was said while the host was silenced, in one message.
 fn notes(host: &str, level: Level, texts: &[String], count: usize) -> EventDescription {
-    let title = format!("{host}: {} came while it was silenced", messages(count));
+    let title = format!("{host}: {} came while it was silenced", counted(count, "message"));
     EventDescription::of_host("notes", level, host, title).detail("messages", lines(texts, count))
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::calm::CalmEvent;
 use super::description::EventDescription;
-use super::message::{MAX_LISTED, TextTable, decimal, differing_clocks, lines, listed, messages};
+use super::message::{MAX_LISTED, TextTable, counted, decimal, differing_clocks, lines, listed};
 use super::store_file::StoreFileEvent;
 use super::{GivenUp, Incident, IncidentChange, KeptLimit, Level, Subject};
 use crate::clock::{Wall, format_duration};
@@ -461,7 +461,7 @@ fn store_writes(refused_for: Duration) -> EventDescription {
 fn channel_fails(channel: &str, why: &str, waiting: usize) -> EventDescription {
     let title = format!("channel {channel} is failing: {why}");
     EventDescription::of_channel("channel_fails", Level::Warning, channel, title)
-        .detail("waiting for it", messages(waiting))
+        .detail("waiting for it", counted(waiting, "message"))
 }
 
 fn delivers(channel: &str, failed_for: Duration) -> EventDescription {

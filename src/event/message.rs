@@ -67,9 +67,9 @@ pub fn decimal(value: f64) -> String {
     if text.contains('.') { text } else { text + ".0" }
 }
 
-/// `1 message`, `2 messages`.
-pub fn messages(count: usize) -> String {
-    format!("{count} message{}", if count == 1 { "" } else { "s" })
+/// `1 message`, `2 messages`: of a thing whose plural has an s.
+pub fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The names, then how many more of `count` there are; nothing where there is no name.

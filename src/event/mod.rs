@@ -25,7 +25,7 @@ pub use self::given_up::{GiveUpCause, GivenUp, GivenUpMessage};
 pub use self::incident::{Incident, IncidentChange};
 pub use self::kind::{BackupNotice, EventKind, ForgottenConnection};
 pub use self::limit::{KeptLimit, LimitEpisodes, LimitUse};
-pub use self::message::{MAX_LISTED, Message, TextTable, decimal};
+pub use self::message::{MAX_LISTED, Message, TextTable, counted, decimal};
 pub use self::store_file::StoreFileEvent;
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.

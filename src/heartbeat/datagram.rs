@@ -19,6 +19,8 @@ use self::odd_numbers::replace_odd_numbers;
 
 /// The longest datagram that is accepted, its signature included, in bytes.
 pub const MAX_BYTES: usize = 8192;
+/// The longest silence that a datagram can ask for; what hbd allows is shorter.
+pub const MAX_SILENCE: Duration = Duration::from_secs(366 * 86_400);
 /// The end of the year 9999: what comes later is not a time.
 const MAX_TIME: f64 = 253_402_300_799.0;
 
@@ -90,7 +92,7 @@ pub struct Datagram<'a> {
     pub reason: Option<ShutdownReason>,
     /// The text of a message: there is one when `event` is a message.
     pub message: Option<Cow<'a, str>>,
-    /// How long a silence is to last; zero ends it. There is one when `event` is a silence.
+    /// How long a silence is to last; zero ends it. There is one when `event` is a silence, and only then.
     pub silence: Option<Duration>,
     /// The time until the next beat.
     pub interval: Option<Duration>,
@@ -138,11 +140,6 @@ impl<'a> Datagram<'a> {
         require(self.event != DatagramKind::Silence || self.silence.is_some(), SECONDS)?;
         require(self.boot_id.as_ref().is_none_or(|id| is_boot_id(id)), BOOT_ID)?;
         require(self.uptime.is_none_or(|uptime| (0.0..=MAX_TIME).contains(&uptime)), UPTIME)
-    }
-
-    /// How long a silence is to last that it asks for; zero ends one.
-    pub fn silence_asked(&self) -> Option<Duration> {
-        self.silence.filter(|_| self.event == DatagramKind::Silence)
     }
 
     fn into_owned(self) -> Datagram<'static> {
@@ -347,13 +344,16 @@ impl<'de> Visitor<'de> for FieldReader<'_, 'de> {
 impl<'a> RawFields<'a> {
     fn checked(self) -> Result<Datagram<'a>, Rejection> {
         let text = |field: Option<BorrowedText<'a>>| field.map(|BorrowedText(text)| text);
+        let event = self.event.unwrap_or_default();
+        // Of another event a field of that name means nothing, as it always did.
+        let seconds = self.seconds.filter(|_| event == DatagramKind::Silence);
         let datagram = Datagram {
             host: text(self.host).ok_or(Rejection::BadField(HOST))?,
             connection: text(self.connection),
-            event: self.event.unwrap_or_default(),
+            event,
             reason: self.reason.and_then(shutdown_reason),
             message: text(self.message),
-            silence: self.seconds.and_then(silence),
+            silence: seconds.and_then(silence),
             interval: self.interval.map(interval).transpose()?,
             boot_id: text(self.boot_id),
             uptime: self.uptime,
@@ -389,16 +389,19 @@ fn shutdown_reason(raw: &RawValue) -> Option<ShutdownReason> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// Of an event that is no silence another field of that name means nothing, as it always did.
 fn silence(raw: &RawValue) -> Option<Duration> {
     let seconds: f64 = raw.get().parse().ok()?;
-    let millis = || Duration::from_millis((seconds * 1000.0).round() as u64);
-    (0.0..=31_622_400.0).contains(&seconds).then(millis)
+    (0.0..=MAX_SILENCE.as_secs_f64()).contains(&seconds).then(|| rounded(seconds))
 }
 
 fn interval(seconds: f64) -> Result<Duration, Rejection> {
     require((0.05..=604_800.0).contains(&seconds), INTERVAL)?;
-    Ok(Duration::from_millis((seconds * 1000.0).round() as u64))
+    Ok(rounded(seconds))
+}
+
+/// To milliseconds.
+fn rounded(seconds: f64) -> Duration {
+    Duration::from_millis((seconds * 1000.0).round() as u64)
 }
 
 fn time(raw: &RawValue) -> Result<Timestamp<'_>, Rejection> {

@@ -95,15 +95,9 @@ pub struct EventLimits {
 impl EventLimits {
     /// Takes a token of a host; false when there is none.
     pub fn take(&mut self, host: &Arc<str>, event: LimitedEvent, now: Now) -> bool {
-        match self.buckets.get_mut(host) {
-            Some(buckets) => buckets[event as usize].take(event.burst(), now.mono),
-            None => {
-                let mut buckets = [Bucket { full_at: now.mono }; 3];
-                let taken = buckets[event as usize].take(event.burst(), now.mono);
-                self.buckets.insert(Arc::clone(host), buckets);
-                taken
-            }
-        }
+        let full = [Bucket { full_at: now.mono }; 3];
+        let buckets = self.buckets.entry(Arc::clone(host)).or_insert(full);
+        buckets[event as usize].take(event.burst(), now.mono)
     }
 
     /// A hundred thousand hosts may boot at once: what that cost is given back.

@@ -11,22 +11,21 @@ const STEP: u64 = 2000;
 /// When the deadline thread read the clocks last, and when it meant to read them next.
 #[derive(Debug)]
 pub struct LoopClock {
-    /// By the monotonic clock.
-    pub last: Mono,
-    /// When it meant to read them next.
+    /// What they showed.
+    pub last: Now,
+    /// When it meant to read them next, by the monotonic clock.
     pub planned: Mono,
-    read: Now,
 }
 
 impl LoopClock {
     /// They were just read.
     pub fn at(now: Now) -> LoopClock {
-        LoopClock { last: now.mono, planned: now.mono, read: now }
+        LoopClock { last: now, planned: now.mono }
     }
 
     /// How the wall clock was set since: `forward by 1 h`.
     pub fn wall_step(&self, now: Now) -> Option<String> {
-        let moved = (now.wall.0 - self.read.wall.0).saturating_sub(now.mono.0 - self.last.0);
+        let moved = (now.wall.0 - self.last.wall.0).saturating_sub(now.mono.0 - self.last.mono.0);
         let way = if moved > 0 { "forward" } else { "back" };
         let by = Duration::from_millis(moved.unsigned_abs());
         (moved.unsigned_abs() >= STEP).then(|| format!("{way} by {}", format_duration(by)))

@@ -286,7 +286,7 @@ impl Monitor {
     /// the monitor is closed. `on_turn` is called at every turn, every second at least.
     pub fn run_deadlines(&self, mut on_turn: impl FnMut()) {
         let mut clock = LoopClock::at(Now::read());
-        let mut flushed = clock.last;
+        let mut flushed = clock.last.mono;
         loop {
             if self.check_clock(&mut clock) >= LATE {
                 self.wait_for_pending_datagrams();
@@ -312,7 +312,7 @@ impl Monitor {
             warn!("the clock of this machine was set {moved}: hosts are heard as before");
         }
         if late >= STALL {
-            self.lock().fleet.record_blindness(clock.last, now);
+            self.lock().fleet.record_blindness(clock.last.mono, now);
             warn!("hbd was asleep for {} and heard nothing meanwhile", format_duration(late));
         }
         *clock = LoopClock::at(read);

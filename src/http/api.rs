@@ -76,6 +76,8 @@ impl Handler {
             Ok(Route::Events) => return events(daemon, target),
             Ok(Route::Alerts) => return alerts(daemon, target),
             Ok(Route::Backups) => return backups(daemon, target),
+            Ok(Route::Silences) => return silences(daemon, target),
+            Ok(Route::Held) => return held(daemon, target),
             Ok(Route::History(host)) => return history(daemon, host, target),
             Ok(Route::Heartbeat) => {
                 let ingest = daemon.ingest_heartbeat(request.body, request.peer);
@@ -308,6 +310,14 @@ fn backups(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
         let now = Now::read().wall;
         Ok(Response::json(200, &Backups { now, plans: daemon.plans()? }))
     })
+}
+
+fn silences(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
+    read_history(daemon, target, |daemon| Ok(Response::json(200, &daemon.silences()?)))
+}
+
+fn held(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
+    read_history(daemon, target, |daemon| Ok(Response::json(200, &daemon.held()?)))
 }
 
 fn forget_backup(daemon: &Arc<dyn Daemon>, plan: &str, target: &str) -> Response {

@@ -2,44 +2,31 @@
 
 use std::sync::Arc;
 
-use super::calm_request::{RequestFields, RequestSource};
+use super::calm_request::{CalmCommand, RequestFields, RequestSource};
 use super::exchange::{ApiRequest, Deferral, Handled, is_of_type};
 use super::response::Response;
 use super::routes::{CalmRoute, FormRoute};
 use super::service::{CalmRefusal, Daemon};
+use crate::view::calm::CalmAnswer;
 
 /// Answers a request of a program.
 pub fn handle(daemon: &Arc<dyn Daemon>, route: CalmRoute, request: &ApiRequest) -> Handled {
-    let reads = matches!(route, CalmRoute::Silences | CalmRoute::Held);
-    if !reads && !is_of_type(request.content_type, "application/json") {
+    if !is_of_type(request.content_type, "application/json") {
         let why = "the Content-Type must be application/json";
         return Handled::Ready(Response::error(request.target, 415, why));
     }
-    let body = if reads { &[] } else { request.body };
-    let fields = RequestFields::from_json(body, request.peer);
-    answer(daemon, request, move |daemon| {
-        let invalid = CalmRefusal::Invalid;
-        let fields = fields.map_err(invalid)?;
-        Ok(match route {
-            CalmRoute::Silences => Response::json(200, &daemon.silences()?),
-            CalmRoute::Held => Response::json(200, &daemon.held()?),
-            CalmRoute::Silence => {
-                let request = fields.silence(RequestSource::Api).map_err(invalid)?;
-                Response::json(201, &daemon.silence(request)?)
-            }
-            CalmRoute::Unsilence(id) => {
-                let request = fields.end(id).map_err(invalid)?;
-                Response::json(200, &daemon.unsilence(request)?)
-            }
-            CalmRoute::Acknowledge => {
-                let request = fields.acknowledgement().map_err(invalid)?;
-                Response::json(200, &daemon.acknowledge(request)?)
-            }
-            CalmRoute::Unacknowledge => {
-                let request = fields.end(None).map_err(invalid)?;
-                Response::json(200, &daemon.unacknowledge(request)?)
-            }
-        })
+    let status = if route == CalmRoute::Silence { 201 } else { 200 };
+    let fields = RequestFields::from_json(request.body, request.peer);
+    let asked = fields.and_then(|fields| read(route, fields));
+    answer(daemon, request, asked, move |answer| Response::json(status, answer))
+}
+
+fn read(route: CalmRoute, fields: RequestFields) -> Result<CalmCommand, String> {
+    Ok(match route {
+        CalmRoute::Silence => CalmCommand::Silence(fields.silence(RequestSource::Api)?),
+        CalmRoute::Unsilence(id) => CalmCommand::Unsilence(fields.end(id)?),
+        CalmRoute::Acknowledge => CalmCommand::Acknowledge(fields.acknowledgement()?),
+        CalmRoute::Unacknowledge => CalmCommand::Unacknowledge(fields.end(None)?),
     })
 }
 
@@ -50,29 +37,29 @@ pub fn handle_form(daemon: &Arc<dyn Daemon>, route: FormRoute, request: &ApiRequ
         let why = format!("the Content-Type must be {FORM}");
         return Handled::Ready(Response::error(request.target, 415, &why));
     }
+    let mut back = None;
     let fields = RequestFields::from_form(request.body, request.peer);
-    answer(daemon, request, move |daemon| {
-        let invalid = CalmRefusal::Invalid;
-        let mut fields = fields.map_err(invalid)?;
-        let back = fields.text("back").filter(|back| is_page(back)).unwrap_or_else(|| "/".into());
-        match route {
-            FormRoute::Silence => {
-                daemon.silence(fields.silence(RequestSource::Page).map_err(invalid)?).map(drop)?;
-            }
-            FormRoute::Unsilence => {
-                let id = fields.text("id").unwrap_or_default();
-                daemon.unsilence(fields.end(Some(id)).map_err(invalid)?).map(drop)?;
-            }
-            FormRoute::Acknowledge if fields.text("undo").is_some() => {
-                // The same form has a comment, which may be filled in.
-                fields.text("comment");
-                daemon.unacknowledge(fields.end(None).map_err(invalid)?).map(drop)?;
-            }
-            FormRoute::Acknowledge => {
-                daemon.acknowledge(fields.acknowledgement().map_err(invalid)?).map(drop)?;
-            }
+    let asked = fields.and_then(|mut fields| {
+        back = fields.text("back").filter(|back| is_page(back));
+        read_form(route, fields)
+    });
+    let back = back.unwrap_or_else(|| "/".into());
+    answer(daemon, request, asked, |_| Response::text(303, "done").with_header("Location", back))
+}
+
+fn read_form(route: FormRoute, mut fields: RequestFields) -> Result<CalmCommand, String> {
+    Ok(match route {
+        FormRoute::Silence => CalmCommand::Silence(fields.silence(RequestSource::Page)?),
+        FormRoute::Unsilence => {
+            let id = fields.text("id").unwrap_or_default();
+            CalmCommand::Unsilence(fields.end(Some(id))?)
         }
-        Ok(Response::text(303, "done").with_header("Location", back))
+        FormRoute::Acknowledge if fields.text("undo").is_some() => {
+            // The same form has a comment, which may be filled in.
+            fields.text("comment");
+            CalmCommand::Unacknowledge(fields.end(None)?)
+        }
+        FormRoute::Acknowledge => CalmCommand::Acknowledge(fields.acknowledgement()?),
     })
 }
 
@@ -85,18 +72,23 @@ fn is_page(target: &str) -> bool {
 fn answer(
     daemon: &Arc<dyn Daemon>,
     request: &ApiRequest,
-    act: impl FnOnce(&dyn Daemon) -> Result<Response, CalmRefusal> + Send + 'static,
+    asked: Result<CalmCommand, String>,
+    respond: impl FnOnce(&CalmAnswer) -> Response + Send + 'static,
 ) -> Handled {
-    let (daemon, target) = (Arc::clone(daemon), request.target.to_owned());
+    let target = request.target.to_owned();
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(why) => return Handled::Ready(Response::error(&target, 400, &why)),
+    };
+    let daemon = Arc::clone(daemon);
     Handled::deferred(Deferral::History, move || {
-        act(&*daemon).unwrap_or_else(|refused| {
-            let (status, why) = match &refused {
-                CalmRefusal::Invalid(why) => (400, why),
-                CalmRefusal::NotFound(why) => (404, why),
-                CalmRefusal::Conflict(why) => (409, why),
-                CalmRefusal::Unavailable(why) => (503, why),
-            };
-            Response::error(&target, status, why)
-        })
+        let (status, why) = match daemon.calm(asked) {
+            Ok(answer) => return respond(&answer),
+            Err(CalmRefusal::Invalid(why)) => (400, why),
+            Err(CalmRefusal::NotFound(why)) => (404, why),
+            Err(CalmRefusal::Conflict(why)) => (409, why),
+            Err(CalmRefusal::Unavailable(why)) => (503, why),
+        };
+        Response::error(&target, status, &why)
     })
 }

@@ -63,6 +63,19 @@ pub struct EndRequest {
     pub by: String,
 }
 
+/// What people ask of silences and acknowledgements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CalmCommand {
+    /// To set a silence.
+    Silence(SilenceRequest),
+    /// To end silences.
+    Unsilence(EndRequest),
+    /// To acknowledge the open alarms within a scope.
+    Acknowledge(AcknowledgeRequest),
+    /// To take the acknowledgements within a scope back.
+    Unacknowledge(EndRequest),
+}
+
 /// The fields of a request, each taken once.
 pub struct RequestFields {
     values: Map<String, Value>,
@@ -81,7 +94,7 @@ impl RequestFields {
             [] => Map::new(),
             _ => serde_json::from_slice(body).map_err(|why| format!("the body: {why}"))?,
         };
-        Ok(RequestFields { values, known: Vec::new(), wrong: Vec::new(), peer })
+        Ok(RequestFields::new(values, peer))
     }
 
     /// Those of a form (`application/x-www-form-urlencoded`, WHATWG URL, section 5.1). A field that
@@ -104,7 +117,11 @@ impl RequestFields {
                 values.insert(name, value);
             }
         }
-        Ok(RequestFields { values, known: Vec::new(), wrong: Vec::new(), peer })
+        Ok(RequestFields::new(values, peer))
+    }
+
+    fn new(values: Map<String, Value>, peer: IpAddr) -> RequestFields {
+        RequestFields { values, known: Vec::new(), wrong: Vec::new(), peer }
     }
 
     fn take(&mut self, name: &'static str) -> Option<Value> {
@@ -127,20 +144,24 @@ impl RequestFields {
         }
     }
 
-    fn required_text(&mut self, name: &'static str) -> String {
+    /// What `read` makes of a field that must be there.
+    fn required<T: Default>(
+        &mut self,
+        name: &'static str,
+        read: fn(&mut RequestFields, &'static str) -> Option<T>,
+    ) -> T {
         let complaints = self.wrong.len();
-        let text = self.text(name);
-        if text.is_none() && self.wrong.len() == complaints {
+        let value = read(self, name);
+        if value.is_none() && self.wrong.len() == complaints {
             self.complain(name, "is missing");
         }
-        text.unwrap_or_default()
+        value.unwrap_or_default()
     }
 
-    fn seconds(&mut self) -> Option<Duration> {
-        const NAME: &str = "seconds";
-        let seconds = self.take(NAME)?.as_f64().filter(|seconds| *seconds >= 0.0);
+    fn seconds(&mut self, name: &'static str) -> Option<Duration> {
+        let seconds = self.take(name)?.as_f64().filter(|seconds| *seconds >= 0.0);
         if seconds.is_none() {
-            self.complain(NAME, "must be a number of seconds such as 3600");
+            self.complain(name, "must be a number of seconds such as 3600");
         }
         // What is beyond all numbers is beyond the limit.
         seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
@@ -178,15 +199,9 @@ impl RequestFields {
     /// # Errors
     /// Every field that is wrong.
     pub fn silence(mut self, source: RequestSource) -> Result<SilenceRequest, String> {
-        let scope = self.required_text("scope");
-        let complaints = self.wrong.len();
-        let length = self.seconds();
-        if length.is_none() && self.wrong.len() == complaints {
-            self.complain("seconds", "is missing");
-        }
         let request = SilenceRequest {
-            scope,
-            length: length.unwrap_or_default(),
+            scope: self.required("scope", RequestFields::text),
+            length: self.required("seconds", RequestFields::seconds),
             comment: self.text("comment"),
             by: self.by(),
             unless: self.level("unless"),
@@ -201,10 +216,10 @@ impl RequestFields {
     /// As [`RequestFields::silence`].
     pub fn acknowledgement(mut self) -> Result<AcknowledgeRequest, String> {
         let request = AcknowledgeRequest {
-            scope: self.required_text("scope"),
+            scope: self.required("scope", RequestFields::text),
             comment: self.text("comment"),
             by: self.by(),
-            length: self.seconds(),
+            length: self.seconds("seconds"),
         };
         self.finish(request)
     }
@@ -215,7 +230,7 @@ impl RequestFields {
     /// As [`RequestFields::silence`].
     pub fn end(mut self, id: Option<String>) -> Result<EndRequest, String> {
         let by_id = id.is_some();
-        let which = id.unwrap_or_else(|| self.required_text("scope"));
+        let which = id.unwrap_or_else(|| self.required("scope", RequestFields::text));
         let request = EndRequest { which, by_id, by: self.by() };
         self.finish(request)
     }

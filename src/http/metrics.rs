@@ -333,7 +333,7 @@ mod tests {
     use std::collections::HashSet;
     use std::net::IpAddr;
 
-    use super::super::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
+    use super::super::calm_request::CalmCommand;
     use super::super::query::NotifyRequest;
     use super::super::service::{
         CalmRefusal, Ingest, IngestResult, ReloadResult, SendError, SendJob,
@@ -342,9 +342,7 @@ mod tests {
 
     use super::*;
     use crate::event::EventId;
-    use crate::view::calm::{
-        AcknowledgedView, HeldListView, SilencedView, SilencesView, UnsilencedView,
-    };
+    use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
     use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
     use crate::view::{
         AlertView, AvailabilityView, ChannelView, ConnectionView, EventView, MetricView,
@@ -436,22 +434,13 @@ mod tests {
         fn forget_plan(&self, _: &str) -> Option<String> {
             None
         }
-        fn silences(&self) -> Result<SilencesView, CalmRefusal> {
-            Err(CalmRefusal::NotFound(String::new()))
+        fn silences(&self) -> Result<SilencesView, String> {
+            Err(String::new())
         }
-        fn held(&self) -> Result<HeldListView, CalmRefusal> {
-            Err(CalmRefusal::NotFound(String::new()))
+        fn held(&self) -> Result<HeldListView, String> {
+            Err(String::new())
         }
-        fn silence(&self, _: SilenceRequest) -> Result<SilencedView, CalmRefusal> {
-            Err(CalmRefusal::NotFound(String::new()))
-        }
-        fn unsilence(&self, _: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
-            Err(CalmRefusal::NotFound(String::new()))
-        }
-        fn acknowledge(&self, _: AcknowledgeRequest) -> Result<AcknowledgedView, CalmRefusal> {
-            Err(CalmRefusal::NotFound(String::new()))
-        }
-        fn unacknowledge(&self, _: EndRequest) -> Result<AcknowledgedView, CalmRefusal> {
+        fn calm(&self, _: CalmCommand) -> Result<CalmAnswer, CalmRefusal> {
             Err(CalmRefusal::NotFound(String::new()))
         }
         fn metrics(&self) -> MetricsSnapshot {

@@ -33,6 +33,10 @@ pub enum Route {
     Dyndns,
     /// What was sent, and what waits.
     Notifications,
+    /// What is silent.
+    Silences,
+    /// What is held back.
+    Held,
     /// Silences and acknowledgements.
     Calm(CalmRoute),
     /// The same by a form of the page.
@@ -62,10 +66,6 @@ pub enum Route {
 /// What programs ask of silences and acknowledgements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CalmRoute {
-    /// What is silent.
-    Silences,
-    /// What is held back.
-    Held,
     /// A silence is to be set.
     Silence,
     /// A silence is to end, by id; those of the scope in the body without one.
@@ -113,13 +113,13 @@ pub(super) const ROUTES: [(&str, &str, Make); 33] = [
     ("GET", "/api/v1/alerts", |_| Route::Alerts),
     ("GET", "/api/v1/backups", |_| Route::Backups),
     ("DELETE", "/api/v1/backups/*", Route::ForgetBackup),
-    ("GET", "/api/v1/silences", |_| Route::Calm(CalmRoute::Silences)),
+    ("GET", "/api/v1/silences", |_| Route::Silences),
     ("POST", "/api/v1/silences", |_| Route::Calm(CalmRoute::Silence)),
     ("POST", "/api/v1/silences/end", |_| Route::Calm(CalmRoute::Unsilence(None))),
     ("POST", "/api/v1/silences/*/end", |id| Route::Calm(CalmRoute::Unsilence(Some(id)))),
     ("POST", "/api/v1/acknowledgements", |_| Route::Calm(CalmRoute::Acknowledge)),
     ("POST", "/api/v1/acknowledgements/end", |_| Route::Calm(CalmRoute::Unacknowledge)),
-    ("GET", "/api/v1/held", |_| Route::Calm(CalmRoute::Held)),
+    ("GET", "/api/v1/held", |_| Route::Held),
     ("POST", "/silence", |_| Route::Form(FormRoute::Silence)),
     ("POST", "/unsilence", |_| Route::Form(FormRoute::Unsilence)),
     ("POST", "/ack", |_| Route::Form(FormRoute::Acknowledge)),
@@ -212,7 +212,7 @@ mod tests {
             ("DELETE", "/api/v1/backups/7", Ok(Route::ForgetBackup("7".into()))),
             ("GET", "/api/v1/backups/7", Err(NoRoute::WrongMethod("DELETE".into()))),
             ("GET", "/api/v1/notify", Err(NoRoute::WrongMethod("POST".into()))),
-            ("GET", "/api/v1/silences", Ok(Route::Calm(CalmRoute::Silences))),
+            ("GET", "/api/v1/silences", Ok(Route::Silences)),
             ("POST", "/api/v1/silences/end", Ok(Route::Calm(CalmRoute::Unsilence(None)))),
             (
                 "POST",

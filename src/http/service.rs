@@ -5,14 +5,12 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
+use super::calm_request::CalmCommand;
 use super::query::NotifyRequest;
 use crate::clock::Wall;
 use crate::event::{EventId, LimitUse};
 use crate::problem::Problems;
-use crate::view::calm::{
-    AcknowledgedView, HeldListView, SilencedView, SilencesView, UnsilencedView,
-};
+use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
     AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
@@ -120,42 +118,24 @@ pub trait Daemon: Send + Sync {
     /// Why nothing will be sent.
     fn notify(&self, request: NotifyRequest) -> Result<SendJob, SendError>;
 
-    /// The silences and windows at present, and what comes next. This and the five below may wait
+    /// The silences and windows at present, and what comes next. This and the two below may wait
     /// for the disk, as [`Daemon::availabilities`].
     ///
     /// # Errors
-    /// Unavailable.
-    fn silences(&self) -> Result<SilencesView, CalmRefusal>;
+    /// As [`Daemon::availabilities`].
+    fn silences(&self) -> Result<SilencesView, String>;
 
     /// What is held back.
     ///
     /// # Errors
-    /// Unavailable.
-    fn held(&self) -> Result<HeldListView, CalmRefusal>;
+    /// As [`Daemon::availabilities`].
+    fn held(&self) -> Result<HeldListView, String>;
 
-    /// Sets a silence, which is stored when this returns.
+    /// Does what is asked of silences and acknowledgements: it is stored when this returns.
     ///
     /// # Errors
     /// It has no effect.
-    fn silence(&self, request: SilenceRequest) -> Result<SilencedView, CalmRefusal>;
-
-    /// Ends silences.
-    ///
-    /// # Errors
-    /// As [`Daemon::silence`].
-    fn unsilence(&self, request: EndRequest) -> Result<UnsilencedView, CalmRefusal>;
-
-    /// Acknowledges the open alarms within a scope.
-    ///
-    /// # Errors
-    /// As [`Daemon::silence`].
-    fn acknowledge(&self, request: AcknowledgeRequest) -> Result<AcknowledgedView, CalmRefusal>;
-
-    /// Takes the acknowledgements within a scope back.
-    ///
-    /// # Errors
-    /// As [`Daemon::silence`].
-    fn unacknowledge(&self, request: EndRequest) -> Result<AcknowledgedView, CalmRefusal>;
+    fn calm(&self, command: CalmCommand) -> Result<CalmAnswer, CalmRefusal>;
 
     /// Loads the configuration again, and waits for the result: less than half a minute.
     fn reload(&self) -> ReloadResult;
@@ -208,7 +188,7 @@ pub enum CalmRefusal {
     NotFound(String),
     /// It is beyond a limit.
     Conflict(String),
-    /// It could not be stored, or read.
+    /// It could not be stored.
     Unavailable(String),
 }
 

@@ -99,19 +99,18 @@ impl<S: Send + 'static> DiskThread<S> {
             }
         }
     }
+}
 
+impl<S> DiskThread<S> {
     /// Whether the job at hand takes longer than anybody waits.
     pub(super) fn hangs(&self) -> bool {
         lock(&self.busy).is_some_and(|since| since.elapsed() >= PATIENCE)
     }
-}
 
-impl<S> DiskThread<S> {
     /// Ends the thread after the jobs that were handed over; false when it hangs.
     pub(super) fn end(&mut self) -> bool {
         self.jobs = None;
-        let hangs = lock(&self.busy).is_some_and(|since| since.elapsed() >= PATIENCE);
-        let patience = if hangs { Duration::ZERO } else { PATIENCE };
+        let patience = if self.hangs() { Duration::ZERO } else { PATIENCE };
         matches!(self.ended.recv_timeout(patience), Err(RecvTimeoutError::Disconnected))
     }
 }

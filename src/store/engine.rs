@@ -16,7 +16,7 @@ use super::file::{
     verify, verify_read_only, write_own,
 };
 use super::history_limit::{HistoryBytes, HistoryLimit};
-use super::position::Position;
+use super::position::{Position, is_behind};
 use super::salvage::{Losses, Salvage};
 use super::table::{Rows, Table};
 use super::{FILE_NAME, OpenResult};
@@ -168,10 +168,8 @@ impl Engine {
             Err(OpenError::Corrupt(why)) => return self.rebuild(&why),
         };
         let known = self.known();
-        let includes =
-            |known: &Position| verified.position().is_some_and(|position| position.includes(known));
-        let behind = known.as_ref().is_some_and(|known| !includes(known));
-        if behind && known.as_ref().is_some_and(|known| has_newer(&path, known)) {
+        let behind = is_behind(verified.position(), known.as_ref());
+        if behind && has_newer(&path, known.as_ref()) {
             drop(verified);
             return self.rebuild("its last commit is damaged");
         }
@@ -183,12 +181,7 @@ impl Engine {
         if behind {
             reports.extend(self.reports_behind(verified.position()));
         }
-        match verified.adopt(known.as_ref()) {
-            Ok(file) => self.file = Some(file),
-            Err(OpenError::Unavailable(why) | OpenError::Corrupt(why)) => {
-                return Err(unavailable(why));
-            }
-        }
+        self.file = Some(verified.adopt(known.as_ref()).map_err(unavailable)?);
         Ok(Done { fresh: false, reports })
     }
 
@@ -224,12 +217,8 @@ impl Engine {
     fn create(&mut self, reports: Vec<StoreFileEvent>) -> Result<Done, String> {
         let (path, position) = (self.path(), Position::first(self.known().as_ref()));
         let fill = |transaction: &redb::WriteTransaction| keep_untold(transaction, &reports);
-        match StateFile::create(&path, position, &self.progress, fill, || Ok(())) {
-            Ok(file) => self.file = Some(file),
-            Err(OpenError::Unavailable(why) | OpenError::Corrupt(why)) => {
-                return Err(format!("{}: {why}", path.display()));
-            }
-        }
+        let file = StateFile::create(&path, position, &self.progress, fill, || Ok(()));
+        self.file = Some(file.map_err(|why| format!("{}: {why}", path.display()))?);
         Ok(Done { fresh: true, reports })
     }
 
@@ -256,8 +245,7 @@ impl Engine {
         let Some(salvage) = Salvage::open(&file) else { return self.replace_unreadable(why) };
         let known = self.known();
         let found = salvage.position();
-        let includes = |known: &Position| found.is_some_and(|found| found.includes(known));
-        let behind = known.as_ref().is_some_and(|known| !includes(known));
+        let behind = is_behind(found, known.as_ref());
         if behind && self.last.is_some() {
             return self.set_aside("a damaged file lies in its place");
         }
@@ -276,15 +264,10 @@ impl Engine {
             reports.push(damaged(std::mem::take(&mut losses), why, &aside));
             keep_untold(transaction, &reports)
         };
-        match StateFile::create(&path, position, &self.progress, fill, keep) {
-            Ok(file) => self.file = Some(file),
-            Err(OpenError::Unavailable(why) | OpenError::Corrupt(why)) => {
-                return Err(format!(
-                    "{} is damaged and cannot be written anew: {why}",
-                    path.display()
-                ));
-            }
-        }
+        let file = StateFile::create(&path, position, &self.progress, fill, keep);
+        self.file = Some(file.map_err(|why| {
+            format!("{} is damaged and cannot be written anew: {why}", path.display())
+        })?);
         error!("{} is damaged ({why}); it is kept as {}", path.display(), aside.display());
         log_lost(&lost);
         Ok(Done { fresh, reports })
@@ -361,11 +344,10 @@ impl Engine {
 }
 
 /// Whether a file in which redb finds an older commit only has the last one as well, damaged.
-fn has_newer(path: &Path, known: &Position) -> bool {
+fn has_newer(path: &Path, known: Option<&Position>) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let salvage = Salvage::open(&file);
-    let found = salvage.as_ref().and_then(Salvage::position);
-    found.is_some_and(|found| found.includes(known))
+    !is_behind(salvage.as_ref().and_then(Salvage::position), known)
 }
 
 impl Drop for Engine {

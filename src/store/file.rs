@@ -16,7 +16,7 @@ use super::directory::identity;
 use super::history_limit::{HistoryBytes, HistoryLimit};
 use super::position::{Position, STORE_KEY, position_of};
 use super::storage::FileStorage;
-use super::table::{RawRow, Rows, Table};
+use super::table::{RawRow, Rows, Table, rows_of};
 use super::trim::History;
 use crate::clock::Wall;
 use crate::event::StoreFileEvent;
@@ -197,14 +197,14 @@ impl Verified {
     }
 
     /// Goes on with the file: from now on it is written to.
-    pub(super) fn adopt(self, known: Option<&Position>) -> Result<StateFile, OpenError> {
+    pub(super) fn adopt(self, known: Option<&Position>) -> Result<StateFile, String> {
         let Verified { database, backend, own } = self;
-        backend.release().map_err(unavailable)?;
+        backend.release().map_err(|why| why.to_string())?;
         if let (Some(position), Some(bytes), 0) = (&own.position, own.history, own.unchecked) {
-            return StateFile::new(database, backend, position.clone(), bytes).map_err(unavailable);
+            return StateFile::new(database, backend, position.clone(), bytes);
         }
         let position = own.position.unwrap_or_else(|| Position::first(known));
-        seal_rows(&database, &position).map_err(OpenError::Unavailable)?;
+        seal_rows(&database, &position)?;
         StateFile::measured(database, backend, position)
     }
 
@@ -276,7 +276,7 @@ impl StateFile {
         backend: FileStorage,
         position: Position,
         history: HistoryBytes,
-    ) -> io::Result<StateFile> {
+    ) -> Result<StateFile, String> {
         let (history, header) = (History::new(history), [0; HEADER_LENGTH]);
         let mut file = StateFile { database, history, backend, position, header };
         file.header = file.read_header()?;
@@ -288,9 +288,9 @@ impl StateFile {
         database: OpenDatabase,
         backend: FileStorage,
         position: Position,
-    ) -> Result<StateFile, OpenError> {
-        let history = catch_panics(|| history_bytes(&database)).map_err(OpenError::Unavailable)?;
-        StateFile::new(database, backend, position, history).map_err(unavailable)
+    ) -> Result<StateFile, String> {
+        let history = catch_panics(|| history_bytes(&database))?;
+        StateFile::new(database, backend, position, history)
     }
 
     /// Makes a new file in the place of one that is not there or empty. `fill` writes its first
@@ -301,13 +301,14 @@ impl StateFile {
         progress: &ProgressCounter,
         fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
         before: impl FnOnce() -> io::Result<()>,
-    ) -> Result<StateFile, OpenError> {
+    ) -> Result<StateFile, String> {
         // A half-made file would look like a damaged one.
         let made = with_suffix(path, ".new");
         let _ = fs::remove_file(&made);
         let result =
             create_file(&made, &position, progress, fill).and_then(|(database, backend)| {
-                before().and_then(|()| fs::rename(&made, path)).map_err(unavailable)?;
+                let renamed = before().and_then(|()| fs::rename(&made, path));
+                renamed.map_err(|why| why.to_string())?;
                 let _ = path.parent().map(|directory| File::open(directory)?.sync_all());
                 StateFile::measured(database, backend, position)
             });
@@ -317,9 +318,10 @@ impl StateFile {
         result
     }
 
-    fn read_header(&self) -> io::Result<[u8; HEADER_LENGTH]> {
+    fn read_header(&self) -> Result<[u8; HEADER_LENGTH], String> {
         let mut header = [0; HEADER_LENGTH];
-        self.backend.file().read_exact_at(&mut header, 0)?;
+        let read = self.backend.file().read_exact_at(&mut header, 0);
+        read.map_err(|why| why.to_string())?;
         Ok(header)
     }
 
@@ -351,16 +353,17 @@ impl StateFile {
             Position { id: self.position.id.clone(), commit: self.position.commit.wrapping_add(1) };
         catch_panics(|| {
             let transaction = self.database.begin_write()?;
-            insert_rows(&transaction, rows, &mut self.history.bytes)?;
+            write_rows(&transaction, rows, &mut self.history.bytes)?;
             if let Some(limit) = &limit {
-                self.history.trim(&transaction, limit, rows)?;
+                let excess = self.history.excess_rows(&transaction, limit, rows)?;
+                write_rows(&transaction, &excess, &mut self.history.bytes)?;
             }
             write_own(&transaction, STORE_KEY, &next)?;
             write_own(&transaction, HISTORY_KEY, &self.history.bytes)?;
             Ok(transaction.commit()?)
         })?;
         self.position = next;
-        self.header = self.read_header().map_err(|why| why.to_string())?;
+        self.header = self.read_header()?;
         Ok(())
     }
 }
@@ -370,22 +373,25 @@ fn create_file(
     position: &Position,
     progress: &ProgressCounter,
     fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
-) -> Result<(OpenDatabase, FileStorage), OpenError> {
-    let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).to_owned();
-    let backend = FileStorage::held(options.open(path).map_err(unavailable)?, progress.clone())
-        .map_err(unavailable)?;
-    backend.release().map_err(unavailable)?;
+) -> Result<(OpenDatabase, FileStorage), String> {
+    let make = || {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let backend = FileStorage::held(file, progress.clone())?;
+        backend.release()?;
+        Ok(backend)
+    };
+    let backend = make().map_err(|why: io::Error| why.to_string())?;
     let made = catch_unwind(AssertUnwindSafe(|| {
         let database = Builder::new()
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(backend.clone())
-            .map_err(|why| OpenError::Unavailable(why.to_string()))?;
+            .map_err(|why| why.to_string())?;
         let database = OpenDatabase::from(database);
-        fill_database(&database, position, fill).map_err(OpenError::Unavailable)?;
+        fill_database(&database, position, fill)?;
         Ok(database)
     }));
-    made.unwrap_or_else(|_| Err(OpenError::Unavailable(BROKEN_PAGES.into())))
-        .map(|database| (database, backend))
+    made.unwrap_or_else(|_| Err(BROKEN_PAGES.into())).map(|database| (database, backend))
 }
 
 /// Makes every table, and the first rows.
@@ -413,16 +419,16 @@ pub(super) fn history_bytes(database: &Database) -> Result<HistoryBytes, redb::E
     })
 }
 
-fn insert_rows(
+fn write_rows(
     transaction: &redb::WriteTransaction,
     rows: &Rows,
     bytes: &mut HistoryBytes,
 ) -> Result<(), redb::Error> {
     for table in Table::ALL {
-        let mut of_table = rows.range((table, String::new())..).take_while(|row| row.0.0 == table);
+        let mut of_table = rows_of(rows, table);
         let Some(first) = of_table.next() else { continue };
         let mut open = transaction.open_table(table.definition())?;
-        for ((_, key), value) in std::iter::once(first).chain(of_table) {
+        for (key, value) in std::iter::once(first).chain(of_table) {
             let sealed = value.as_ref().map(|value| check::seal(table, key, value));
             let old = match &sealed {
                 Some(sealed) => open.insert(key.as_str(), sealed.as_slice())?,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::table::{Rows, Table};
+use super::table::{Rows, Table, rows_of};
 
 /// The tables that may grow without end.
 const TABLES: [Table; 6] =
@@ -65,9 +65,8 @@ impl HistoryBytes {
 /// How many bytes of history wait to be written.
 pub(super) fn pending_bytes(pending: &Rows) -> u64 {
     let of_table = |table| {
-        let rows = pending.range((table, String::new())..);
-        let rows = rows.take_while(move |((own, _), _)| *own == table);
-        rows.filter_map(|((_, key), value)| Some(key.len() + value.as_ref()?.len())).sum::<usize>()
+        let rows = rows_of(pending, table);
+        rows.filter_map(|(key, value)| Some(key.len() + value.as_ref()?.len())).sum::<usize>()
     };
     BY_TIME.map(of_table).iter().sum::<usize>() as u64
 }
@@ -82,17 +81,15 @@ pub(super) fn drop_pending(pending: &mut Rows, limit: &HistoryLimit, max_bytes: 
             if left <= max_bytes || minor_only && !weighed {
                 continue;
             }
-            let rows = pending.range((table, String::new())..);
-            let rows = rows.take_while(|((own, _), _)| *own == table);
             let mut dropped = Vec::new();
-            for (key, value) in rows {
+            for (key, value) in rows_of(pending, table) {
                 let Some(value) = value else { continue };
                 if left <= max_bytes {
                     break;
                 }
                 if !minor_only || (limit.is_minor)(value) {
-                    left = left.saturating_sub((key.1.len() + value.len()) as u64);
-                    dropped.push(key.clone());
+                    left = left.saturating_sub((key.len() + value.len()) as u64);
+                    dropped.push((table, key.clone()));
                 }
             }
             dropped.iter().for_each(|key| drop(pending.remove(key)));

@@ -43,7 +43,7 @@ use self::disk_thread::{DiskThread, PATIENCE};
 use self::engine::{Batch, Done, Engine, Opened};
 use self::file::UNTOLD_KEY;
 use self::history_limit::drop_pending;
-use self::table::Rows;
+use self::table::{Rows, rows_of};
 
 /// The database in the state directory.
 pub const FILE_NAME: &str = "heartbeat.redb";
@@ -233,16 +233,11 @@ impl Store {
 
     /// A table with the rows that are not on disk yet, for reading in another thread.
     pub fn view(&self, table: Table) -> TableView {
-        let of_table = |rows: &Rows| -> Vec<(String, Option<Vec<u8>>)> {
-            let rows = rows.range((table, String::new())..);
-            let rows = rows.take_while(|((of, _), _)| *of == table);
-            rows.map(|((_, key), value)| (key.clone(), value.clone())).collect()
-        };
+        let in_flight = self.in_flight.iter().flat_map(|given| rows_of(&given.rows, table));
         let mut pending = BTreeMap::new();
-        if let Some(in_flight) = &self.in_flight {
-            pending.extend(of_table(&in_flight.rows));
+        for (key, value) in in_flight.chain(rows_of(&self.pending, table)) {
+            pending.insert(key.clone(), value.clone());
         }
-        pending.extend(of_table(&self.pending));
         TableView { table, snapshot: self.snapshot(), pending }
     }
 

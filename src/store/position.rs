@@ -23,9 +23,15 @@ impl Position {
     }
 
     /// Whether this store has every commit of `known`.
-    pub(super) fn includes(&self, known: &Position) -> bool {
+    fn includes(&self, known: &Position) -> bool {
         self.id == known.id && self.commit >= known.commit
     }
+}
+
+/// Whether what was found in a file lacks commits that are known.
+pub(super) fn is_behind(found: Option<&Position>, known: Option<&Position>) -> bool {
+    let lacks = |known| !found.is_some_and(|found| found.includes(known));
+    known.is_some_and(lacks)
 }
 
 /// What a row under [`STORE_KEY`] says.

@@ -122,19 +122,13 @@ fn for_each_page(
     }
 }
 
-/// A page of the file, with zeros beyond its end.
-fn read_page(file: &File, number: u64) -> io::Result<Vec<u8>> {
-    let mut page = vec![0; PAGE];
-    let mut filled = 0;
-    while filled < PAGE {
-        match file.read_at(&mut page[filled..], number * PAGE as u64 + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-            Err(why) => return Err(why),
-        }
-    }
-    Ok(page)
+/// Reads what the file has, with zeros beyond its end.
+fn read_padded(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    let in_file = file.metadata()?.len().saturating_sub(offset);
+    let count = usize::try_from(in_file).unwrap_or(usize::MAX).min(out.len());
+    file.read_exact_at(&mut out[..count], offset)?;
+    out[count..].fill(0);
+    Ok(())
 }
 
 impl StorageBackend for FileStorage {
@@ -155,10 +149,7 @@ impl StorageBackend for FileStorage {
                     if offset + out.len() as u64 > *length {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
-                    let in_file = self.0.file.metadata()?.len().saturating_sub(offset);
-                    let count = usize::try_from(in_file).unwrap_or(usize::MAX).min(out.len());
-                    self.live(|file| file.read_exact_at(&mut out[..count], offset))?;
-                    out[count..].fill(0);
+                    self.live(|file| read_padded(file, out, offset))?;
                     for_each_page(offset, out.len(), |number, start, part| {
                         if let Some(page) = pages.get(&number) {
                             let count = part.len();
@@ -202,8 +193,9 @@ impl StorageBackend for FileStorage {
                 let mut result = Ok(());
                 for_each_page(offset, data.len(), |number, start, part| {
                     if let std::collections::btree_map::Entry::Vacant(entry) = pages.entry(number) {
-                        match read_page(&self.0.file, number) {
-                            Ok(page) => drop(entry.insert(page)),
+                        let mut page = vec![0; PAGE];
+                        match read_padded(&self.0.file, &mut page, number * PAGE as u64) {
+                            Ok(()) => drop(entry.insert(page)),
                             Err(why) => return result = Err(why),
                         }
                     }

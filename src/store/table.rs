@@ -158,6 +158,15 @@ impl Table {
 /// Rows to write, by table and key; none removes one.
 pub(super) type Rows = BTreeMap<(Table, String), Option<Vec<u8>>>;
 
+/// Those of one table.
+pub(super) fn rows_of(
+    rows: &Rows,
+    table: Table,
+) -> impl Iterator<Item = (&String, &Option<Vec<u8>>)> {
+    let from = rows.range((table, String::new())..);
+    from.take_while(move |((own, _), _)| *own == table).map(|((_, key), value)| (key, value))
+}
+
 /// The key and the value of a stored row.
 pub type RawRow = (String, Vec<u8>);
 

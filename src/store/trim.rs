@@ -1,7 +1,7 @@
 //! What each commit removes from the history: how many bytes that has, and which rows go.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use redb::{ReadableTable, WriteTransaction};
 
@@ -28,27 +28,22 @@ impl History {
         History { bytes, minor_from: BTreeMap::new() }
     }
 
-    /// Removes what is too much, in the transaction that has written `rows`.
-    pub(super) fn trim(
+    /// The removal of what is too much, in the transaction that has written `rows`.
+    pub(super) fn excess_rows(
         &mut self,
         transaction: &WriteTransaction,
         limit: &HistoryLimit,
         rows: &Rows,
-    ) -> Result<(), redb::Error> {
-        let Some(excess) = limit.excess(self.bytes.counted(limit)) else { return Ok(()) };
+    ) -> Result<Rows, redb::Error> {
+        let Some(excess) = limit.excess(self.bytes.counted(limit)) else { return Ok(Rows::new()) };
         let mut trim = Trim {
             excess: excess.min(4 * pending_bytes(rows) + MAX_TRIMMED),
             is_urgent: excess > limit.max_bytes / 4,
             removed: 0,
-            keys: BTreeSet::new(),
+            rows: Rows::new(),
         };
         trim.choose(transaction, limit, self)?;
-        for (table, key) in &trim.keys {
-            let mut open = transaction.open_table(table.definition())?;
-            let old = open.remove(key.as_str())?.map(|old| old.value().len());
-            self.bytes.replace(*table, key, old, None);
-        }
-        Ok(())
+        Ok(trim.rows)
     }
 }
 
@@ -59,7 +54,7 @@ struct Trim {
     /// There are so many too many that alarms do not wait for messages that were not found yet.
     is_urgent: bool,
     removed: u64,
-    keys: BTreeSet<(Table, String)>,
+    rows: Rows,
 }
 
 impl Trim {
@@ -104,7 +99,7 @@ impl Trim {
         };
         scan_rows(transaction, table, "", |key, stored| {
             let more = self.removed < self.excess;
-            if more && !self.keys.contains(&(table, key.to_owned())) {
+            if more && !self.rows.contains_key(&(table, key.to_owned())) {
                 self.remove(table, key, stored);
             }
             more
@@ -113,7 +108,7 @@ impl Trim {
 
     fn remove(&mut self, table: Table, key: &str, stored: &[u8]) {
         self.removed += (key.len() + stored.len()) as u64;
-        self.keys.insert((table, key.to_owned()));
+        self.rows.insert((table, key.to_owned()), None);
     }
 }
 

@@ -95,6 +95,18 @@ pub struct AcknowledgedView {
     pub acknowledged: Vec<String>,
 }
 
+/// What became of what people asked of silences and acknowledgements.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum CalmAnswer {
+    /// To a silence.
+    Silenced(SilencedView),
+    /// To its end.
+    Unsilenced(UnsilencedView),
+    /// To an acknowledgement, or the end of one.
+    Acknowledged(AcknowledgedView),
+}
+
 /// What is held back, in the shape of `/api/v1/held`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeldListView {

@@ -7,16 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
 
+use super::preload::compile;
+
 /// What shifts the clocks of a program: tests/support/clock.c, compiled.
-static LIBRARY: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
-    let directory = tempfile::tempdir().unwrap();
-    let library = directory.path().join("clock.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/clock.c");
-    let status =
-        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
-    assert!(status.expect("cc can be started: apt-get install gcc").success());
-    (directory, library)
-});
+static LIBRARY: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| compile("clock.c"));
 
 /// hbd, whose clock is ahead by the seconds in a file, which may change while it runs.
 #[allow(dead_code, reason = "each test file uses some of them")]

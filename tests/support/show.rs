@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::{EventId, Level};
-use heartbeat::http::calm_request::{AcknowledgeRequest, EndRequest, SilenceRequest};
+use heartbeat::http::calm_request::CalmCommand;
 use heartbeat::http::query::NotifyRequest;
 use heartbeat::http::service::{CalmRefusal, MetricsSnapshot};
 use heartbeat::http::{
@@ -15,8 +15,7 @@ use heartbeat::http::{
 };
 use heartbeat::secret::Secret;
 use heartbeat::view::calm::{
-    AcknowledgedView, HeldListView, HeldView, ReasonView, SilenceView, SilencedView, SilencesView,
-    UnsilencedView,
+    CalmAnswer, HeldListView, HeldView, ReasonView, SilenceView, SilencesView,
 };
 use heartbeat::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use heartbeat::view::{
@@ -172,30 +171,16 @@ impl Daemon for ShowDaemon {
         self.kept(|show| show.plans.clone())
     }
 
-    fn silences(&self) -> Result<SilencesView, CalmRefusal> {
+    fn silences(&self) -> Result<SilencesView, String> {
         let now = Now::read().wall;
         self.kept(|show| SilencesView { now, silences: show.silences.clone(), next: Vec::new() })
-            .map_err(CalmRefusal::Unavailable)
     }
 
-    fn held(&self) -> Result<HeldListView, CalmRefusal> {
+    fn held(&self) -> Result<HeldListView, String> {
         self.kept(|show| HeldListView { held: show.held.clone(), count: show.held.len() })
-            .map_err(CalmRefusal::Unavailable)
     }
 
-    fn silence(&self, _: SilenceRequest) -> Result<SilencedView, CalmRefusal> {
-        Err(CalmRefusal::NotFound(String::new()))
-    }
-
-    fn unsilence(&self, _: EndRequest) -> Result<UnsilencedView, CalmRefusal> {
-        Err(CalmRefusal::NotFound(String::new()))
-    }
-
-    fn acknowledge(&self, _: AcknowledgeRequest) -> Result<AcknowledgedView, CalmRefusal> {
-        Err(CalmRefusal::NotFound(String::new()))
-    }
-
-    fn unacknowledge(&self, _: EndRequest) -> Result<AcknowledgedView, CalmRefusal> {
+    fn calm(&self, _: CalmCommand) -> Result<CalmAnswer, CalmRefusal> {
         Err(CalmRefusal::NotFound(String::new()))
     }
 

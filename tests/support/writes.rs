@@ -12,21 +12,14 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
+use super::preload::compile;
 use super::torture::Dice;
 
 /// What a disk writes as a whole, or not at all.
 const SECTOR: usize = 512;
 
 /// tests/support/writes.c, compiled.
-static LIBRARY: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
-    let directory = tempfile::tempdir().unwrap();
-    let library = directory.path().join("writes.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/writes.c");
-    let status =
-        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
-    assert!(status.expect("cc can be started: apt-get install gcc").success());
-    (directory, library)
-});
+static LIBRARY: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| compile("writes.c"));
 
 /// The number of a file, whatever its name is.
 pub type Inode = u64;

@@ -71,7 +71,7 @@ impl Fleet {
         let datagram = &received.datagram;
         let incoming = IncomingDatagram { load, ..self.locate(datagram, from, now) };
         let signed = self.authenticate(received, &incoming)?;
-        if datagram.silence_asked().is_some_and(|length| length > self.common.max_silence) {
+        if datagram.silence.is_some_and(|length| length > self.common.max_silence) {
             return Err(Rejection::TooLongSilence);
         }
         self.admit(&incoming)?;

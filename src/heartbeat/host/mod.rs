@@ -190,7 +190,7 @@ impl Host {
             scope: host.clone(),
             host: Some(host.clone()),
             id: String::new(),
-            length: datagram.silence_asked()?,
+            length: datagram.silence?,
             by: host,
             comment: comment.filter(|text| !text.trim().is_empty()),
             by_host: true,

@@ -8,9 +8,7 @@ use crate::clock::Wall;
 use crate::view::AlertView;
 use crate::view::calm::{HeldListView, HeldView, SilenceView, SilencesView};
 
-/// Alerts that are shown.
-const MAX_ALERTS: usize = 50;
-/// Silences, and things that are held back, that are shown.
+/// Alerts, silences, and things that are held back, that are shown.
 const MAX_SHOWN: usize = 50;
 
 /// What is silent, and what that holds back; an error says why it is not known.
@@ -115,7 +113,7 @@ pub fn alerts(html: &mut Html, alerts: &ReadResult<AlertView>, now: Wall) {
     };
     section(html, "alerts", "Open alerts", |html| {
         html.markup("<ul class=list>");
-        for alert in list.iter().take(MAX_ALERTS) {
+        for alert in list.iter().take(MAX_SHOWN) {
             html.markup("<li");
             if let Some(scope) = &alert.scope {
                 html.attribute("data-k", scope);
@@ -143,11 +141,7 @@ pub fn alerts(html: &mut Html, alerts: &ReadResult<AlertView>, now: Wall) {
             }
         }
         html.markup("</ul>");
-        let hidden = list.len().saturating_sub(MAX_ALERTS);
-        if hidden > 0 {
-            html.markup("<p class=i>And ").text(count(hidden, "more", "more"));
-            html.markup(": <a href=\"/api/v1/alerts\">all as JSON</a></p>");
-        }
+        more(html, list.len(), "<a href=\"/api/v1/alerts\">all as JSON</a></p>");
     });
 }
 

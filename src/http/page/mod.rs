@@ -10,7 +10,7 @@ use self::html::{Document, Html, content_security_policy, full_page};
 use self::summary::{PageSummary, class_of};
 use super::metrics::HOSTS_AT_ONCE;
 use super::response::Response;
-use super::service::{CalmRefusal, Daemon};
+use super::service::Daemon;
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
@@ -59,7 +59,7 @@ pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
         hosts::counts(&mut html, &selection);
     }
     html.markup("</div>");
-    let quiet = read_calm(daemon);
+    let quiet = daemon.silences().and_then(|silences| Ok((silences, daemon.held()?)));
     // One note is enough of a disk that is slow.
     if quiet.is_ok() || alerts.is_ok() {
         calm::quiet(&mut html, &quiet);
@@ -93,17 +93,6 @@ pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
         content: &html,
     };
     respond(200, &document, &query, request)
-}
-
-/// What is silent, and held back.
-fn read_calm(daemon: &dyn Daemon) -> calm::CalmResult {
-    let read = || Ok((daemon.silences()?, daemon.held()?));
-    read().map_err(|why: CalmRefusal| match why {
-        CalmRefusal::Invalid(why)
-        | CalmRefusal::NotFound(why)
-        | CalmRefusal::Conflict(why)
-        | CalmRefusal::Unavailable(why) => why,
-    })
 }
 
 /// The hosts of the page, and why their availability is not known.

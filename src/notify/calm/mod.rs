@@ -38,7 +38,7 @@ use self::held::HeldNote;
 pub use self::held::{HeldIncident, MAX_NOTES, Reason, ReasonKind};
 pub use self::requests::{NewSilence, SilenceSelection, checked_comment};
 pub use self::restore::LostRow;
-use self::scope::{Target, announces};
+use self::scope::Target;
 pub use self::settings::CalmSettings;
 pub use self::silence::{MAX_COMMENT, MAX_SILENCES, Origin, Silence, rebased_start};
 pub use self::views::{CalmOverview, CalmStats};
@@ -248,7 +248,8 @@ impl Calm {
         if self.held.contains_key(incident) {
             self.release_quietly(incident);
             if !is_reminder {
-                hearing.retain(|channel| is_news(event, told.opened.get(channel)));
+                let state = event.alarm_state();
+                hearing.retain(|channel| is_news(&state, told.opened.get(channel)));
             }
         }
         Ruling { hearing, ..Ruling::default() }
@@ -267,7 +268,7 @@ impl Calm {
         let unheard: BTreeSet<String> = hearing.difference(&told.ended).cloned().insert_all();
         let said_before = matches!(event.kind, EventKind::Booted { announced: true, .. })
             && reasons.iter().any(|reason| reason.why == ReasonKind::Host);
-        if announces(event) && !unheard.is_empty() && !said_before {
+        if event.level > Level::Ok && !unheard.is_empty() && !said_before {
             self.keep_note(event, number, &unheard, reasons);
         }
         Ruling { held_by, ..Ruling::default() }
@@ -361,9 +362,9 @@ impl Calm {
     }
 }
 
-/// Whether an event says something else than what a channel was told.
-pub fn is_news(event: &Event, told: Option<&AlarmState>) -> bool {
-    told.is_none_or(|told| !told.says_the_same(&event.alarm_state()))
+/// Whether what an event says is something else than a channel was told.
+pub fn is_news(state: &AlarmState, told: Option<&AlarmState>) -> bool {
+    told.is_none_or(|told| !told.says_the_same(state))
 }
 
 fn names(reasons: &[Reason]) -> Vec<String> {

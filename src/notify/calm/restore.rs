@@ -43,8 +43,6 @@ impl Calm {
                 lost.push(LostRow { key, content, why });
             }
         }
-        let newest = self.silences.keys().next_back().copied().unwrap_or_default();
-        self.last_silence = self.last_silence.max(newest);
         if self.last_silence != stored_last {
             self.writes.push(Write::put(Table::Calm, LAST_SILENCE_KEY, &self.last_silence));
         }
@@ -59,7 +57,7 @@ impl Calm {
         now: Now,
     ) -> Result<(), String> {
         if key == LAST_SILENCE_KEY {
-            self.last_silence = read(value)?;
+            self.last_silence = self.last_silence.max(read(value)?);
             return Ok(());
         }
         match key.split_once('/') {

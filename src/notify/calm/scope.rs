@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::config_file::suggestion::suggestion;
-use crate::event::{Event, Incident, Level, Subject};
+use crate::event::{Incident, Subject};
 
 /// The longest part of a scope behind its first name, in bytes: the longest path of a metric, and room.
 const MAX_TEXT: usize = 500;
@@ -213,11 +213,6 @@ impl<'a> Target<'a> {
             Subject::Channel(_) | Subject::Daemon => None,
         }
     }
-}
-
-/// Whether an event announces something of its own, beside ending or opening incidents.
-pub fn announces(event: &Event) -> bool {
-    event.level > Level::Ok && event.incident().opens().is_none()
 }
 
 /// Whether a pattern, in which `*` stands for any characters, is the whole of `text`.

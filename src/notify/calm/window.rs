@@ -1,7 +1,7 @@
 //! Maintenance windows: recurring hours by the calendar of a time zone. Pure.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use jiff::civil::{Date, DateTime, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -162,15 +162,24 @@ impl Window {
         Some(Wall(at.as_millisecond()))
     }
 
+    /// What a clock in its zone shows at that moment.
+    fn local(&self, at: Wall) -> Option<DateTime> {
+        Some(self.zone.as_ref()?.to_datetime(Timestamp::from_millisecond(at.0).ok()?))
+    }
+
+    /// The chosen days from so many before that moment until so many after it.
+    fn dates(&self, at: Wall, days: RangeInclusive<i32>) -> impl Iterator<Item = Date> {
+        let dates = self.local(at).into_iter().flat_map(move |today| {
+            let day = move |day| today.date().checked_add(i64::from(day).days()).ok();
+            days.clone().filter_map(day)
+        });
+        dates.filter(|date| self.days.contain(*date))
+    }
+
     /// The occurrences that may be running at that moment, or begin within so many days after it.
     fn around(&self, at: Wall, days: i32) -> impl Iterator<Item = Occurrence> {
-        let today = self.zone.as_ref().zip(Timestamp::from_millisecond(at.0).ok());
-        let today = today.map(|(zone, at)| zone.to_datetime(at).date());
-        let dates = today.into_iter().flat_map(move |today| {
-            // One that began the day before yesterday can last until now where a day is long.
-            (-2..=days).filter_map(move |day| today.checked_add(i64::from(day).days()).ok())
-        });
-        dates.filter(|date| self.days.contain(*date)).filter_map(|date| self.on(date))
+        // One that began the day before yesterday can last until now where a day is long.
+        self.dates(at, -2..=days).filter_map(|date| self.on(date))
     }
 
     /// The occurrence that is running; those that follow without a gap are part of it.
@@ -209,11 +218,7 @@ impl Window {
     /// The first day within [`SEARCH_DAYS`] on which it should begin, and a change of the clocks
     /// leaves it out.
     pub fn left_out(&self, now: Wall) -> Option<Date> {
-        let zone = self.zone.as_ref()?;
-        let today = zone.to_datetime(Timestamp::from_millisecond(now.0).ok()?).date();
-        (0..=SEARCH_DAYS)
-            .filter_map(|day| today.checked_add(i64::from(day).days()).ok())
-            .find(|date| self.days.contain(*date) && self.on(*date).is_none())
+        self.dates(now, 0..=SEARCH_DAYS).find(|date| self.on(*date).is_none())
     }
 
     /// Whether no window is left: all of its dates have passed.
@@ -229,9 +234,7 @@ impl Window {
     /// `Mon 02:00 to 04:30 Europe/Berlin`, for people.
     pub fn describe(&self, occurrence: Occurrence) -> String {
         let Some(zone) = &self.zone else { return String::new() };
-        let local = |at: Wall| {
-            Timestamp::from_millisecond(at.0).map(|at| zone.to_datetime(at)).unwrap_or_default()
-        };
+        let local = |at| self.local(at).unwrap_or_default();
         let (from, until) = (local(occurrence.from), local(occurrence.until));
         let day = WEEKDAYS[usize::from(weekday(from.date()).unsigned_abs())];
         let name = zone.iana_name().unwrap_or("local time");

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
-use self::overlay::{CalmAnswer, CalmRequest, Undo};
+use self::overlay::Undo;
 use self::thread::CourierThread;
-use super::calm::scope::CalmScope;
-use super::calm::{Calm, CalmError, CalmOverview, NewSilence, SilenceSelection};
+use super::calm::{Calm, CalmError, CalmOverview};
 use super::channel::SharedState;
 use super::outbox::{DeliveryRecord, Outbox, QueueStatus, Room, UsedShares};
 use super::settings::NotifySettings;
@@ -23,15 +22,13 @@ use super::worker::TaskDone;
 use crate::clock::{Mono, Now};
 use crate::store::{Change, HistoryLimit, Store, Write};
 use crate::thread::{DEFAULT_STACK, ProgressCounter, lock, spawn_critical};
-use crate::view::calm::{
-    AcknowledgedView, HeldListView, SilencedView, SilencesView, UnsilencedView,
-};
+use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
 
 mod overlay;
 mod restore;
 mod thread;
 
-pub use self::overlay::NewAcknowledgement;
+pub use self::overlay::{CalmRequest, NewAcknowledgement};
 
 /// Commands that wait for the disk. Beyond this, producers that can refuse do so.
 pub const MAX_BACKLOG: usize = 10_000;
@@ -71,12 +68,10 @@ enum Command {
     Calm(CalmRequest, CalmReply),
     /// Takes back one that could not be stored.
     UndoCalm(Undo),
-    InspectCalm(InspectCalmFn),
     Stop,
 }
 
-type InspectFn = Box<dyn FnOnce(&Store, &Outbox) + Send>;
-type InspectCalmFn = Box<dyn FnOnce(&Calm, &Outbox, Now) + Send>;
+type InspectFn = Box<dyn FnOnce(&Store, &Outbox, &Calm, Now) + Send>;
 /// Whether the answer is still waited for.
 type CalmReply = Box<dyn FnOnce(Result<CalmAnswer, CalmError>) -> bool + Send>;
 type OnStored = Box<dyn FnOnce(bool) + Send>;
@@ -246,86 +241,35 @@ impl Courier {
         timeout: Duration,
         look: impl FnOnce(&Store, &Outbox) -> T + Send + 'static,
     ) -> Result<T, String> {
-        const SLOW: &str = "the history cannot be read now, the disk is slow";
-        if self.is_backlogged() {
-            return Err(SLOW.into());
-        }
-        let (tx, rx) = bounded(1);
-        self.send(Command::Inspect(Box::new(move |store, outbox| {
-            // Fails when the timeout has passed.
-            let _ = tx.send(look(store, outbox));
-        })));
-        rx.recv_timeout(timeout).map_err(|why| match why {
-            RecvTimeoutError::Timeout => SLOW.into(),
-            RecvTimeoutError::Disconnected => "hbd is stopping".into(),
-        })
+        let answer = self.wait_for(timeout, |tx| {
+            Command::Inspect(Box::new(move |store, outbox, _, _| {
+                // Fails when the timeout has passed.
+                let _ = tx.send(look(store, outbox));
+            }))
+        });
+        answer.map_err(|why| no_time(why, "the history cannot be read now, the disk is slow"))
     }
 
-    /// Sets a silence; the answer says what is wrong at present within its scope, and was told. It
-    /// is on disk when this returns. Whether there is anything that the scope is about is for the
-    /// caller to find out, with [`CalmScope::check`].
+    /// Does what people ask: a silence is set, and the answer says what is wrong at present within its
+    /// scope, and was told; silences are ended, and it says what follows because of it; open alarms that
+    /// were told are acknowledged, the acknowledged ones anew, or no longer. It is on disk when this
+    /// returns. Whether there is anything that a scope is about is for the caller to find out, with
+    /// [`CalmScope::check`](super::calm::scope::CalmScope::check).
     ///
     /// # Errors
-    /// Invalid: of no length, or a comment that is none. Conflict: too long, or one too many.
-    /// NotStored: it has no effect.
-    pub fn silence(&self, new: NewSilence, timeout: Duration) -> Result<SilencedView, CalmError> {
-        match self.request(CalmRequest::Silence(new), timeout)? {
-            CalmAnswer::Silenced(view) => Ok(view),
-            CalmAnswer::Unsilenced(_) | CalmAnswer::Acknowledged(_) => Err(no_answer()),
-        }
-    }
-
-    /// Ends silences; the answer says what follows because of it.
-    ///
-    /// # Errors
-    /// NotFound: there is none of these. NotStored: it may last again after a restart.
-    pub fn unsilence(
-        &self,
-        which: SilenceSelection,
-        by: String,
-        timeout: Duration,
-    ) -> Result<UnsilencedView, CalmError> {
-        match self.request(CalmRequest::Unsilence { which, by }, timeout)? {
-            CalmAnswer::Unsilenced(view) => Ok(view),
-            CalmAnswer::Silenced(_) | CalmAnswer::Acknowledged(_) => Err(no_answer()),
-        }
-    }
-
-    /// Acknowledges the open alarms within a scope that were told, the acknowledged ones anew.
-    ///
-    /// # Errors
-    /// Invalid: for no time, or a comment that is none. NotFound: nothing that was told is wrong
-    /// there. NotStored: it has no effect.
-    pub fn acknowledge(
-        &self,
-        new: NewAcknowledgement,
-        timeout: Duration,
-    ) -> Result<AcknowledgedView, CalmError> {
-        self.acknowledged(CalmRequest::Acknowledge(new), timeout)
-    }
-
-    /// Takes the acknowledgements within a scope back.
-    ///
-    /// # Errors
-    /// NotFound: nothing is acknowledged there. NotStored: it has no effect.
-    pub fn undo_acknowledgement(
-        &self,
-        scope: CalmScope,
-        by: String,
-        timeout: Duration,
-    ) -> Result<AcknowledgedView, CalmError> {
-        self.acknowledged(CalmRequest::UndoAcknowledgement { scope, by }, timeout)
-    }
-
-    fn acknowledged(
+    /// Invalid: of no length, or a comment that is none. Conflict: too long, or one too many. NotFound:
+    /// nothing is silent, told or acknowledged there. NotStored: it has no effect; the end of a silence
+    /// has until a restart.
+    pub fn request(
         &self,
         request: CalmRequest,
         timeout: Duration,
-    ) -> Result<AcknowledgedView, CalmError> {
-        match self.request(request, timeout)? {
-            CalmAnswer::Acknowledged(view) => Ok(view),
-            CalmAnswer::Silenced(_) | CalmAnswer::Unsilenced(_) => Err(no_answer()),
-        }
+    ) -> Result<CalmAnswer, CalmError> {
+        let answer = self.wait_for(timeout, |tx| {
+            let reply = Box::new(move |answer| tx.send(answer).is_ok());
+            Command::Calm(request, reply)
+        });
+        answer.map_err(not_answered)?
     }
 
     /// The silences and windows at present, and what comes next.
@@ -353,42 +297,32 @@ impl Courier {
         timeout: Duration,
         look: impl FnOnce(&Calm, &Outbox, Now) -> T + Send + 'static,
     ) -> Result<T, CalmError> {
-        self.wait_for(timeout, |tx| {
-            Command::InspectCalm(Box::new(move |calm, outbox, now| {
+        let answer = self.wait_for(timeout, |tx| {
+            Command::Inspect(Box::new(move |_, outbox, calm, now| {
                 // Fails when the timeout has passed.
                 let _ = tx.send(look(calm, outbox, now));
             }))
-        })
+        });
+        answer.map_err(not_answered)
     }
 
-    fn request(&self, request: CalmRequest, timeout: Duration) -> Result<CalmAnswer, CalmError> {
-        self.wait_for(timeout, |tx| {
-            let reply = Box::new(move |answer| tx.send(answer).is_ok());
-            Command::Calm(request, reply)
-        })?
-    }
-
+    /// What a command answers; at once none when too much waits already.
     fn wait_for<T>(
         &self,
         timeout: Duration,
         command: impl FnOnce(Sender<T>) -> Command,
-    ) -> Result<T, CalmError> {
-        let (tx, rx) = bounded(1);
+    ) -> Result<T, RecvTimeoutError> {
         if self.is_backlogged() {
-            return Err(CalmError::NotStored("the disk is slow, try again later".into()));
+            return Err(RecvTimeoutError::Timeout);
         }
+        let (tx, rx) = bounded(1);
         self.send(command(tx));
-        rx.recv_timeout(timeout).map_err(|why| {
-            CalmError::NotStored(match why {
-                RecvTimeoutError::Timeout => "the disk is slow, try again later".into(),
-                RecvTimeoutError::Disconnected => "hbd is stopping".into(),
-            })
-        })
+        rx.recv_timeout(timeout)
     }
 
     /// Has the courier's thread increment `answered` when it comes to this command.
     pub fn ping(&self, answered: ProgressCounter) {
-        self.send(Command::Inspect(Box::new(move |_, _| answered.increment())));
+        self.send(Command::Inspect(Box::new(move |_, _, _, _| answered.increment())));
     }
 
     /// What the channels know from one attempt to the next: for all that delivers in this process.
@@ -428,9 +362,15 @@ impl Courier {
     }
 }
 
-/// There is one answer to each request; should it be another one, it is not known what was stored.
-fn no_answer() -> CalmError {
-    CalmError::NotStored("it is not known whether it was stored".into())
+fn no_time(why: RecvTimeoutError, slow: &str) -> String {
+    match why {
+        RecvTimeoutError::Timeout => slow.into(),
+        RecvTimeoutError::Disconnected => "hbd is stopping".into(),
+    }
+}
+
+fn not_answered(why: RecvTimeoutError) -> CalmError {
+    CalmError::NotStored(no_time(why, "the disk is slow, try again later"))
 }
 
 #[cfg(test)]
@@ -439,8 +379,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::notify::calm::scope::CalmScope;
+    use crate::notify::calm::{NewSilence, SilenceSelection};
     use crate::notify::routing::Routes;
     use crate::store::{FILE_NAME, Table};
+    use crate::view::calm::SilencedView;
 
     const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -494,15 +437,21 @@ mod tests {
         assert_eq!(courier.inspect(TIMEOUT, |_, _| ()), Err("hbd is stopping".into()));
     }
 
-    fn new_silence() -> NewSilence {
-        NewSilence {
+    fn new_silence() -> CalmRequest {
+        CalmRequest::Silence(NewSilence {
             scope: CalmScope::All,
             length: Duration::from_secs(3600),
             by: "ann".into(),
             comment: None,
             unless: None,
             origin: crate::notify::calm::Origin::Command,
-        }
+        })
+    }
+
+    fn silenced(courier: &Courier) -> SilencedView {
+        let answer = courier.request(new_silence(), TIMEOUT).unwrap();
+        let CalmAnswer::Silenced(view) = answer else { panic!("{answer:?}") };
+        view
     }
 
     #[test]
@@ -510,7 +459,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (courier, pending) = Courier::new();
         let exits = start(pending, directory.path());
-        let set = courier.silence(new_silence(), TIMEOUT).unwrap();
+        let set = silenced(&courier);
         assert_eq!((set.silence.id.as_str(), set.silence.holds), ("s1", 0));
         let row = |store: &Store, _: &Outbox| store.rows(Table::Calm).len();
         assert_eq!(courier.inspect(TIMEOUT, row), Ok(2), "the silence and its number");
@@ -522,16 +471,18 @@ mod tests {
             comment: None,
             length: None,
         };
-        let refused = courier.acknowledge(new, TIMEOUT).unwrap_err();
+        let refused = courier.request(CalmRequest::Acknowledge(new), TIMEOUT).unwrap_err();
         assert_eq!(refused.to_string(), "nothing that was told is wrong with --all");
         courier.stop();
         assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Stored));
         let (courier, pending) = Courier::new();
         let exits = start(pending, directory.path());
         assert_eq!(courier.silences(TIMEOUT).unwrap().silences[0].id, "s1");
-        let ended = courier.unsilence(SilenceSelection::All, "bob".into(), TIMEOUT).unwrap();
+        let end = CalmRequest::Unsilence { which: SilenceSelection::All, by: "bob".into() };
+        let ended = courier.request(end, TIMEOUT).unwrap();
+        let CalmAnswer::Unsilenced(ended) = ended else { panic!("{ended:?}") };
         assert_eq!(ended.ended, ["s1"]);
-        let set = courier.silence(new_silence(), TIMEOUT).unwrap();
+        let set = silenced(&courier);
         assert_eq!(set.silence.id, "s2", "a number is used once");
         courier.stop();
         assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Stored));
@@ -544,7 +495,7 @@ mod tests {
         let (courier, pending) = Courier::new();
         let exits = start(pending, directory.path());
         for _ in 0..2 {
-            let refused = courier.silence(new_silence(), TIMEOUT).unwrap_err();
+            let refused = courier.request(new_silence(), TIMEOUT).unwrap_err();
             let why = "the disk takes nothing: it was not stored, and has no effect";
             assert_eq!(refused, CalmError::NotStored(why.into()));
             assert_eq!(courier.silences(TIMEOUT).unwrap().silences, []);

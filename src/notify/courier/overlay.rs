@@ -12,7 +12,9 @@ use crate::notify::calm::{
 };
 use crate::notify::outbox::{Acknowledgement, OpenIncident, Outbox};
 use crate::notify::routing::Routes;
-use crate::view::calm::{AcknowledgedView, FollowingView, SilencedView, UnsilencedView};
+use crate::view::calm::{
+    AcknowledgedView, CalmAnswer, FollowingView, SilencedView, UnsilencedView,
+};
 
 /// An acknowledgement to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,22 +35,21 @@ pub enum CalmRequest {
     /// Sets a silence.
     Silence(NewSilence),
     /// Ends silences.
-    Unsilence { which: SilenceSelection, by: String },
+    Unsilence {
+        /// Which.
+        which: SilenceSelection,
+        /// Who.
+        by: String,
+    },
     /// Acknowledges open alarms.
     Acknowledge(NewAcknowledgement),
     /// Takes acknowledgements back.
-    UndoAcknowledgement { scope: CalmScope, by: String },
-}
-
-/// The answer to a [`CalmRequest`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum CalmAnswer {
-    /// To a silence.
-    Silenced(SilencedView),
-    /// To its end.
-    Unsilenced(UnsilencedView),
-    /// To an acknowledgement, or the end of one.
-    Acknowledged(AcknowledgedView),
+    UndoAcknowledgement {
+        /// Of which alarms.
+        scope: CalmScope,
+        /// Who.
+        by: String,
+    },
 }
 
 /// How a request is undone that could not be stored.
@@ -116,7 +117,9 @@ impl Overlay {
         let hearing = outbox.audience(event, routes);
         let told = outbox.told(event);
         let Ruling { hearing, held_by, dropped } = self.calm.rule(event, id, hearing, &told, now);
-        if let (false, Some(incident)) = (held_by.is_empty(), event.incident().opens()) {
+        if !held_by.is_empty()
+            && let Some(incident) = event.incident().opens()
+        {
             outbox.withdraw_reminders(|other, _| other == incident, SILENCED, now);
         }
         if dropped {
@@ -136,8 +139,9 @@ impl Overlay {
         now: Now,
     ) -> Option<Passed> {
         let told = outbox.told(event);
+        let state = event.alarm_state();
         let mut hearing: BTreeSet<String> = outbox.audience(event, routes);
-        hearing.retain(|channel| is_news(event, told.opened.get(channel)));
+        hearing.retain(|channel| is_news(&state, told.opened.get(channel)));
         if hearing.is_empty() {
             return None;
         }
@@ -228,12 +232,11 @@ impl Overlay {
         let events = self.calm.end(which, by, now)?;
         self.calm.review(now);
         let mut follows: Vec<FollowingView> = Vec::new();
-        for (held, left) in self.calm.follows(now) {
-            let told = outbox.told(&held.event);
+        let new = self.calm.follows(now).filter(|(held, _)| held.released == Some(now));
+        for (held, left) in new {
+            let (told, state) = (outbox.told(&held.event), held.event.alarm_state());
             let mut channels = held.reasons.iter().flat_map(|reason| &reason.channels);
-            let differs = |channel: &String| is_news(&held.event, told.opened.get(channel));
-            let is_new = held.released == Some(now);
-            if is_new && channels.any(differs) {
+            if channels.any(|channel| is_news(&state, told.opened.get(channel))) {
                 let (text, seconds) = (held.incident.to_string(), left.as_secs_f64());
                 follows.push(FollowingView { text, seconds });
             }

@@ -108,7 +108,7 @@ impl CourierThread {
         loop {
             let inputs = self.wait(stopping);
             let now = Now::read();
-            let (mut answers, mut looks, mut calm_looks) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut answers, mut looks) = (Vec::new(), Vec::new());
             for input in inputs {
                 match input {
                     Input::Done(done) => self.complete(done, now),
@@ -129,7 +129,6 @@ impl CourierThread {
                     Input::Command(Command::UndoCalm(undo)) => {
                         self.overlay.undo(&undo, &mut self.outbox);
                     }
-                    Input::Command(Command::InspectCalm(look)) => calm_looks.push(look),
                     Input::Command(Command::Stop) => stopping = Some(Instant::now()),
                 }
             }
@@ -144,8 +143,9 @@ impl CourierThread {
             for answer in answers {
                 answer(stored);
             }
-            looks.into_iter().for_each(|look| look(&self.store, &self.outbox));
-            calm_looks.into_iter().for_each(|look| look(&self.overlay.calm, &self.outbox, now));
+            for look in looks {
+                look(&self.store, &self.outbox, &self.overlay.calm, now);
+            }
             self.dispatch(tasks);
             if let Some(since) = stopping
                 && (!self.outbox.is_busy() || since.elapsed() >= STOP_TIMEOUT)
@@ -286,10 +286,10 @@ impl CourierThread {
         let Passed { id, told, held_by } = passed;
         debug!("{:?} is event {id}, told to {told:?}, held by {held_by:?}", event.kind);
         self.store_event(event, passed);
-        if let Subject::Plan(plan) = event.subject()
-            && event.level > Level::Ok
+        if event.level > Level::Ok
             && told.is_empty()
             && held_by.is_empty()
+            && let Subject::Plan(plan) = event.subject()
         {
             warn!(
                 "nobody is told how the backup {plan} fared: no channel takes {}",

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::delivery::{Delivery, DeliveryId, DeliveryRecord};
+use super::delivery::{Delivery, DeliveryId};
 use super::incidents::{Acknowledgement, OpenIncident};
 use super::{Outbox, ReceiptPoll};
 use crate::btree::InsertAll;
@@ -35,7 +35,7 @@ impl Outbox {
         for one in &open {
             self.incidents.set_acknowledged(&one.incident, Some(by.clone()));
         }
-        let incidents: Vec<Incident> = open.iter().map(|open| open.incident.clone()).collect();
+        let incidents: BTreeSet<&Incident> = open.iter().map(|open| &open.incident).insert_all();
         self.withdraw_reminders(|incident, _| incidents.contains(incident), "acknowledged", now);
         open
     }
@@ -98,36 +98,33 @@ impl Outbox {
         mut quiet: impl FnMut(&Incident, Level) -> bool,
         why: &str,
         now: Now,
-    ) -> Vec<DeliveryRecord> {
-        let mut known: BTreeSet<(&str, &Incident)> = BTreeSet::new();
-        let about = |one: &Delivery| one.opens.clone();
-        for delivery in self.deliveries.values().filter(|one| !one.is_reminder) {
-            known.extend(delivery.opens.as_ref().map(|opens| (delivery.channel.as_str(), opens)));
-        }
-        let unsent = |(id, one): &(&DeliveryId, &Delivery)| {
+    ) {
+        let unsent = |id: &DeliveryId, one: &Delivery| {
             let in_flight = one.in_flight || one.possible_repeat;
-            let in_digest = self.digested_in.contains_key(id);
-            one.is_reminder && !in_flight && !in_digest
+            one.is_reminder && !in_flight && !self.digested_in.contains_key(id)
         };
-        let heard = |one: &Delivery| {
-            one.opens.as_ref().is_some_and(|incident| {
-                known.contains(&(one.channel.as_str(), incident))
-                    || self.incidents.was_delivered(incident, &one.channel)
-            })
-        };
-        let waiting = self.deliveries.iter().filter(unsent).filter(|(_, one)| heard(one));
-        let chosen: Vec<DeliveryId> = waiting
-            .filter(|(_, one)| about(one).is_some_and(|it| quiet(&it, one.message.level)))
-            .map(|(id, _)| *id)
-            .collect();
+        let waiting = self.deliveries.iter().filter(|(id, one)| unsent(id, one));
+        let waiting = waiting.filter_map(|(id, one)| Some((*id, one, one.opens.as_ref()?)));
+        let mut chosen: Vec<(DeliveryId, &Delivery, &Incident)> =
+            waiting.filter(|(_, one, incident)| quiet(incident, one.message.level)).collect();
+        // Many deliveries may wait, and mostly none of them is such a reminder.
+        if chosen.is_empty() {
+            return;
+        }
+        let alarms = self.deliveries.values().filter(|one| !one.is_reminder);
+        let known: BTreeSet<(&str, &Incident)> =
+            alarms.filter_map(|one| Some((one.channel.as_str(), one.opens.as_ref()?))).insert_all();
+        chosen.retain(|(_, one, incident)| {
+            known.contains(&(one.channel.as_str(), *incident))
+                || self.incidents.was_delivered(incident, &one.channel)
+        });
+        let chosen: Vec<DeliveryId> = chosen.into_iter().map(|(id, ..)| id).collect();
         let why = format!("not sent: it is {why}");
-        let mut records = Vec::new();
         for id in chosen {
             if let Some(delivery) = self.remove_failed(id) {
-                records.push(self.record_failure(id, &delivery, &why, now));
+                self.record_failure(id, &delivery, &why, now);
             }
         }
-        records
     }
 
     /// The emergencies to ask the provider about now, or to end because a person has seen what they

@@ -223,9 +223,18 @@ impl Incidents {
         self.entry_of(delivery).is_some()
     }
 
+    /// What a channel was sent about an incident.
+    fn notified(&self, incident: &Incident, channel: &str) -> Option<&NotifiedChannel> {
+        self.open.get(incident)?.channels.get(channel)
+    }
+
+    fn notified_mut(&mut self, incident: &Incident, channel: &str) -> Option<&mut NotifiedChannel> {
+        self.open.get_mut(incident)?.channels.get_mut(channel)
+    }
+
     /// What a channel's messages about an incident reply to.
     pub fn thread_of(&self, incident: &Incident, channel: &str) -> Option<String> {
-        self.open.get(incident)?.channels.get(channel)?.thread.clone()
+        self.notified(incident, channel)?.thread.clone()
     }
 
     /// The channels that were notified of an incident or will be.
@@ -271,8 +280,7 @@ impl Incidents {
     /// Records what the deliveries that were just queued say. A repetition does not say more than what
     /// it repeats.
     pub fn record_told(&mut self, incident: &Incident, channel: &str, state: &AlarmState) {
-        let open = self.open.get_mut(incident).and_then(|open| open.channels.get_mut(channel));
-        let Some(notified) = open else { return };
+        let Some(notified) = self.notified_mut(incident, channel) else { return };
         let knows = notified.told.as_ref().is_some_and(|told| told.says_the_same(state));
         if !(knows && state.what.is_none()) {
             notified.told = Some(state.clone());
@@ -302,8 +310,8 @@ impl Incidents {
 
     /// A digest or a notice about an incident arrived.
     fn add_digest(&mut self, incident: &Incident, channel: &str, event: EventId) {
-        let open = self.open.get_mut(incident).and_then(|open| open.channels.get_mut(channel));
-        let Some(notified) = open.filter(|known| !known.in_digests.contains(&event)) else {
+        let notified = self.notified_mut(incident, channel);
+        let Some(notified) = notified.filter(|known| !known.in_digests.contains(&event)) else {
             return;
         };
         notified.in_digests.push(event);
@@ -386,8 +394,8 @@ impl Incidents {
 
     /// Whether a channel was given an event of an incident, or a later one, or will be.
     pub fn was_given(&self, incident: &Incident, channel: &str, event: EventId) -> bool {
-        let open = self.open.get(incident).and_then(|open| open.channels.get(channel));
-        open.is_some_and(|notified| notified.events.iter().any(|given| *given >= event))
+        let notified = self.notified(incident, channel);
+        notified.is_some_and(|notified| notified.events.iter().any(|given| *given >= event))
     }
 
     /// Has `successors` take an incident over from the channels that are not configured. What these
@@ -464,14 +472,13 @@ impl Incidents {
         self.digest_uses.contains_key(&event)
     }
 
-    /// Acknowledges an incident, or takes that back; false when it is not open.
-    pub fn set_acknowledged(&mut self, incident: &Incident, by: Option<Acknowledgement>) -> bool {
-        let Some(open) = self.open.get_mut(incident) else { return false };
+    /// Acknowledges an incident, or takes that back, if it is open.
+    pub fn set_acknowledged(&mut self, incident: &Incident, by: Option<Acknowledgement>) {
+        let Some(open) = self.open.get_mut(incident) else { return };
         let end = by.as_ref().and_then(Acknowledgement::end);
         open.acknowledged = by;
         self.acknowledged_until.extend(end.map(|end| (end, incident.clone())));
         self.store(incident);
-        true
     }
 
     /// Ends acknowledgements whose time is over; how many.
@@ -492,15 +499,13 @@ impl Incidents {
 
     /// Whether a channel was told last of an incident what `state` says.
     pub fn knows(&self, incident: &Incident, channel: &str, state: &AlarmState) -> bool {
-        let open = self.open.get(incident).and_then(|open| open.channels.get(channel));
-        let told = open.and_then(|notified| notified.told.as_ref());
+        let told = self.notified(incident, channel).and_then(|notified| notified.told.as_ref());
         told.is_some_and(|told| told.says_the_same(state))
     }
 
     /// Whether a message about an incident arrived on a channel.
     pub fn was_delivered(&self, incident: &Incident, channel: &str) -> bool {
-        let open = self.open.get(incident).and_then(|open| open.channels.get(channel));
-        open.is_some_and(|notified| notified.delivered)
+        self.notified(incident, channel).is_some_and(|notified| notified.delivered)
     }
 
     /// The acknowledgement of an incident, unless it rises to `level` now or its time is over.

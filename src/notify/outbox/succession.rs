@@ -11,7 +11,7 @@ use super::incidents::{NotifiedChannel, OpenIncident};
 use super::{ChannelTarget, Outbox};
 use crate::btree::InsertAll;
 use crate::clock::Now;
-use crate::event::{EventId, Incident, Level, Message};
+use crate::event::{EventId, Incident, Level, Message, counted};
 use crate::notify::routing::Routes;
 use crate::store::{Table, Write};
 
@@ -92,9 +92,8 @@ impl Outbox {
         let mut sentences = self.describe_fates(settings, routes);
         let mut gone: BTreeMap<(&str, BTreeSet<String>), usize> = BTreeMap::new();
         for open in self.open_incidents() {
-            let successors = successors(open, routes);
             for channel in open.gone_channels(|name| routes.has_channel(name)) {
-                *gone.entry((channel, successors.clone())).or_default() += 1;
+                *gone.entry((channel, successors(open, routes))).or_default() += 1;
             }
         }
         for ((channel, successors), count) in gone {
@@ -407,10 +406,6 @@ fn heirs(delivery: &Delivery, routes: &Routes) -> BTreeSet<String> {
 /// The present channels for what an incident is about, as far as its level concerns them.
 fn successors(open: &OpenIncident, routes: &Routes) -> BTreeSet<String> {
     routes.heirs(&open.incident.subject(), false, open.level.unwrap_or(Level::Warning))
-}
-
-fn counted(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 fn joined(names: &BTreeSet<String>) -> Option<String> {
