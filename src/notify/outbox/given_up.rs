@@ -271,12 +271,12 @@ impl Outbox {
     }
 
     /// An incident is over: the notices that say so of its alarm. Returns the channels, and the notice,
-    /// where one that says otherwise may arrive or have arrived.
+    /// where one that says otherwise is on its way or may have arrived, and whether it may have.
     pub(super) fn end_in_notices(
         &mut self,
         incident: &Incident,
         now: Now,
-    ) -> Vec<(String, EventId)> {
+    ) -> Vec<(String, EventId, bool)> {
         let mut told = Vec::new();
         let ids: Vec<DeliveryId> = self.notices.waiting.keys().copied().collect();
         for id in ids {
@@ -290,7 +290,7 @@ impl Outbox {
             // A repeat has the words of the first attempt.
             let repeats = delivery.possible_repeat;
             if delivery.in_flight || repeats {
-                told.push((delivery.channel.clone(), delivery.message.event));
+                told.push((delivery.channel.clone(), delivery.message.event, repeats));
             }
             let end = |delivery: &mut Delivery| {
                 let messages = delivery.given_up.iter_mut().flat_map(|one| &mut one.messages);
@@ -301,6 +301,42 @@ impl Outbox {
             if repeats { self.update(id, end) } else { self.rewrite_notice(id, now, end) }
         }
         told
+    }
+
+    /// An attempt of a notice came to its end: the channel hears of the end of what it listed only
+    /// where it may have arrived. What is sent of it from now on says itself that this is over.
+    pub(super) fn settle_ends_of_notice(
+        &mut self,
+        channel: &str,
+        notice: EventId,
+        may_have_arrived: bool,
+        now: Now,
+    ) {
+        let counts_on_it = |(id, end): (&DeliveryId, &Delivery)| {
+            let is_end = end.channel == channel && end.recovered_events.contains(&notice);
+            (is_end && !end.always_deliver && !end.in_flight).then_some(*id)
+        };
+        let ends: Vec<DeliveryId> = self.deliveries.iter().filter_map(counts_on_it).collect();
+        for id in ends {
+            if may_have_arrived {
+                self.update(id, |end| end.always_deliver = true);
+            } else if !self.follows_a_waiting_alarm(id)
+                && let Some(end) = self.remove_failed(id)
+            {
+                self.record_failure(id, &end, "not sent: nothing was told of what it ends", now);
+            }
+        }
+    }
+
+    /// The daemon died during an attempt of a notice: that may have arrived.
+    pub(super) fn restore_ends_of_notices(&mut self, now: Now) {
+        let repeats = |one: &&Delivery| one.given_up.is_some() && one.possible_repeat;
+        let repeated = self.deliveries.values().filter(repeats);
+        let repeated: Vec<(String, EventId)> =
+            repeated.map(|one| (one.channel.clone(), one.message.event)).collect();
+        for (channel, event) in repeated {
+            self.settle_ends_of_notice(&channel, event, true, now);
+        }
     }
 
     /// A notice arrived: the channel hears of the end of what it lists. The incidents that are open.

@@ -212,6 +212,43 @@ fn an_alarm_that_ends_while_its_notice_is_in_flight_has_an_end() {
 }
 
 #[test]
+fn the_end_of_an_alarm_was_told_though_the_notice_of_it_never_arrived() {
+    let refused = Failure::MessageRefused("too odd".into());
+    for (failure, has_end) in [
+        (Failure::unreachable("down"), false),
+        (refused, false),
+        (Failure::channel_refused("no"), false),
+        (Failure::Unknown("lost".into()), true),
+    ] {
+        let mut test = TestOutbox::with(&["mm"]);
+        test.overdue("web1");
+        fail_all(&mut test);
+        test.wait(25 * HOUR).expire();
+        let job = test.one();
+        test.back("web1");
+        test.finish(&job, Err(failure.clone()));
+        let told = test.wait(HOUR).drain();
+        assert_eq!(told.contains(&"mm: web1 ipv4 is back".to_owned()), has_end, "{failure:?}");
+        assert_eq!(told.len(), 1 + usize::from(has_end), "{failure:?}: {told:?}");
+        assert!(test.outbox.is_empty());
+    }
+}
+
+#[test]
+fn after_a_crash_in_the_attempt_of_a_notice_the_end_follows() {
+    let mut test = TestOutbox::with(&["mm"]);
+    test.overdue("web1");
+    fail_all(&mut test);
+    test.wait(25 * HOUR).expire();
+    let mut disk = BTreeMap::new();
+    test.one();
+    test.back("web1").crash(&mut disk);
+    let told = test.wait(HOUR).drain();
+    assert!(told.iter().any(|line| line == "mm: web1 ipv4 is back"), "{told:?}");
+    assert_eq!(told.len(), 2);
+}
+
+#[test]
 fn a_message_for_several_recipients_is_one_message() {
     let recipients = vec![Some("ann".into()), Some("bob".into()), Some("eve".into())];
     let settings = QueueSettings { retry_policy: pace(), recipients };

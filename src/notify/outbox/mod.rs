@@ -131,6 +131,7 @@ impl Outbox {
             self.keep(id, delivery);
         }
         self.restore_digests();
+        self.restore_ends_of_notices(now);
         for (channel, since) in self.incidents.failing_channels() {
             if let Some(queue) = self.queues.get_mut(&channel) {
                 queue.restore_reported_failure(since, now);
@@ -298,9 +299,9 @@ impl Outbox {
             target.closes.push(incident.clone());
             target.ended_level = target.ended_level.max(level);
         }
-        for (name, notice) in noticed {
+        for (name, notice, may_have_arrived) in noticed {
             let target = targets.entry(name).or_default();
-            target.always_deliver = true;
+            target.always_deliver |= may_have_arrived;
             target.recovered_events.push(notice);
             target.ended_level = target.ended_level.max(level);
             if !target.closes.contains(incident) {

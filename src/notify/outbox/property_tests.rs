@@ -358,7 +358,7 @@ fn metric(host: String, level: Level) -> EventKind {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 2, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_doubled_or_out_of_order(steps in prop::collection::vec(step(), 1..150)) {

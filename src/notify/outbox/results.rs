@@ -27,6 +27,24 @@ impl Outbox {
         if let Some(queue) = self.queues.get_mut(&delivery.channel) {
             queue.attempt_ended(was_digest, result.is_ok());
         }
+        let notice = delivery.given_up.as_ref();
+        let notice = notice.map(|_| (delivery.channel.clone(), delivery.message.event));
+        let may_have_arrived =
+            delivery.possible_repeat || matches!(result, Ok(_) | Err(Failure::Unknown(_)));
+        let ended = self.apply_result(id, result, was_digest, now);
+        if let Some((channel, event)) = notice {
+            self.settle_ends_of_notice(&channel, event, may_have_arrived, now);
+        }
+        ended
+    }
+
+    fn apply_result(
+        &mut self,
+        id: DeliveryId,
+        result: Result<Delivered, Failure>,
+        was_digest: bool,
+        now: Now,
+    ) -> Vec<(DeliveryResult, DeliveryRecord)> {
         let about_one = |scope| scope == Scope::Recipient;
         let several = self.has_several_recipients(id);
         let ended = match result {
@@ -415,21 +433,21 @@ impl Outbox {
     /// The deliveries that wait only to close `alarm`, which will not arrive.
     fn orphaned_recoveries(&self, alarm: &Delivery) -> Vec<DeliveryId> {
         let Some(incident) = &alarm.opens else { return Vec::new() };
-        let announced = |end: DeliveryId| {
-            let mut alarms = self.waiting_about(&alarm.channel, &alarm.message.subject);
-            alarms.any(|(_, other)| {
-                other
-                    .opens
-                    .as_ref()
-                    .is_some_and(|opens| self.recoveries_of(other, opens).contains(&end))
-            })
-        };
         let mut ends = self.recoveries_of(alarm, incident);
         ends.retain(|id| {
             let end = &self.deliveries[id];
-            !end.always_deliver && !end.in_flight && !announced(*id)
+            !end.always_deliver && !end.in_flight && !self.follows_a_waiting_alarm(*id)
         });
         ends
+    }
+
+    /// Whether an alarm that a delivery ends waits on the same channel.
+    pub(super) fn follows_a_waiting_alarm(&self, end: DeliveryId) -> bool {
+        let Some(delivery) = self.deliveries.get(&end) else { return false };
+        self.waiting_about(&delivery.channel, &delivery.message.subject).any(|(_, alarm)| {
+            let opens = alarm.opens.as_ref();
+            opens.is_some_and(|opens| self.recoveries_of(alarm, opens).contains(&end))
+        })
     }
 
     /// Drops what has waited for too long; searches once in `EXPIRY_CHECK`.
