@@ -366,7 +366,7 @@ fn said(event: &Event) -> Said {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 3 / 2, ..ProptestConfig::default() })]
 
     #[test]
     fn whoever_was_told_of_a_problem_is_told_of_its_end_and_the_truth_comes_out(
