@@ -173,6 +173,7 @@ fn describe_incident(incident: &Incident) -> Option<String> {
         Incident::Alertmanager => Some("the Alertmanager that is asked does not answer".into()),
         Incident::Channel { .. } => Some("does not deliver".into()),
         Incident::Store => Some("the state cannot be written to disk".into()),
+        Incident::Storm => Some("many hosts fell silent together".into()),
         Incident::Dyndns { .. } => Some("its name in the DNS cannot be kept".into()),
     }
 }
@@ -192,7 +193,7 @@ fn alert_view(
         Incident::Backup { plan } => (format!("plan {plan}"), None),
         Incident::Channel { channel } => (format!("channel {channel}"), None),
         Incident::Alertmanager => ("alertmanager".into(), None),
-        Incident::Store => ("hbd".into(), None),
+        Incident::Store | Incident::Storm => ("hbd".into(), None),
     };
     let acknowledged = open_incident.and_then(|open_incident| open_incident.acknowledgement(now));
     let channels: Vec<_> = open_incident.iter().flat_map(|open| &open.channels).collect();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::description::EventDescription;
 use super::message::{MAX_LISTED, counted, lines, listed};
-use super::{Level, Subject};
+use super::{EventKind, FlapEvent, Level, StormEvent, Subject};
 use crate::clock::format_duration;
 
 /// What happened about what is held back.
@@ -56,6 +56,22 @@ pub enum CalmEvent {
         /// What held them back: `until ..., by s17 of ann`.
         held_back: String,
     },
+    /// Hosts that fall silent together, or are back.
+    Storm(StormEvent),
+    /// A connection or a metric that changes again and again, or no longer.
+    Flap(FlapEvent),
+}
+
+impl From<StormEvent> for EventKind {
+    fn from(event: StormEvent) -> EventKind {
+        EventKind::Calm(CalmEvent::Storm(event))
+    }
+}
+
+impl From<FlapEvent> for EventKind {
+    fn from(event: FlapEvent) -> EventKind {
+        EventKind::Calm(CalmEvent::Flap(event))
+    }
 }
 
 /// A silence as its beginning reports it.
@@ -98,6 +114,8 @@ impl CalmEvent {
                     .detail_if("comment", comment.clone())
             }
             CalmEvent::HeldLost { keys, count } => held_lost(keys, *count),
+            CalmEvent::Storm(event) => event.describe(),
+            CalmEvent::Flap(event) => event.describe(),
             CalmEvent::Notes { host, level, watched_only, texts, count, held_back } => {
                 let described = notes(host, *level, texts, *count);
                 EventDescription { watched_only: *watched_only, ..described }

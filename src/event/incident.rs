@@ -26,6 +26,8 @@ pub enum Incident {
     Channel { channel: String },
     /// The store refuses to write.
     Store,
+    /// Many hosts fell silent together.
+    Storm,
     /// The name of a host in the DNS cannot be kept.
     Dyndns { host: String },
 }
@@ -91,7 +93,7 @@ impl Incident {
             | Incident::Dyndns { host } => Subject::Host(host.clone()),
             Incident::Backup { plan } => Subject::Plan(plan.clone()),
             Incident::Channel { channel } => Subject::Channel(channel.clone()),
-            Incident::Alertmanager | Incident::Store => Subject::Daemon,
+            Incident::Alertmanager | Incident::Store | Incident::Storm => Subject::Daemon,
         }
     }
 
@@ -113,6 +115,7 @@ impl fmt::Display for Incident {
             Incident::Channel { channel } => write!(f, "channel {channel}"),
             Incident::Dyndns { host } => write!(f, "{host} dyndns"),
             Incident::Store => f.write_str("hbd store"),
+            Incident::Storm => f.write_str("hbd storm"),
         }
     }
 }

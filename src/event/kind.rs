@@ -190,7 +190,7 @@ impl From<CalmEvent> for EventKind {
 
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 38] = [
+    pub const NAMES: [&'static str; 42] = [
         "overdue",
         "shutdown",
         "back",
@@ -229,6 +229,10 @@ impl EventKind {
         "acknowledged",
         "held_lost",
         "notes",
+        "storm",
+        "storm_over",
+        "flapping",
+        "settled",
     ];
 
     /// What an event of this kind means: one arm each.

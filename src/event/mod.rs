@@ -12,21 +12,25 @@ use crate::clock::Wall;
 
 mod calm;
 mod description;
+mod flap;
 mod given_up;
 mod incident;
 mod kind;
 mod limit;
 mod message;
 mod store_file;
+mod storm;
 
 pub use self::calm::{CalmEvent, SilenceNotice};
 pub use self::description::EventDescription;
+pub use self::flap::FlapEvent;
 pub use self::given_up::{GiveUpCause, GivenUp, GivenUpMessage};
 pub use self::incident::{Incident, IncidentChange};
 pub use self::kind::{BackupNotice, EventKind, ForgottenConnection};
 pub use self::limit::{KeptLimit, LimitEpisodes, LimitUse};
 pub use self::message::{MAX_LISTED, Message, TextTable, counted, decimal};
 pub use self::store_file::StoreFileEvent;
+pub use self::storm::StormEvent;
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -142,6 +146,16 @@ pub struct Event {
     /// What held it back until now, for its details.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_back: Option<String>,
+    /// Hosts that are down and that its host is reached through: whoever was told of one of these is
+    /// not told of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<String>,
+    /// It is part of a storm: whoever was told of that is not told of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_storm: bool,
+    /// It was over before it was known whether it is news: it is recorded, and nobody is told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untold: bool,
 }
 
 /// What an event says of its incident: one that says the same again is no news.
@@ -170,7 +184,16 @@ impl Event {
     pub fn new(at: Wall, kind: impl Into<EventKind>) -> Event {
         let kind = kind.into();
         let level = kind.describe().level;
-        Event { at, level, kind, patience: Duration::ZERO, held_back: None }
+        Event {
+            at,
+            level,
+            kind,
+            patience: Duration::ZERO,
+            held_back: None,
+            behind: Vec::new(),
+            in_storm: false,
+            untold: false,
+        }
     }
 
     /// What its kind means, with what held it back among the details.

@@ -130,6 +130,31 @@ fn of_silences() -> Vec<EventKind> {
             count: 30,
             held_back: "until then".into(),
         },
+        CalmEvent::Storm(StormEvent::Began {
+            hosts: vec![text()],
+            count: 12,
+            of: 14,
+            within: Duration::from_millis(20_001),
+        }),
+        CalmEvent::Storm(StormEvent::Ended {
+            count: 12,
+            silent: vec![text()],
+            silent_count: 2,
+            gone: Duration::from_secs(240),
+        }),
+        CalmEvent::Flap(FlapEvent::Flapping {
+            incident: Incident::connection("web1", "ipv4"),
+            level: Level::Critical,
+            changes: 6,
+            within: Duration::from_secs(1080),
+        }),
+        CalmEvent::Flap(FlapEvent::Settled {
+            incident: Incident::metric("web1", "m"),
+            level: Level::Ok,
+            value: Some(0.1 + 0.2),
+            changes: 9,
+            within: Duration::from_secs(2400),
+        }),
     ];
     events.into_iter().map(EventKind::from).collect()
 }
@@ -188,6 +213,9 @@ fn every_kind_survives_a_round_trip() {
             level: Level::Critical,
             patience: Duration::from_secs(40),
             held_back: Some(text()),
+            behind: vec!["router".into()],
+            in_storm: true,
+            untold: true,
             ..Event::new(Wall(1_795_291_928_667), kind)
         };
         let stored = serde_json::to_vec(&event).unwrap();
@@ -208,8 +236,11 @@ fn an_unknown_kind_or_field_is_not_read_as_something_else() {
         assert!(serde_json::from_value::<Event>(more).is_err(), "{stored}");
         let mut within = stored.clone();
         let mut fields = within["kind"].as_object_mut().unwrap().values_mut().next().unwrap();
-        if stored["kind"].get("calm").is_some() {
+        if let Some(of_calm) = stored["kind"].get("calm") {
             fields = fields.as_object_mut().unwrap().values_mut().next().unwrap();
+            if of_calm.get("storm").or(of_calm.get("flap")).is_some() {
+                fields = fields.as_object_mut().unwrap().values_mut().next().unwrap();
+            }
         }
         fields.as_object_mut().unwrap().insert("more".into(), 1.into());
         assert!(serde_json::from_value::<Event>(within).is_err(), "{stored}");

@@ -350,6 +350,7 @@ impl Monitor {
             writes: removed.chain(changes.rows.iter().map(host_row)).collect(),
             events: changes.events,
             closed_silently: changes.closed_incidents,
+            parents_up: changes.parents_up,
             on_stored: None,
         });
     }

@@ -14,6 +14,8 @@ pub struct Change {
     pub events: Vec<Event>,
     /// Incidents that end without a message: nothing is known of them any more.
     pub closed_silently: Vec<Incident>,
+    /// Hosts that others are reached through, and that are no longer down.
+    pub parents_up: Vec<String>,
     /// Called with whether all of it is on disk.
     pub on_stored: Option<Box<dyn FnOnce(bool) + Send>>,
 }

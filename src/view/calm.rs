@@ -138,13 +138,13 @@ pub struct HeldView {
 /// Why something is held back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReasonView {
-    /// `silence`, `host` or `window`.
+    /// `silence`, `host`, `window`, `parent`, `storm` or `flapping`.
     pub why: &'static str,
-    /// `s17`, the name of a window.
+    /// `s17`, the name of a window or of a host.
     pub id: String,
-    /// When it ends.
-    #[serde(serialize_with = "always")]
-    pub until: Wall,
+    /// When it ends, where that is known.
+    #[serde(serialize_with = "rfc3339")]
+    pub until: Option<Wall>,
     /// The channels that it holds it for.
     pub channels: Vec<String>,
 }

@@ -277,7 +277,7 @@ impl Show {
         let reason = ReasonView {
             why: "silence",
             id: "s1".into(),
-            until: now + HOUR,
+            until: Some(now + HOUR),
             channels: vec!["mail".into()],
         };
         let held = HeldView {

@@ -48,6 +48,8 @@ pub struct Ingested {
     pub rearm: bool,
     /// Incidents that are closed without an event.
     pub closed_incidents: Vec<Incident>,
+    /// Its host, when others are reached through it and it is no longer down.
+    pub parents_up: Vec<String>,
     /// While keys are being changed: which one it was signed with.
     pub key_usage: Option<KeyUsage>,
     /// The first metric that cannot be used, of a host that sent none before.
@@ -89,6 +91,8 @@ pub struct Changes {
     pub removed_hosts: Vec<String>,
     /// Incidents that are closed without an event: their rule or host is no longer configured.
     pub closed_incidents: Vec<Incident>,
+    /// Hosts that others are reached through, and that are no longer down or no longer expected.
+    pub parents_up: Vec<String>,
 }
 
 impl Changes {

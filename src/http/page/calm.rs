@@ -166,8 +166,10 @@ fn held_reasons(html: &mut Html, held: &HeldView) {
     }
     for (index, reason) in held.reasons.iter().enumerate() {
         html.markup(if index == 0 { ", held back by " } else { ", " }).text(cut(&reason.id));
-        html.markup(" until ");
-        moment(html, reason.until);
+        if let Some(until) = reason.until {
+            html.markup(" until ");
+            moment(html, until);
+        }
     }
 }
 

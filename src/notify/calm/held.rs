@@ -21,6 +21,12 @@ pub enum ReasonKind {
     Host,
     /// A maintenance window.
     Window,
+    /// A host that it is reached through is down.
+    Parent,
+    /// Many hosts fell silent together.
+    Storm,
+    /// It changes again and again.
+    Flapping,
 }
 
 /// Why something is held back.
@@ -31,8 +37,9 @@ pub struct Reason {
     pub why: ReasonKind,
     /// Its name: `s17`, `nightly`.
     pub id: String,
-    /// When it is expected to end.
-    pub until: Wall,
+    /// When it is expected to end; none: that depends on what is heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Wall>,
     /// In words: `s17 of ann (kernel update)`.
     pub text: String,
     /// The channels that it holds it for.

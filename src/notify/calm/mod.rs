@@ -167,7 +167,7 @@ impl Calm {
             Some(Reason {
                 why: ReasonKind::Window,
                 id: window.name.clone(),
-                until: running.until,
+                until: Some(running.until),
                 text: format!("the window {}", window.name),
                 channels: BTreeSet::new(),
             })
@@ -382,7 +382,7 @@ fn silence_reason(number: u64, silence: &Silence, now: Now) -> Reason {
     Reason {
         why,
         id: id(number),
-        until: silence.until(now),
+        until: Some(silence.until(now)),
         text: text + &comment.unwrap_or_default(),
         channels: BTreeSet::new(),
     }

@@ -190,7 +190,10 @@ impl<'a> Target<'a> {
             | Incident::NotBack { host }
             | Incident::Dyndns { host } => Some(Target::Host(host)),
             Incident::Backup { plan } => Some(Target::Plan(plan)),
-            Incident::Alertmanager | Incident::Channel { .. } | Incident::Store => None,
+            Incident::Alertmanager
+            | Incident::Channel { .. }
+            | Incident::Store
+            | Incident::Storm => None,
         }
     }
 

@@ -65,7 +65,14 @@ fn are_about(scopes: &[CalmScope], host: &str) -> bool {
 
 impl ReasonKind {
     /// Every kind.
-    pub const ALL: [ReasonKind; 3] = [ReasonKind::Silence, ReasonKind::Host, ReasonKind::Window];
+    pub const ALL: [ReasonKind; 6] = [
+        ReasonKind::Silence,
+        ReasonKind::Host,
+        ReasonKind::Window,
+        ReasonKind::Parent,
+        ReasonKind::Storm,
+        ReasonKind::Flapping,
+    ];
 
     /// As the API calls it.
     pub fn name(self) -> &'static str {
@@ -73,6 +80,9 @@ impl ReasonKind {
             ReasonKind::Silence => "silence",
             ReasonKind::Host => "host",
             ReasonKind::Window => "window",
+            ReasonKind::Parent => "parent",
+            ReasonKind::Storm => "storm",
+            ReasonKind::Flapping => "flapping",
         }
     }
 }
@@ -174,7 +184,7 @@ impl Calm {
             why: reason.why.name(),
             id: reason.id.clone(),
             // The wall clock may have been set since.
-            until: self.end_of(&reason.id, now).unwrap_or(reason.until),
+            until: self.end_of(reason, now).or(reason.until),
             channels: reason.channels.iter().cloned().collect(),
         };
         HeldView {
@@ -187,8 +197,11 @@ impl Calm {
         }
     }
 
-    fn end_of(&self, name: &str, now: Now) -> Option<Wall> {
-        let number = name.strip_prefix('s').and_then(|digits| digits.parse().ok())?;
+    fn end_of(&self, reason: &Reason, now: Now) -> Option<Wall> {
+        if !matches!(reason.why, ReasonKind::Silence | ReasonKind::Host) {
+            return None;
+        }
+        let number = reason.id.strip_prefix('s').and_then(|digits| digits.parse().ok())?;
         self.silences.get(&number).map(|silence| silence.until(now))
     }
 

@@ -1083,7 +1083,7 @@ fn what_is_set_is_shown_with_a_name_and_an_end() {
     assert_eq!(ids, [("s1", 1), ("nightly", 2)]);
     assert_eq!(view.next[0].text, "Sat 08:00 to 09:00 UTC");
     assert_eq!(test.overlay.calm.overview(test.now).quiet("web1"), ["s1", "nightly"]);
-    assert_eq!(test.overlay.calm.stats(test.now).held, [1, 0, 2]);
+    assert_eq!(test.overlay.calm.stats(test.now).held, [1, 0, 2, 0, 0, 0]);
     let ended = test.unsilence(SilenceSelection::Id("s1".into()));
     assert_eq!((ended.ended, ended.follows.len()), (vec!["s1".to_owned()], 0), "the window lasts");
     let mut test = TestOverlay::new();

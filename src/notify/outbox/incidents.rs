@@ -536,7 +536,8 @@ impl Incidents {
             | Incident::Backup { .. }
             | Incident::Alertmanager
             | Incident::Dyndns { .. }
-            | Incident::Store => None,
+            | Incident::Store
+            | Incident::Storm => None,
         };
         self.open.values().filter_map(of).collect()
     }

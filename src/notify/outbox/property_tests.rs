@@ -268,6 +268,8 @@ impl World {
         for delivery in new.map(|(_, delivery)| delivery).filter(|one| one.given_up.is_none()) {
             let (channel, event) = (delivery.channel.clone(), delivery.message.event);
             ledger.moved.insert((channel.clone(), event));
+            // It was in flight on the channel that is gone.
+            ledger.perhaps.extend(delivery.possible_repeat.then(|| (channel.clone(), event)));
             ledger.subjects.insert(event, delivery.message.subject.clone());
             ledger
                 .configured
