@@ -147,7 +147,7 @@ fn read_table<T: Default>(
     result.inspect_err(|why| error!("the store's {table:?} cannot be read: {why}")).ok()
 }
 
-/// The first `count` rows of a range that are what was stored.
+/// The first `count` rows of a range that are what was stored: fewer only where no more follow.
 fn take_rows<'a>(
     table: Table,
     range: impl Iterator<
@@ -159,7 +159,10 @@ fn take_rows<'a>(
     count: usize,
 ) -> Result<Vec<RawRow>, redb::Error> {
     let mut rows = Vec::new();
-    for row in range.take(count) {
+    for row in range {
+        if rows.len() == count {
+            break;
+        }
         let (key, stored) = row?;
         if let Some(value) = value_of(table, key.value(), stored.value()) {
             rows.push((key.value().to_owned(), value));
@@ -210,5 +213,36 @@ impl TableView {
         let mut rows = self.newest(None, usize::MAX);
         rows.reverse();
         parse(self.table, rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::ReadableDatabase;
+
+    use super::*;
+    use crate::store::check;
+
+    #[test]
+    fn a_page_with_a_damaged_row_was_taken_for_the_last_one() {
+        let backend = redb::backends::InMemoryBackend::new();
+        let database = redb::Database::builder().create_with_backend(backend).unwrap();
+        let writing = database.begin_write().unwrap();
+        let mut rows = writing.open_table(Table::Events.definition()).unwrap();
+        for key in ["1", "2", "3", "4"] {
+            let mut stored = check::seal(Table::Events, key, b"{}");
+            stored[0] ^= u8::from(key == "2");
+            rows.insert(key, stored.as_slice()).unwrap();
+        }
+        drop(rows);
+        writing.commit().unwrap();
+        let reading = database.begin_read().unwrap();
+        let rows = reading.open_table(Table::Events.definition()).unwrap();
+        let keys = |count| {
+            let rows = take_rows(Table::Events, rows.iter().unwrap(), count).unwrap();
+            rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(2), ["1", "3"]);
+        assert_eq!(keys(9), ["1", "3", "4"]);
     }
 }
