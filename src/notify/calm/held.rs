@@ -5,49 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::cause::{self, Cause, KnownCauses, channels_of};
+use super::reason::{KnownCauses, Reason, ReasonKind, RootCause, channels_of, reasons_of};
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{CalmEvent, Event, EventId, EventKind, Incident, Level};
 
 /// The notes of one host that are kept; of those beyond it their number and the worst level.
 pub const MAX_NOTES: usize = 20;
-
-/// What kind of overlay holds something back. The API calls it `why`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReasonKind {
-    /// A silence that people set.
-    Silence,
-    /// A silence that the host asked for.
-    Host,
-    /// A maintenance window.
-    Window,
-    /// A host that it is reached through is down.
-    Parent,
-    /// Many hosts fell silent together.
-    Storm,
-    /// It changes again and again.
-    Flapping,
-}
-
-/// Why something is held back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Reason {
-    /// What kind of overlay it is.
-    pub why: ReasonKind,
-    /// Its name: `s17`, `nightly`.
-    pub id: String,
-    /// When it is expected to end; none: that depends on what is heard.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<Wall>,
-    /// In words: `s17 of ann (kernel update)`.
-    pub text: String,
-    /// The channels that it holds it for.
-    #[serde(default)]
-    pub channels: BTreeSet<String>,
-}
 
 /// An open incident whose newest event is held back, as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,9 +76,23 @@ impl HeldIncident {
     }
 
     /// What explains it, as far as that is known to go on.
-    pub fn causes(&self) -> impl Iterator<Item = Cause> {
-        let is_over = |cause: &Cause| cause.hosts().any(|host| self.parents_up.contains(host));
-        Cause::of(&self.event).filter(move |cause| !is_over(cause))
+    pub fn causes(&self) -> impl Iterator<Item = RootCause> {
+        let is_over =
+            |cause: &RootCause| cause.parent().is_some_and(|host| self.parents_up.contains(host));
+        RootCause::of(&self.event).filter(move |cause| !is_over(cause))
+    }
+
+    /// No host that it is behind explains it any more; whether one did. One alone does again when it
+    /// falls silent before this is told; of several nobody knows which does.
+    pub fn clear_parents(&mut self) -> bool {
+        match self.event.behind.as_slice() {
+            [] => false,
+            [parent] => self.parents_up.insert(parent.clone()),
+            [..] => {
+                self.event.behind.clear();
+                true
+            }
+        }
     }
 
     /// The channels that it is to come out to.
@@ -131,7 +109,7 @@ impl HeldIncident {
         let mut reasons = overlays;
         let held_from_all = !reasons.is_empty();
         reasons.iter_mut().for_each(|reason| reason.channels.clone_from(&channels));
-        reasons.extend(cause::reasons(self.causes(), &channels, known));
+        reasons.extend(reasons_of(self.causes(), &channels, known));
         if reasons.is_empty() {
             let ends = self.released.is_none();
             self.released = self.released.or(Some(now));

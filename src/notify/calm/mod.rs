@@ -24,8 +24,8 @@ use crate::clock::{Mono, Now, Wall};
 use crate::event::{AlarmState, Event, EventId, EventKind, Incident, IncidentChange, Level};
 use crate::store::{Table, Write};
 
-mod cause;
 mod held;
+mod reason;
 mod release;
 mod requests;
 mod restore;
@@ -35,10 +35,10 @@ mod silence;
 mod views;
 pub mod window;
 
-use self::cause::channels_of;
-pub use self::cause::{Cause, KnownCauses};
 use self::held::HeldNote;
-pub use self::held::{HeldIncident, MAX_NOTES, Reason, ReasonKind};
+pub use self::held::{HeldIncident, MAX_NOTES};
+pub use self::reason::{KnownCauses, Reason, ReasonKind, RootCause};
+use self::reason::{channels_of, reasons_of};
 pub use self::release::Released;
 pub use self::requests::{NewSilence, SilenceSelection, checked_comment};
 pub use self::restore::LostRow;
@@ -248,7 +248,7 @@ impl Calm {
     ) -> Ruling {
         let held_from_all = !reasons.is_empty();
         reasons.iter_mut().for_each(|reason| reason.channels.clone_from(&hearing));
-        reasons.extend(cause::reasons(Cause::of(event), &hearing, &told.causes));
+        reasons.extend(reasons_of(RootCause::of(event), &hearing, &told.causes));
         let held = if held_from_all { hearing.clone() } else { channels_of(&reasons) };
         hearing.retain(|channel| !held.contains(channel));
         let before = self.held.get(&incident);
@@ -316,8 +316,8 @@ impl Calm {
         self.next_review = None;
     }
 
-    /// What [causes](Cause) a channel must know of that something is held back from.
-    pub fn set_known(&mut self, knowing: impl Fn(&Cause) -> BTreeSet<String>) {
+    /// What [causes](RootCause) a channel must know of that something is held back from.
+    pub fn set_known(&mut self, knowing: impl Fn(&RootCause) -> BTreeSet<String>) {
         for (cause, known) in &mut self.causes {
             let channels = knowing(cause);
             if *known != channels {
@@ -329,20 +329,37 @@ impl Calm {
 
     /// A host that others are reached through is down, or no longer: what is held because of that.
     pub fn set_parent(&mut self, host: &str, is_up: bool) {
-        let is_of = |cause: &Cause| cause.hosts().any(|parent| parent == host);
-        if !self.causes.keys().any(is_of) {
+        if !self.causes.contains_key(&RootCause::Parent(host.to_owned())) {
             return;
         }
         for (incident, one) in &mut self.held {
             let changes = match is_up {
                 true => {
-                    Cause::of(&one.event).any(|cause| is_of(&cause))
+                    one.event.behind.iter().any(|parent| parent == host)
                         && one.parents_up.insert(host.to_owned())
                 }
                 false => one.parents_up.remove(host),
             };
             if changes {
                 self.writes.push(Write::put(Table::Calm, held_key(incident), one));
+                self.next_review = None;
+            }
+        }
+    }
+
+    /// What a host is reached through does not explain its silence any more: of several that are down
+    /// perhaps one is in its way no longer.
+    pub fn clear_parents(&mut self, host: &str) {
+        let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
+        let first = Incident::connection(host, "");
+        let connections = self.held.range(first..).map(|(incident, _)| incident.clone());
+        let never_seen = Incident::NeverSeen { host: host.to_owned() };
+        let all: Vec<Incident> = connections.take_while(of_host).chain([never_seen]).collect();
+        for incident in all {
+            if let Some(one) = self.held.get_mut(&incident)
+                && one.clear_parents()
+            {
+                self.writes.push(Write::put(Table::Calm, held_key(&incident), one));
                 self.next_review = None;
             }
         }

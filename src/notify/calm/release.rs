@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cause::{self, Cause, KnownCauses, channels_of};
 use super::held::{HeldIncident, HeldNote};
+use super::reason::{KnownCauses, RootCause, channels_of, reasons_of};
 use super::scope::Target;
 use super::silence::Silence;
 use super::{Calm, Due, MAX_WAIT, held_key, note_key};
@@ -58,8 +58,8 @@ impl Calm {
             }
         }
         if !self.causes.is_empty() {
-            let used: BTreeSet<Cause> =
-                held.values().flat_map(|one| Cause::of(&one.event)).insert_all();
+            let used: BTreeSet<RootCause> =
+                held.values().flat_map(|one| RootCause::of(&one.event)).insert_all();
             self.causes.retain(|cause, _| used.contains(cause));
         }
         self.held = held;
@@ -116,7 +116,7 @@ impl Calm {
         known: &KnownCauses,
     ) -> BTreeSet<String> {
         let Some(mut one) = self.held.remove(&released.incident) else { return BTreeSet::new() };
-        let reasons = cause::reasons(one.causes(), &hearing, known);
+        let reasons = reasons_of(one.causes(), &hearing, known);
         let held = channels_of(&reasons);
         hearing.retain(|channel| !held.contains(channel));
         let is_left = match &released.channels {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 
-use super::cause::Cause;
 use super::held::{HeldIncident, HeldNote};
+use super::reason::RootCause;
 use super::silence::Silence;
 use super::{Calm, LAST_SILENCE_KEY, held_key, silence_key};
 use crate::clock::Now;
@@ -81,7 +81,7 @@ impl Calm {
                 if held != stored {
                     self.writes.push(Write::put(Table::Calm, key, &held));
                 }
-                let causes = Cause::of(&held.event).map(|cause| (cause, BTreeSet::new()));
+                let causes = RootCause::of(&held.event).map(|cause| (cause, BTreeSet::new()));
                 self.causes.extend(causes);
                 self.held.insert(held.incident.clone(), held);
             }

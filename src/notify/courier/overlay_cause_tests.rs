@@ -500,6 +500,34 @@ fn a_reload_that_takes_the_parent_away_lets_out_what_differs() {
 }
 
 #[test]
+fn of_two_parents_of_which_one_suffices_one_is_up() {
+    let mut test = TestOverlay::with_parents();
+    let both = ["router", "switch"];
+    test.overdue("router").overdue("switch").overdue_behind("web1", &both).told();
+    test.overdue_behind("web2", &["router"]);
+    let kind = EventKind::NeverSeen { host: "web1".into(), configured: Wall(0), clock: None };
+    let behind = both.map(str::to_owned).to_vec();
+    test.accept(Event { behind, ..event(test.now, kind) });
+    // The router stays down; web2 has no other way.
+    test.parent_up("switch");
+    test.overlay.calm.clear_parents("web1");
+    test.back("switch").told();
+    test.restart().wait(PATIENCE);
+    assert_eq!(test.told(), OVERDUE);
+    assert_eq!(test.reasons(), ["parent router: mail pager"]);
+    let words = "while router was overdue and switch was overdue";
+    assert_eq!(test.detail("web1 ipv4 overdue").unwrap(), words);
+    assert!(test.messages.iter().any(|message| message.title == "web1 was never heard"));
+    assert_eq!(test.calm_rows(), 1);
+    // One alone explains it again when it is down again in time.
+    test.parent_up("router");
+    test.overlay.calm.clear_parents("web2");
+    test.back("router").wait(PATIENCE / 2).overdue("router").told();
+    test.wait(HOUR);
+    assert_eq!((test.told(), test.held()), (vec![], 1));
+}
+
+#[test]
 fn a_restart_within_a_hold_by_a_cause_changes_nothing() {
     for mut case in cases() {
         let name = case.name;

@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::{Mono, Wall};
 use crate::event::{BackupNotice, CalmEvent, ForgottenConnection, Level, StoreFileEvent};
 use crate::notify::calm::window::{Days, Hours, Window};
-use crate::notify::calm::{Cause, MAX_NOTES, MAX_SILENCES, Origin};
+use crate::notify::calm::{MAX_NOTES, MAX_SILENCES, Origin, RootCause};
 use crate::notify::channel::{Delivered, Failure, ReceiptState, RetryPolicy};
 use crate::notify::outbox::{Delivery, QueueSettings, StoredOutbox};
 use crate::notify::routing::{ChannelRoute, HostRoute};
@@ -159,9 +159,9 @@ impl TestOverlay {
 
     /// No channel that knows why is told.
     fn check_causes(&self, event: &Event, told: &[String]) {
-        for cause in Cause::of(event) {
+        for cause in RootCause::of(event) {
             let known = self.outbox.knowing(&cause);
-            let goes_on = !cause.hosts().any(|host| self.up.contains(host));
+            let goes_on = !cause.parent().is_some_and(|host| self.up.contains(host));
             assert!(!goes_on || told.iter().all(|name| !known.contains(name)), "{event:?}");
         }
     }

@@ -188,9 +188,8 @@ impl CourierThread {
             self.outbox.close_silently(incident);
             self.overlay.calm.release_quietly(incident);
         }
-        for host in &change.parents_up {
-            self.overlay.calm.set_parent(host, true);
-        }
+        change.parents_up.iter().for_each(|host| self.overlay.calm.set_parent(host, true));
+        change.not_behind.iter().for_each(|host| self.overlay.calm.clear_parents(host));
         let mut on_stored = change.on_stored;
         for event in change.events {
             match &event.kind {

@@ -9,7 +9,7 @@ use super::{Outbox, ReceiptPoll};
 use crate::btree::InsertAll;
 use crate::clock::Now;
 use crate::event::{Event, Incident, Level};
-use crate::notify::calm::{Cause, Told};
+use crate::notify::calm::{RootCause, Told};
 
 impl Outbox {
     /// What the channels were told of the incidents that an event opens or ends.
@@ -20,22 +20,18 @@ impl Outbox {
         Told {
             opened: opened.map(OpenIncident::told).unwrap_or_default(),
             ended: ended.flat_map(|open| open.channels.keys().cloned()).insert_all(),
-            causes: Cause::of(event)
+            causes: RootCause::of(event)
                 .map(|cause| (cause.clone(), self.knowing(&cause)))
                 .insert_all(),
         }
     }
 
-    /// The channels that were told of a cause: of every host that is down, or of the storm.
-    pub fn knowing(&self, cause: &Cause) -> BTreeSet<String> {
-        let mut hosts = cause.hosts();
-        let Some(first) = hosts.next() else { return self.incidents.told_of(&Incident::Storm) };
-        let mut channels = self.incidents.told_of_silence(first);
-        for host in hosts {
-            let told = self.incidents.told_of_silence(host);
-            channels.retain(|channel| told.contains(channel));
+    /// The channels that were told of a cause.
+    pub fn knowing(&self, cause: &RootCause) -> BTreeSet<String> {
+        match cause {
+            RootCause::Parent(host) => self.incidents.told_of_silence(host),
+            RootCause::Storm => self.incidents.told_of(&Incident::Storm),
         }
-        channels
     }
 
     /// Acknowledges the open incidents that a channel was told of and that are `chosen`; these.
