@@ -519,14 +519,15 @@ fn default_connection_name(from: IpAddr) -> &'static str {
 
 /// What is to be stored; none for a plain beat.
 pub fn change_of(ingested: Ingested) -> Option<Change> {
-    let Ingested { events, rows, closed_incidents, parents_up, .. } = ingested;
-    let lists = [events.is_empty(), rows.is_empty(), closed_incidents.is_empty()];
-    let plain = lists == [true; 3] && parents_up.is_empty();
+    let Ingested { events, rows, closed_incidents, parents_up, not_behind, .. } = ingested;
+    let changed = [events.is_empty(), rows.is_empty(), closed_incidents.is_empty()];
+    let plain = changed == [true; 3] && parents_up.is_empty() && not_behind.is_empty();
     (!plain).then(|| Change {
         writes: rows.iter().map(host_row).collect(),
         events,
         closed_silently: closed_incidents,
         parents_up,
+        not_behind,
         on_stored: None,
     })
 }

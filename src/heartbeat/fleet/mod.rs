@@ -50,6 +50,8 @@ pub struct Ingested {
     pub closed_incidents: Vec<Incident>,
     /// Its host, when others are reached through it and it is no longer down.
     pub parents_up: Vec<String>,
+    /// Hosts that are down, or never beat, and that nothing explains any more.
+    pub not_behind: Vec<String>,
     /// While keys are being changed: which one it was signed with.
     pub key_usage: Option<KeyUsage>,
     /// The first metric that cannot be used, of a host that sent none before.
@@ -93,6 +95,8 @@ pub struct Changes {
     pub closed_incidents: Vec<Incident>,
     /// Hosts that others are reached through, and that are no longer down or no longer expected.
     pub parents_up: Vec<String>,
+    /// Hosts that are down, or never beat, and that nothing explains any more.
+    pub not_behind: Vec<String>,
 }
 
 impl Changes {

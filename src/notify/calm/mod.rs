@@ -4,7 +4,7 @@
 //! ```text
 //!  Event --> rule --> tell these channels        --> outbox
 //!              |
-//!              +----> hold: a row in the table `calm`
+//!              +----> hold, from all or from some: a row in the table `calm`
 //!                       |  the incident is over, or its subject is gone: the row goes
 //!                       |  the last reason ends, and its patience has passed
 //!                       v
@@ -25,6 +25,7 @@ use crate::event::{AlarmState, Event, EventId, EventKind, Incident, IncidentChan
 use crate::store::{Table, Write};
 
 mod held;
+mod reason;
 mod release;
 mod requests;
 mod restore;
@@ -35,7 +36,10 @@ mod views;
 pub mod window;
 
 use self::held::HeldNote;
-pub use self::held::{HeldIncident, MAX_NOTES, Reason, ReasonKind};
+pub use self::held::{HeldIncident, MAX_NOTES};
+pub use self::reason::{KnownCauses, Reason, ReasonKind, RootCause};
+use self::reason::{channels_of, reasons_of};
+pub use self::release::Released;
 pub use self::requests::{NewSilence, SilenceSelection, checked_comment};
 pub use self::restore::LostRow;
 use self::scope::Target;
@@ -57,6 +61,8 @@ pub struct Calm {
     last_silence: u64,
     held: BTreeMap<Incident, HeldIncident>,
     notes: BTreeMap<EventId, HeldNote>,
+    /// What may explain things that are held, and the channels that know of it.
+    causes: KnownCauses,
     /// The windows that are running, by their index, as of a moment.
     running: (Wall, Vec<Option<Occurrence>>),
     /// The names of those that were running at the last review.
@@ -75,6 +81,8 @@ pub struct Told {
     pub opened: BTreeMap<String, AlarmState>,
     /// The channels that were given an incident that it ends.
     pub ended: BTreeSet<String>,
+    /// The channels that were told of each cause that the event has.
+    pub causes: KnownCauses,
 }
 
 /// What becomes of an event.
@@ -91,8 +99,8 @@ pub struct Ruling {
 /// What the passing of time caused.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Due {
-    /// Events that come out of a hold, each for the channels that were told something else.
-    pub released: Vec<Event>,
+    /// What comes out of a hold.
+    pub released: Vec<Released>,
     /// Events to accept as any other: the ends of silences, the notes of hosts, what was lost.
     pub events: Vec<Event>,
     /// A window began: reminders that wait may be in it.
@@ -219,40 +227,47 @@ impl Calm {
         match described.incident.opens() {
             None if reasons.is_empty() => Ruling { hearing, ..Ruling::default() },
             None => self.rule_without_incident(event, number, &hearing, told, reasons),
-            Some(incident) if reasons.is_empty() => {
-                self.rule_undisturbed(incident, event, described.is_reminder, hearing, told)
-            }
-            Some(_)
-                if described.is_reminder
-                    && hearing.iter().all(|channel| told.opened.contains_key(channel)) =>
-            {
-                Ruling { held_by: names(&reasons), dropped: true, ..Ruling::default() }
-            }
             Some(incident) => {
                 let incident = incident.clone();
-                self.hold(incident, event, number, hearing, told, reasons)
+                let is_reminder = described.is_reminder;
+                self.rule_incident(incident, (event, number, is_reminder), hearing, told, reasons)
             }
         }
     }
 
-    /// Nothing holds it back. Where something did until a moment ago, it is news only to the channels
-    /// that were told something else.
-    fn rule_undisturbed(
+    /// Overlays hold it back from all, and causes from the channels that know of them: the others get
+    /// it. Where something held it back until a moment ago, it is news only to those that were told
+    /// something else.
+    fn rule_incident(
         &mut self,
-        incident: &Incident,
-        event: &Event,
-        is_reminder: bool,
+        incident: Incident,
+        (event, number, is_reminder): (&Event, EventId, bool),
         mut hearing: BTreeSet<String>,
         told: &Told,
+        mut reasons: Vec<Reason>,
     ) -> Ruling {
-        if self.held.contains_key(incident) {
-            self.release_quietly(incident);
-            if !is_reminder {
-                let state = event.alarm_state();
-                hearing.retain(|channel| is_news(&state, told.opened.get(channel)));
-            }
+        let held_from_all = !reasons.is_empty();
+        reasons.iter_mut().for_each(|reason| reason.channels.clone_from(&hearing));
+        reasons.extend(reasons_of(RootCause::of(event), &hearing, &told.causes));
+        let held = if held_from_all { hearing.clone() } else { channels_of(&reasons) };
+        hearing.retain(|channel| !held.contains(channel));
+        let before = self.held.get(&incident);
+        let knows = |channel: &String| told.opened.contains_key(channel);
+        if !reasons.is_empty() && is_reminder && held.iter().all(knows) {
+            let dropped = hearing.is_empty();
+            return Ruling { hearing, held_by: names(&reasons), dropped };
         }
-        Ruling { hearing, ..Ruling::default() }
+        if before.is_some() && !is_reminder {
+            let state = event.alarm_state();
+            hearing.retain(|channel| is_news(&state, told.opened.get(channel)));
+        }
+        if reasons.is_empty() || (held.is_empty() && before.is_none()) {
+            self.release_quietly(&incident);
+            return Ruling { hearing, ..Ruling::default() };
+        }
+        let held_by = names(&reasons);
+        self.hold(incident, event, number, told, reasons);
+        Ruling { hearing, held_by, dropped: false }
     }
 
     /// An end reaches those that were given the alarm, by the outbox; an announcement is a note.
@@ -279,19 +294,11 @@ impl Calm {
         incident: Incident,
         event: &Event,
         id: EventId,
-        hearing: BTreeSet<String>,
         told: &Told,
-        mut reasons: Vec<Reason>,
-    ) -> Ruling {
-        let before = self.held.get(&incident);
-        if hearing.is_empty() && before.is_none() {
-            return Ruling::default();
-        }
-        let held_by = names(&reasons);
-        for reason in &mut reasons {
-            reason.channels.clone_from(&hearing);
-        }
+        reasons: Vec<Reason>,
+    ) {
         let level = |(channel, state): (&String, &AlarmState)| (channel.clone(), state.level);
+        let before = self.held.get(&incident);
         let held = HeldIncident {
             since: before.map_or(event.at, |before| before.since),
             event: event.clone(),
@@ -299,12 +306,63 @@ impl Calm {
             reasons,
             told: told.opened.iter().map(level).insert_all(),
             released: None,
+            free: BTreeMap::new(),
+            parents_up: BTreeSet::new(),
             incident: incident.clone(),
         };
         self.writes.push(Write::put(Table::Calm, held_key(&incident), &held));
         self.held.insert(incident, held);
+        self.causes.extend(told.causes.clone());
         self.next_review = None;
-        Ruling { held_by, ..Ruling::default() }
+    }
+
+    /// What [causes](RootCause) a channel must know of that something is held back from.
+    pub fn set_known(&mut self, knowing: impl Fn(&RootCause) -> BTreeSet<String>) {
+        for (cause, known) in &mut self.causes {
+            let channels = knowing(cause);
+            if *known != channels {
+                *known = channels;
+                self.next_review = None;
+            }
+        }
+    }
+
+    /// A host that others are reached through is down, or no longer: what is held because of that.
+    pub fn set_parent(&mut self, host: &str, is_up: bool) {
+        if !self.causes.contains_key(&RootCause::Parent(host.to_owned())) {
+            return;
+        }
+        for (incident, one) in &mut self.held {
+            let changes = match is_up {
+                true => {
+                    one.event.behind.iter().any(|parent| parent == host)
+                        && one.parents_up.insert(host.to_owned())
+                }
+                false => one.parents_up.remove(host),
+            };
+            if changes {
+                self.writes.push(Write::put(Table::Calm, held_key(incident), one));
+                self.next_review = None;
+            }
+        }
+    }
+
+    /// What a host is reached through does not explain its silence any more: of several that are down
+    /// perhaps one is in its way no longer.
+    pub fn clear_parents(&mut self, host: &str) {
+        let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
+        let first = Incident::connection(host, "");
+        let connections = self.held.range(first..).map(|(incident, _)| incident.clone());
+        let never_seen = Incident::NeverSeen { host: host.to_owned() };
+        let all: Vec<Incident> = connections.take_while(of_host).chain([never_seen]).collect();
+        for incident in all {
+            if let Some(one) = self.held.get_mut(&incident)
+                && one.clear_parents()
+            {
+                self.writes.push(Write::put(Table::Calm, held_key(&incident), one));
+                self.next_review = None;
+            }
+        }
     }
 
     fn keep_note(

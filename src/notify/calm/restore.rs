@@ -1,9 +1,12 @@
 //! The rows of the overlay after a start. One that cannot be read holds nothing back, and is told.
 //! Pure.
 
+use std::collections::BTreeSet;
+
 use serde::de::DeserializeOwned;
 
 use super::held::{HeldIncident, HeldNote};
+use super::reason::RootCause;
 use super::silence::Silence;
 use super::{Calm, LAST_SILENCE_KEY, held_key, silence_key};
 use crate::clock::Now;
@@ -78,6 +81,8 @@ impl Calm {
                 if held != stored {
                     self.writes.push(Write::put(Table::Calm, key, &held));
                 }
+                let causes = RootCause::of(&held.event).map(|cause| (cause, BTreeSet::new()));
+                self.causes.extend(causes);
                 self.held.insert(held.incident.clone(), held);
             }
             Some(("note", id)) => {

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::held::{HeldIncident, Reason, ReasonKind};
+use super::held::HeldIncident;
+use super::reason::{Reason, ReasonKind};
 use super::scope::{CalmScope, Target};
 use super::silence::{Origin, Silence};
 use super::window::Window;

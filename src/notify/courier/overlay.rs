@@ -1,14 +1,15 @@
 //! The calm overlay beside the outbox: what is let through from one to the other, and the requests of
 //! people about silences and acknowledgements. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::btree::InsertAll;
 use crate::clock::Now;
 use crate::event::{CalmEvent, Event, EventId, EventKind, Incident, SilenceNotice};
 use crate::notify::calm::scope::{CalmScope, Target};
 use crate::notify::calm::{
-    Calm, CalmError, CalmSettings, NewSilence, Ruling, SilenceSelection, checked_comment, is_news,
+    Calm, CalmError, CalmSettings, Due, NewSilence, Released, Ruling, SilenceSelection,
+    checked_comment, is_news,
 };
 use crate::notify::outbox::{Acknowledgement, OpenIncident, Outbox};
 use crate::notify::routing::Routes;
@@ -114,6 +115,12 @@ impl Overlay {
         now: Now,
     ) -> Option<Passed> {
         let id = outbox.next_event(now.wall);
+        if event.untold {
+            return Some(Passed { id, told: Vec::new(), held_by: Vec::new() });
+        }
+        if let EventKind::Overdue { host, was_last_up: true, .. } = &event.kind {
+            self.calm.set_parent(host, false);
+        }
         let hearing = outbox.audience(event, routes);
         let told = outbox.told(event);
         let Ruling { hearing, held_by, dropped } = self.calm.rule(event, id, hearing, &told, now);
@@ -129,25 +136,59 @@ impl Overlay {
         Some(Passed { id, told, held_by })
     }
 
+    /// What the passing of time caused, and what channels were told or not told since the last call.
+    pub fn due(&mut self, outbox: &Outbox, now: Now) -> Due {
+        self.calm.set_known(|cause| outbox.knowing(cause));
+        self.calm.due(now)
+    }
+
     /// Passes on what came out of a hold, to the channels that were told something else; none when
-    /// there is none.
-    pub fn release(
+    /// there is none. Where it is one of many, they become a digest.
+    pub fn release_all(
         &mut self,
-        event: &Event,
+        released: Vec<Released>,
+        outbox: &mut Outbox,
+        routes: &Routes,
+        now: Now,
+    ) -> Vec<(Event, Passed)> {
+        let mut passed = Vec::new();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for released in released {
+            let Some(one) = self.release(&released, outbox, routes, now) else { continue };
+            for channel in &one.told {
+                *counts.entry(channel.clone()).or_default() += 1;
+            }
+            passed.push((released.event, one));
+        }
+        counts.iter().for_each(|(channel, count)| outbox.on_released(channel, *count));
+        passed
+    }
+
+    fn release(
+        &mut self,
+        released: &Released,
         outbox: &mut Outbox,
         routes: &Routes,
         now: Now,
     ) -> Option<Passed> {
+        let event = &released.event;
         let told = outbox.told(event);
-        let state = event.alarm_state();
-        let mut hearing: BTreeSet<String> = outbox.audience(event, routes);
-        hearing.retain(|channel| is_news(&state, told.opened.get(channel)));
+        let mut hearing = news(event, outbox, routes);
+        if let Some(channels) = &released.channels {
+            hearing.retain(|channel| channels.contains(channel));
+        }
+        let hearing = self.calm.release(released, hearing, &told.causes);
         if hearing.is_empty() {
             return None;
         }
         let id = outbox.next_event(now.wall);
         let told = outbox.accept(event, id, hearing, now);
         Some(Passed { id, told, held_by: Vec::new() })
+    }
+
+    /// After a reload: what is held comes out to the channels that there are now.
+    pub fn readdress(&mut self, outbox: &Outbox, routes: &Routes, now: Now) {
+        self.calm.readdress(|event| news(event, outbox, routes), now);
     }
 
     /// A host asks for a silence of its own.
@@ -230,6 +271,7 @@ impl Overlay {
         now: Now,
     ) -> Result<HandledRequest, CalmError> {
         let events = self.calm.end(which, by, now)?;
+        self.calm.set_known(|cause| outbox.knowing(cause));
         self.calm.review(now);
         let mut follows: Vec<FollowingView> = Vec::new();
         let new = self.calm.follows(now).filter(|(held, _)| held.released == Some(now));
@@ -249,6 +291,14 @@ impl Overlay {
         let answer = CalmAnswer::Unsilenced(UnsilencedView { ended: ended.collect(), follows });
         Ok(HandledRequest { answer, undo: Undo::Nothing, events })
     }
+}
+
+/// The channels of an event that were told something else.
+fn news(event: &Event, outbox: &Outbox, routes: &Routes) -> BTreeSet<String> {
+    let (told, state) = (outbox.told(event), event.alarm_state());
+    let mut hearing = outbox.audience(event, routes);
+    hearing.retain(|channel| is_news(&state, told.opened.get(channel)));
+    hearing
 }
 
 const SILENCED: &str = "silenced";

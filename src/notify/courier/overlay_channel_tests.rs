@@ -13,8 +13,11 @@ impl TestOverlay {
         self.routes.channels.insert(to.into(), route);
         self.routes.default = vec![to.into(), "pager".into()];
         self.routes.backups = vec![to.into()];
+        let own = self.routes.hosts.values_mut().filter_map(|host| host.channels.as_mut());
+        own.flatten().filter(|name| *name == from).for_each(|name| *name = to.into());
         let queues = queues(&self.routes);
         self.outbox.reconfigure(queues, &self.routes, 7, self.now);
+        self.overlay.readdress(&self.outbox, &self.routes, self.now);
         self.turn()
     }
 

@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::IncidentChange;
+use crate::event::{IncidentChange, StormEvent};
 
 #[derive(Clone, Debug)]
 enum Step {
     /// A connection of a host falls silent, shuts down or is back.
     Connection(usize, usize, u8),
     Boot(usize, bool),
+    /// A host that others are reached through falls silent, is back, or is forgotten.
+    Parent(usize, u8),
+    /// Many hosts fall silent together, or most of them are back.
+    Storm,
     /// A metric is at a level, or missing.
     Metric(usize, u8),
     Reminder(usize),
@@ -34,6 +38,9 @@ enum Step {
 }
 
 const HOSTS: [&str; 2] = ["web1", "web2"];
+/// Each is reached through those behind it; web1 through all, web2 through the last. The pager is not
+/// told of the first.
+const PARENTS: [&str; 2] = ["router", "switch"];
 const CONNECTIONS: [&str; 2] = ["ipv4", "vpn"];
 const SCOPES: [&str; 6] = ["--all", "web1", "web*", "web1/ipv4", "*/m", "plan:4"];
 
@@ -42,6 +49,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (host.clone(), 0usize..2, 0u8..4).prop_map(|(h, c, to)| Step::Connection(h, c, to)),
         2 => (host.clone(), any::<bool>()).prop_map(|(host, known)| Step::Boot(host, known)),
+        6 => (host.clone(), 0u8..5).prop_map(|(parent, to)| Step::Parent(parent, to)),
+        2 => Just(Step::Storm),
         6 => (host.clone(), 0u8..4).prop_map(|(host, to)| Step::Metric(host, to)),
         2 => host.clone().prop_map(Step::Reminder),
         3 => (0u8..3).prop_map(Step::Plan),
@@ -76,12 +85,11 @@ struct World {
 
 impl World {
     fn new() -> World {
-        World {
-            test: TestOverlay::new(),
-            truth: BTreeMap::new(),
-            levels: BTreeMap::new(),
-            renamed: Vec::new(),
+        let mut test = TestOverlay::new();
+        for (name, channels) in PARENTS.iter().zip([Some(vec!["mail".into()]), None]) {
+            test.routes.hosts.insert((*name).into(), HostRoute { watch: true, channels });
         }
+        World { test, truth: BTreeMap::new(), levels: BTreeMap::new(), renamed: Vec::new() }
     }
 
     fn rename(&mut self) {
@@ -95,6 +103,10 @@ impl World {
     }
 
     fn accept(&mut self, mut event: Event) {
+        if let EventKind::Overdue { host, .. } = &event.kind {
+            event.behind = self.parents_down(host);
+            event.in_storm = self.truth.contains_key(&Incident::Storm);
+        }
         event.patience = match event.kind {
             EventKind::Overdue { .. } | EventKind::Shutdown { .. } => PATIENCE,
             EventKind::Threshold { .. } | EventKind::Missing { .. } => INTERVAL,
@@ -110,6 +122,56 @@ impl World {
             IncidentChange::None => {}
         }
         self.test.accept(event);
+    }
+
+    /// The parents of a host that are down.
+    fn parents_down(&self, host: &str) -> Vec<String> {
+        let parents = match host {
+            "web1" => &PARENTS[..],
+            "web2" | "router" => &PARENTS[1..],
+            _ => &[],
+        };
+        let is_down = |name: &&&str| self.truth.contains_key(&Incident::connection(name, "ipv4"));
+        parents.iter().filter(is_down).map(|name| name.to_string()).collect()
+    }
+
+    fn parent(&mut self, parent: usize, to: u8) {
+        let (name, connection) = (PARENTS[parent], "ipv4".to_owned());
+        let incident = Incident::connection(name, "ipv4");
+        match (to, self.truth.contains_key(&incident)) {
+            (0..3, false) => self.accept(self.test.overdue_event(name, "ipv4", true)),
+            (3, true) => {
+                self.test.parent_up(name);
+                let (host, gone) = (name.to_owned(), HOUR);
+                self.accept(event(self.test.now, EventKind::Back { host, connection, gone }));
+            }
+            (4, true) => {
+                self.test.works = true;
+                self.test.turn();
+                self.test.parent_up(name);
+                self.close_silently(vec![incident]);
+                self.test.turn();
+            }
+            _ => {}
+        }
+    }
+
+    fn storm(&mut self) {
+        let (hosts, silent, count, of) = (Vec::new(), Vec::new(), 12, 14);
+        let kind = match self.truth.contains_key(&Incident::Storm) {
+            false => StormEvent::Began { hosts, count, of, within: SECOND },
+            true => StormEvent::Ended { count, silent, silent_count: 0, gone: HOUR },
+        };
+        self.accept(event(self.test.now, kind));
+    }
+
+    fn close_silently(&mut self, incidents: Vec<Incident>) {
+        for incident in incidents {
+            self.truth.remove(&incident);
+            self.test.outbox.close_silently(&incident);
+            self.test.overlay.calm.release_quietly(&incident);
+            self.test.forgotten.push((self.test.deliveries.len(), incident));
+        }
     }
 
     fn connection(&mut self, host: usize, connection: usize, to: u8) {
@@ -221,12 +283,7 @@ impl World {
             _ => false,
         };
         let gone: Vec<Incident> = self.truth.keys().filter(|one| of_host(one)).cloned().collect();
-        for incident in gone {
-            self.truth.remove(&incident);
-            self.test.outbox.close_silently(&incident);
-            self.test.overlay.calm.release_quietly(&incident);
-            self.test.forgotten.push((self.test.deliveries.len(), incident));
-        }
+        self.close_silently(gone);
         self.levels.insert(host, Level::Ok);
         self.test.turn();
     }
@@ -235,6 +292,8 @@ impl World {
         match *step {
             Step::Connection(host, connection, to) => self.connection(host, connection, to),
             Step::Boot(host, announced) => self.boot(host, announced),
+            Step::Parent(parent, to) => self.parent(parent, to),
+            Step::Storm => self.storm(),
             Step::Metric(host, to) => self.metric(host, to, false),
             Step::Reminder(host) => match self.levels.get(&host) {
                 Some(Level::Warning) => self.metric(host, 1, true),
@@ -277,11 +336,19 @@ impl World {
             Step::Forget(host) => self.forget(host),
             Step::Rename => self.rename(),
         }
+        let held = self.test.overlay.calm.held_incidents();
+        for incident in held {
+            assert!(self.truth.contains_key(incident), "{incident} is held, and over");
+        }
     }
 
     /// Nothing holds anything back any more, and the channels work.
     fn settle(&mut self) {
         self.windows(0);
+        (0..PARENTS.len()).for_each(|parent| self.parent(parent, 3));
+        if self.truth.contains_key(&Incident::Storm) {
+            self.storm();
+        }
         let test = &mut self.test;
         let request = CalmRequest::Unsilence { which: SilenceSelection::All, by: "bob".into() };
         let _ = test.overlay.handle(request, &mut test.outbox, test.now);
@@ -387,7 +454,15 @@ proptest! {
     ) {
         let mut world = World::new();
         for step in &steps {
-            if !matches!(step, Step::Silence(..) | Step::HostSilence(..) | Step::Windows(_)) {
+            let sets = matches!(
+                step,
+                Step::Silence(..)
+                    | Step::HostSilence(..)
+                    | Step::Windows(_)
+                    | Step::Parent(..)
+                    | Step::Storm
+            );
+            if !sets {
                 world.apply(step);
             }
         }

@@ -1,18 +1,21 @@
 //! How silences and windows meet the outbox, told by hand-moved time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
 use crate::clock::{Mono, Wall};
 use crate::event::{BackupNotice, CalmEvent, ForgottenConnection, Level, StoreFileEvent};
 use crate::notify::calm::window::{Days, Hours, Window};
-use crate::notify::calm::{MAX_NOTES, MAX_SILENCES, Origin};
+use crate::notify::calm::{MAX_NOTES, MAX_SILENCES, Origin, RootCause};
 use crate::notify::channel::{Delivered, Failure, ReceiptState, RetryPolicy};
 use crate::notify::outbox::{Delivery, QueueSettings, StoredOutbox};
 use crate::notify::routing::{ChannelRoute, HostRoute};
 use crate::store::{Table, Write};
 
+#[cfg(test)]
+#[path = "overlay_cause_tests.rs"]
+mod causes;
 #[cfg(test)]
 #[path = "overlay_channel_tests.rs"]
 mod channels;
@@ -60,6 +63,8 @@ struct TestOverlay {
     forgotten: Vec<(usize, Incident)>,
     /// The kinds of the events in the history, with what held each back.
     history: Vec<(&'static str, Vec<String>)>,
+    /// Parents that were said to be up, since they fell silent last.
+    up: BTreeSet<String>,
     /// Whether the channels work.
     works: bool,
     /// Whether they refuse every message for good.
@@ -115,6 +120,7 @@ impl TestOverlay {
             deliveries: Vec::new(),
             forgotten: Vec::new(),
             history: Vec::new(),
+            up: BTreeSet::new(),
             works: true,
             refuses: false,
         }
@@ -134,6 +140,9 @@ impl TestOverlay {
     }
 
     fn accept_one(&mut self, event: &Event) {
+        if let EventKind::Overdue { host, was_last_up: true, .. } = &event.kind {
+            self.up.remove(host);
+        }
         if self.outbox.acknowledged(event, self.now).is_some() {
             return;
         }
@@ -142,18 +151,34 @@ impl TestOverlay {
             if let Some(incident) = event.incident().opens() {
                 let quiet = self.overlay.calm.is_quiet(incident, event.level, self.now);
                 assert!(!quiet || passed.told.is_empty(), "{event:?} is held back");
+                self.check_causes(event, &passed.told);
             }
             self.history.push((event.kind.describe().name, passed.held_by));
         }
     }
 
+    /// No channel that knows why is told.
+    fn check_causes(&self, event: &Event, told: &[String]) {
+        for cause in RootCause::of(event) {
+            let known = self.outbox.knowing(&cause);
+            let goes_on = !cause.parent().is_some_and(|host| self.up.contains(host));
+            assert!(!goes_on || told.iter().all(|name| !known.contains(name)), "{event:?}");
+        }
+    }
+
+    /// A host that others are reached through is heard again.
+    fn parent_up(&mut self, host: &str) {
+        self.up.insert(host.to_owned());
+        self.overlay.calm.set_parent(host, true);
+    }
+
     /// What the courier does at every turn: what is due, one commit, the deliveries.
     fn turn(&mut self) -> &mut TestOverlay {
         self.outbox.expire_acknowledgements(self.now);
-        let due = self.overlay.calm.due(self.now);
-        for event in due.released {
-            self.overlay.release(&event, &mut self.outbox, &self.routes, self.now);
-        }
+        let due = self.overlay.due(&self.outbox, self.now);
+        let (outbox, routes) = (&mut self.outbox, &self.routes);
+        let released = self.overlay.release_all(due.released, outbox, routes, self.now);
+        released.iter().for_each(|(event, passed)| self.check_causes(event, &passed.told));
         due.events.iter().for_each(|event| self.accept_one(event));
         if due.window_began {
             self.overlay.withdraw_reminders(&mut self.outbox, self.now);
@@ -244,6 +269,7 @@ impl TestOverlay {
         self.outbox.take_over(&self.routes, now);
         self.overlay = Overlay::new(self.settings.clone());
         self.overlay.calm.restore(self.rows(Table::Calm), rebase, now);
+        self.overlay.readdress(&self.outbox, &self.routes, now);
         self.turn()
     }
 
@@ -330,17 +356,7 @@ impl TestOverlay {
     }
 
     fn overdue_over(&mut self, host: &str, connection: &str, last: bool) -> &mut TestOverlay {
-        let kind = EventKind::Overdue {
-            host: host.into(),
-            connection: connection.into(),
-            last_seen: Wall(0),
-            promised: Wall(0),
-            others_down: Vec::new(),
-            others_count: 0,
-            was_last_up: last,
-            clock: None,
-        };
-        let event = Event { patience: PATIENCE, ..event(self.now, kind) };
+        let event = self.overdue_event(host, connection, last);
         self.accept(event)
     }
 

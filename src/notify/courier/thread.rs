@@ -95,6 +95,7 @@ impl CourierThread {
             calm_review: None,
             counters: DeliveryCounters::default(),
         };
+        thread.overlay.readdress(&thread.outbox, &thread.settings.routes, now);
         thread.counters.log_and_count_all(&dropped, Duration::ZERO);
         thread.raise_reports(now);
         thread.spawn_workers()?;
@@ -187,6 +188,8 @@ impl CourierThread {
             self.outbox.close_silently(incident);
             self.overlay.calm.release_quietly(incident);
         }
+        change.parents_up.iter().for_each(|host| self.overlay.calm.set_parent(host, true));
+        change.not_behind.iter().for_each(|host| self.overlay.calm.clear_parents(host));
         let mut on_stored = change.on_stored;
         for event in change.events {
             match &event.kind {
@@ -356,6 +359,7 @@ impl CourierThread {
         let queues = self.settings.queue_settings();
         self.outbox.successions(&queues, routes).iter().for_each(|one| warn!("{one}"));
         let dropped = self.outbox.reconfigure(queues, routes, seed, now);
+        self.overlay.readdress(&self.outbox, routes, now);
         self.counters.log_and_count_all(&dropped, Duration::ZERO);
         if let Err(why) = self.spawn_workers() {
             warn!("no further worker could be started: {why}");
@@ -385,13 +389,10 @@ impl CourierThread {
         if ended > 0 {
             info!("the time of {ended} acknowledgements is over");
         }
-        let due = self.overlay.calm.due(now);
-        for event in due.released {
-            let routes = &self.settings.routes;
-            if let Some(passed) = self.overlay.release(&event, &mut self.outbox, routes, now) {
-                self.record_passed(&event, &passed);
-            }
-        }
+        let due = self.overlay.due(&self.outbox, now);
+        let routes = &self.settings.routes;
+        let released = self.overlay.release_all(due.released, &mut self.outbox, routes, now);
+        released.iter().for_each(|(event, passed)| self.record_passed(event, passed));
         due.events.iter().for_each(|event| self.accept(event, now));
         if due.window_began {
             self.overlay.withdraw_reminders(&mut self.outbox, now);

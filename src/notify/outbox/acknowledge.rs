@@ -9,7 +9,7 @@ use super::{Outbox, ReceiptPoll};
 use crate::btree::InsertAll;
 use crate::clock::Now;
 use crate::event::{Event, Incident, Level};
-use crate::notify::calm::Told;
+use crate::notify::calm::{RootCause, Told};
 
 impl Outbox {
     /// What the channels were told of the incidents that an event opens or ends.
@@ -20,6 +20,17 @@ impl Outbox {
         Told {
             opened: opened.map(OpenIncident::told).unwrap_or_default(),
             ended: ended.flat_map(|open| open.channels.keys().cloned()).insert_all(),
+            causes: RootCause::of(event)
+                .map(|cause| (cause.clone(), self.knowing(&cause)))
+                .insert_all(),
+        }
+    }
+
+    /// The channels that were told of a cause.
+    pub fn knowing(&self, cause: &RootCause) -> BTreeSet<String> {
+        match cause {
+            RootCause::Parent(host) => self.incidents.told_of_silence(host),
+            RootCause::Storm => self.incidents.told_of(&Incident::Storm),
         }
     }
 

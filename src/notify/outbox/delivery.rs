@@ -187,6 +187,9 @@ pub enum Backlog {
     /// The rate limit held it back.
     #[serde(rename = "rate")]
     RateLimited,
+    /// It came out of a hold at once.
+    #[serde(rename = "held")]
+    HeldBack,
 }
 
 impl Backlog {
@@ -195,6 +198,7 @@ impl Backlog {
         match self {
             Backlog::Unreachable => format!("while {channel} could not be reached"),
             Backlog::RateLimited => format!("while {channel} was held back by its rate limit"),
+            Backlog::HeldBack => "while they were held back".into(),
         }
     }
 }

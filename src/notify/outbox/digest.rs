@@ -8,7 +8,7 @@ use crate::event::{EventId, Incident, Level, Message, Subject};
 use crate::notify::text::{LineBreaks, TextLimit, TextUnit, clean, cut};
 
 /// More deliveries than this for one recipient become a digest.
-const MAX_SINGLE_MESSAGES: usize = 10;
+pub const MAX_SINGLE_MESSAGES: usize = 10;
 /// In bytes. The whole title is in the history.
 const MAX_TITLE: usize = 250;
 /// What a channel may put around a label and its text.

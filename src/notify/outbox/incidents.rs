@@ -163,6 +163,14 @@ impl OpenIncident {
         told.insert_all()
     }
 
+    /// The channels that know of it, or will: one whose message was given up is none of them.
+    fn knowing(&self) -> impl Iterator<Item = &String> {
+        let knows = |(_, given): &(&String, &NotifiedChannel)| {
+            !given.handed_over && given.told != Some(AlarmState::UNTOLD)
+        };
+        self.channels.iter().filter(knows).map(|(name, _)| name)
+    }
+
     /// Those of its channels that are not configured, and that no others have taken over from.
     pub fn gone_channels(
         &self,
@@ -235,6 +243,21 @@ impl Incidents {
     /// What a channel's messages about an incident reply to.
     pub fn thread_of(&self, incident: &Incident, channel: &str) -> Option<String> {
         self.notified(incident, channel)?.thread.clone()
+    }
+
+    /// The channels that know of an incident that is open, or will.
+    pub fn told_of(&self, incident: &Incident) -> BTreeSet<String> {
+        self.open.get(incident).into_iter().flat_map(OpenIncident::knowing).cloned().insert_all()
+    }
+
+    /// The channels that know that a host is not heard, or will.
+    pub fn told_of_silence(&self, host: &str) -> BTreeSet<String> {
+        let mut channels = self.told_of(&Incident::NotBack { host: host.to_owned() });
+        let first = Incident::connection(host, "");
+        let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
+        let connections = self.open.range(first..).take_while(|(incident, _)| of_host(incident));
+        channels.extend(connections.flat_map(|(_, open)| open.knowing()).cloned());
+        channels
     }
 
     /// The channels that were notified of an incident or will be.

@@ -281,6 +281,16 @@ impl Outbox {
         channels
     }
 
+    /// So many events came out of a hold at once for a channel: too many for single messages become
+    /// digests.
+    pub fn on_released(&mut self, channel: &str, count: usize) {
+        if count > digest::MAX_SINGLE_MESSAGES
+            && let Some(queue) = self.queues.get_mut(channel)
+        {
+            queue.on_released();
+        }
+    }
+
     /// Closes an incident: those that were told of it are to be told of its end.
     fn close_incident(
         &mut self,

@@ -474,6 +474,11 @@ impl ChannelQueue {
         Some(failure.since.mono + after)
     }
 
+    /// Many deliveries came out of a hold at once.
+    pub fn on_released(&mut self) {
+        self.backlog.get_or_insert(Backlog::HeldBack);
+    }
+
     /// After a restart: a backlog had built up because the channel failed.
     pub fn restore_backlog(&mut self) {
         self.backlog = Some(Backlog::Unreachable);
