@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::is_flapping;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{CalmEvent, Event, EventId, EventKind, Incident, Level};
 
@@ -96,7 +97,9 @@ impl HeldIncident {
     /// The event as it is told when it comes out.
     pub fn into_event(self) -> Event {
         let until = self.released.map_or(self.since, |released| released.wall);
-        let not_back = self.is_by_host() && is_silence_of_host(&self.incident);
+        let not_back = self.is_by_host()
+            && is_silence_of_host(&self.incident)
+            && !is_flapping(&self.event.kind);
         let mut event = self.event;
         event.held_back = Some(match not_back {
             true => format!("by its own silence until {}; it has not come back", second(until)),

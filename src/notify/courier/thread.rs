@@ -185,7 +185,7 @@ impl CourierThread {
         }
         for incident in &change.closed_silently {
             self.outbox.close_silently(incident);
-            self.overlay.calm.release_quietly(incident);
+            self.overlay.calm.close_silently(incident);
         }
         let mut on_stored = change.on_stored;
         for event in change.events {
@@ -276,7 +276,7 @@ impl CourierThread {
         }
         let routes = &self.settings.routes;
         let Some(passed) = self.overlay.accept(event, &mut self.outbox, routes, now) else {
-            debug!("no reminder of {:?}: it is silenced", event.kind);
+            debug!("no reminder of {:?}: it is silenced, or flaps", event.kind);
             return;
         };
         self.record_passed(event, &passed);
