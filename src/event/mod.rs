@@ -129,6 +129,18 @@ impl fmt::Display for Subject {
     }
 }
 
+impl From<StormEvent> for EventKind {
+    fn from(event: StormEvent) -> EventKind {
+        EventKind::Calm(CalmEvent::Storm(event))
+    }
+}
+
+impl From<FlapEvent> for EventKind {
+    fn from(event: FlapEvent) -> EventKind {
+        EventKind::Calm(CalmEvent::Flap(event))
+    }
+}
+
 /// Something that happened, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
