@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::description::EventDescription;
 use super::message::{MAX_LISTED, counted, lines, listed};
-use super::{EventKind, FlapEvent, Level, StormEvent, Subject};
+use super::{FlapEvent, Level, StormEvent, Subject};
 use crate::clock::format_duration;
 
 /// What happened about what is held back.
@@ -60,18 +60,6 @@ pub enum CalmEvent {
     Storm(StormEvent),
     /// A connection or a metric that changes again and again, or no longer.
     Flap(FlapEvent),
-}
-
-impl From<StormEvent> for EventKind {
-    fn from(event: StormEvent) -> EventKind {
-        EventKind::Calm(CalmEvent::Storm(event))
-    }
-}
-
-impl From<FlapEvent> for EventKind {
-    fn from(event: FlapEvent) -> EventKind {
-        EventKind::Calm(CalmEvent::Flap(event))
-    }
 }
 
 /// A silence as its beginning reports it.

@@ -31,13 +31,58 @@ pub enum FlapEvent {
         incident: Incident,
         /// Its level now; OK: it is over.
         level: Level,
-        /// Its value, of a metric that is sent.
-        value: Option<f64>,
+        /// How it stands.
+        state: FlapState,
         /// How often it changed since it began.
         changes: usize,
-        /// Within what time.
+        /// Between the first and the last of these changes.
         within: Duration,
     },
+}
+
+/// How a connection or a metric stands since its last change, beside its level.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlapState {
+    /// The connection beats.
+    Up,
+    /// It is overdue.
+    Overdue,
+    /// It is shut down.
+    Shutdown,
+    /// The metric had this value.
+    Value(f64),
+    /// It is not sent any more.
+    Missing,
+}
+
+impl FlapState {
+    /// The name of the kind of event that says so.
+    fn event_name(self) -> &'static str {
+        match self {
+            FlapState::Up => "back",
+            FlapState::Overdue => "overdue",
+            FlapState::Shutdown => "shutdown",
+            FlapState::Value(_) => "threshold",
+            FlapState::Missing => "missing",
+        }
+    }
+
+    /// Whether it is the same as another one, whatever the values.
+    pub fn is_like(self, other: FlapState) -> bool {
+        self.event_name() == other.event_name()
+    }
+
+    /// `up`, `overdue`; of a metric `OK = 42.0`.
+    fn words(self, level: Level) -> String {
+        match self {
+            FlapState::Up => "up".into(),
+            FlapState::Value(value) => format!("{level} = {}", decimal(value)),
+            FlapState::Overdue | FlapState::Shutdown | FlapState::Missing => {
+                self.event_name().into()
+            }
+        }
+    }
 }
 
 impl FlapEvent {
@@ -50,12 +95,21 @@ impl FlapEvent {
                 let title = format!("{what} is flapping: {changes} in {within}");
                 described("flapping", *level, incident, title)
             }
-            FlapEvent::Settled { incident, level, value, changes, within } => {
-                let (what, state) = (name(incident), state(incident, *level, *value));
+            FlapEvent::Settled { incident, level, state, changes, within } => {
+                let (what, state) = (name(incident), state.words(*level));
                 let (changes, within) = (counted(*changes, "change"), format_duration(*within));
                 let title = format!("{what} has settled: {state} ({changes} in {within})");
                 described("settled", *level, incident, title)
             }
+        }
+    }
+
+    /// The name of the kind of event that says the same of the incident: that it has settled is said
+    /// by no other, and how it stands by the one that led there.
+    pub(super) fn says(&self) -> &'static str {
+        match self {
+            FlapEvent::Flapping { .. } => "flapping",
+            FlapEvent::Settled { state, .. } => state.event_name(),
         }
     }
 }
@@ -66,7 +120,11 @@ fn described(
     incident: &Incident,
     title: String,
 ) -> EventDescription {
-    let described = EventDescription::new(name, level, incident.subject(), title);
+    let described = EventDescription {
+        // As the events that it stands for.
+        watched_only: matches!(incident, Incident::Connection { .. }),
+        ..EventDescription::new(name, level, incident.subject(), title)
+    };
     match level {
         Level::Ok => described.closes(vec![incident.clone()]),
         Level::Info | Level::Warning | Level::Critical => EventDescription {
@@ -85,12 +143,79 @@ fn name(incident: &Incident) -> String {
     }
 }
 
-/// `up`, `overdue`; of a metric `OK = 42.0`, or its level alone.
-fn state(incident: &Incident, level: Level, value: Option<f64>) -> String {
-    match (incident, value) {
-        (Incident::Metric { .. }, Some(value)) => format!("{level} = {}", decimal(value)),
-        (Incident::Metric { .. }, None) => level.to_string(),
-        (_, _) if level == Level::Ok => "up".into(),
-        (_, _) => "overdue".into(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+    use crate::event::{Event, EventId, EventKind};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn title(event: FlapEvent) -> (Level, String) {
+        let event = Event::new(Wall(0), event);
+        (event.level, event.message(EventId(1)).title)
+    }
+
+    #[test]
+    fn flapping_is_worded_exactly() {
+        let (changes, within) = (6, 18 * MINUTE);
+        let incident = Incident::connection("web1", "ipv4");
+        let level = Level::Critical;
+        let flapping = FlapEvent::Flapping { incident, level, changes, within };
+        let text = "web1 ipv4 is flapping: 6 changes in 18 min";
+        assert_eq!(title(flapping), (level, text.into()));
+    }
+
+    #[test]
+    fn what_has_settled_is_worded_exactly() {
+        let cpu = || Incident::metric("web1", "cpu_monitor.cpu_percent");
+        let ipv4 = || Incident::connection("web1", "ipv4");
+        for (incident, level, state, text) in [
+            (ipv4(), Level::Ok, FlapState::Up, "web1 ipv4 has settled: up"),
+            (ipv4(), Level::Critical, FlapState::Overdue, "web1 ipv4 has settled: overdue"),
+            (ipv4(), Level::Warning, FlapState::Shutdown, "web1 ipv4 has settled: shutdown"),
+            (
+                cpu(),
+                Level::Ok,
+                FlapState::Value(42.0),
+                "web1 - cpu_monitor.cpu_percent has settled: OK = 42.0",
+            ),
+            (
+                cpu(),
+                Level::Critical,
+                FlapState::Value(95.25),
+                "web1 - cpu_monitor.cpu_percent has settled: CRITICAL = 95.25",
+            ),
+            (
+                cpu(),
+                Level::Warning,
+                FlapState::Missing,
+                "web1 - cpu_monitor.cpu_percent has settled: missing",
+            ),
+        ] {
+            let (changes, within) = (14, 52 * MINUTE);
+            let settled = FlapEvent::Settled { incident, level, state, changes, within };
+            assert_eq!(title(settled), (level, format!("{text} (14 changes in 52 min)")));
+        }
+    }
+
+    #[test]
+    fn it_is_told_of_those_hosts_whose_changes_are() {
+        let described = |incident| {
+            let (level, changes, within) = (Level::Warning, 6, MINUTE);
+            FlapEvent::Flapping { incident, level, changes, within }.describe()
+        };
+        assert!(described(Incident::connection("web1", "ipv4")).watched_only);
+        assert!(!described(Incident::metric("web1", "m")).watched_only);
+    }
+
+    #[test]
+    fn what_has_settled_says_what_the_last_change_said() {
+        let incident = Incident::connection("web1", "ipv4");
+        let (level, state) = (Level::Warning, FlapState::Shutdown);
+        let settled = FlapEvent::Settled { incident, level, state, changes: 6, within: MINUTE };
+        let shutdown = EventKind::Shutdown { host: "web1".into(), connection: "ipv4".into() };
+        let shutdown = Event::new(Wall(0), shutdown);
+        assert_eq!(Event::new(Wall(0), settled).alarm_state(), shutdown.alarm_state());
     }
 }

@@ -10,7 +10,7 @@ use super::calm::CalmEvent;
 use super::description::EventDescription;
 use super::message::{MAX_LISTED, TextTable, counted, decimal, differing_clocks, lines, listed};
 use super::store_file::StoreFileEvent;
-use super::{GivenUp, Incident, IncidentChange, KeptLimit, Level, Subject};
+use super::{FlapState, GivenUp, Incident, IncidentChange, KeptLimit, Level, Subject};
 use crate::clock::{Wall, format_duration};
 
 /// What happened. [`EventKind::describe`] says all that the rest of the program needs to know of it.
@@ -234,6 +234,19 @@ impl EventKind {
         "flapping",
         "settled",
     ];
+
+    /// What it says of the connections or the metric that it is about; none when it is about something
+    /// else.
+    pub fn flap_state(&self) -> Option<FlapState> {
+        match self {
+            EventKind::Overdue { .. } => Some(FlapState::Overdue),
+            EventKind::Shutdown { .. } => Some(FlapState::Shutdown),
+            EventKind::Back { .. } | EventKind::Booted { .. } => Some(FlapState::Up),
+            EventKind::Threshold { value, .. } => Some(FlapState::Value(*value)),
+            EventKind::Missing { .. } => Some(FlapState::Missing),
+            _ => None,
+        }
+    }
 
     /// What an event of this kind means: one arm each.
     pub fn describe(&self) -> EventDescription {

@@ -23,7 +23,7 @@ mod storm;
 
 pub use self::calm::{CalmEvent, SilenceNotice};
 pub use self::description::EventDescription;
-pub use self::flap::FlapEvent;
+pub use self::flap::{FlapEvent, FlapState};
 pub use self::given_up::{GiveUpCause, GivenUp, GivenUpMessage};
 pub use self::incident::{Incident, IncidentChange};
 pub use self::kind::{BackupNotice, EventKind, ForgottenConnection};
@@ -129,6 +129,18 @@ impl fmt::Display for Subject {
     }
 }
 
+impl From<StormEvent> for EventKind {
+    fn from(event: StormEvent) -> EventKind {
+        EventKind::Calm(CalmEvent::Storm(event))
+    }
+}
+
+impl From<FlapEvent> for EventKind {
+    fn from(event: FlapEvent) -> EventKind {
+        EventKind::Calm(CalmEvent::Flap(event))
+    }
+}
+
 /// Something that happened, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,10 +225,27 @@ impl Event {
             Subject::Plan(_) if described.is_reminder => None,
             Subject::Plan(_) => Some(described.title),
             Subject::Host(_) | Subject::Channel(_) | Subject::Daemon => {
-                Some(described.name.to_owned())
+                Some(self.says(&described).to_owned())
             }
         };
         AlarmState { level: self.level, what }
+    }
+
+    /// The name of the kind that says the same of its incident.
+    fn says(&self, described: &EventDescription) -> &'static str {
+        match &self.kind {
+            EventKind::Calm(CalmEvent::Flap(event)) => event.says(),
+            _ => described.name,
+        }
+    }
+
+    /// The same without the end of these incidents; none when it says nothing else.
+    #[must_use]
+    pub fn without_ends(&self, of: &[Incident]) -> Option<Event> {
+        let mut rest = self.clone();
+        let EventKind::Booted { host, returned, .. } = &mut rest.kind else { return None };
+        returned.retain(|connection| !of.contains(&Incident::connection(host, connection)));
+        Some(rest)
     }
 
     /// What its deliveries are kept in order by.

@@ -151,7 +151,7 @@ fn of_silences() -> Vec<EventKind> {
         CalmEvent::Flap(FlapEvent::Settled {
             incident: Incident::metric("web1", "m"),
             level: Level::Ok,
-            value: Some(0.1 + 0.2),
+            state: FlapState::Value(0.1 + 0.2),
             changes: 9,
             within: Duration::from_secs(2400),
         }),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::is_flapping;
 use super::reason::{KnownCauses, Reason, ReasonKind, RootCause, channels_of, reasons_of};
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
@@ -197,7 +198,9 @@ impl HeldIncident {
     /// The event as it is told when it comes out to all.
     pub fn to_event(&self) -> Event {
         let until = self.released.map_or(self.since, |released| released.wall);
-        let not_back = self.is_by_host() && is_silence_of_host(&self.incident);
+        let not_back = self.is_by_host()
+            && is_silence_of_host(&self.incident)
+            && !is_flapping(&self.event.kind);
         let mut event = self.event.clone();
         event.held_back = Some(match not_back {
             true => format!("by its own silence until {}; it has not come back", second(until)),

@@ -21,9 +21,12 @@ use std::time::Duration;
 
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{AlarmState, Event, EventId, EventKind, Incident, IncidentChange, Level};
+use crate::event::{
+    AlarmState, CalmEvent, Event, EventId, EventKind, FlapEvent, Incident, IncidentChange, Level,
+};
 use crate::store::{Table, Write};
 
+mod flap;
 mod held;
 mod reason;
 mod release;
@@ -35,6 +38,8 @@ mod silence;
 mod views;
 pub mod window;
 
+use self::flap::Flaps;
+pub use self::flap::{Absorbed, FLAPPING, FlapSettings};
 use self::held::HeldNote;
 pub use self::held::{HeldIncident, MAX_NOTES};
 pub use self::reason::{KnownCauses, Reason, ReasonKind, RootCause};
@@ -63,6 +68,7 @@ pub struct Calm {
     notes: BTreeMap<EventId, HeldNote>,
     /// What may explain things that are held, and the channels that know of it.
     causes: KnownCauses,
+    flaps: Flaps,
     /// The windows that are running, by their index, as of a moment.
     running: (Wall, Vec<Option<Occurrence>>),
     /// The names of those that were running at the last review.
@@ -151,11 +157,12 @@ fn note_key(event: EventId) -> String {
 impl Calm {
     /// Without silences, under these settings.
     pub fn new(settings: CalmSettings) -> Calm {
-        Calm { settings, ..Calm::default() }
+        Calm { flaps: Flaps::new(settings.flapping), settings, ..Calm::default() }
     }
 
     /// Applies other settings: what a window held that is gone comes out.
     pub fn reconfigure(&mut self, settings: CalmSettings) {
+        self.flaps.reconfigure(settings.flapping);
         self.settings = settings;
         self.running = (Wall(0), Vec::new());
         self.next_review = None;
@@ -196,6 +203,30 @@ impl Calm {
             .is_some_and(|target| !self.reasons(target, level, now).is_empty())
     }
 
+    /// What becomes of an event because what it is about changes again and again: that is the case
+    /// before it is asked what else holds it back.
+    pub fn absorb(
+        &mut self,
+        event: &Event,
+        hearing: &BTreeSet<String>,
+        told: &Told,
+        now: Now,
+    ) -> Absorbed {
+        let absorbed = self.flaps.absorb(event, hearing, told, now);
+        if absorbed != Absorbed::Nothing {
+            let change = event.incident();
+            for incident in change.opens().into_iter().chain(change.closes()) {
+                // What else was held back of it is not how it stands any more.
+                let outdated = |held: &HeldIncident| !is_flapping(&held.event.kind);
+                if self.flaps.is_flapping(incident) && self.held.get(incident).is_some_and(outdated)
+                {
+                    self.release_quietly(incident);
+                }
+            }
+        }
+        absorbed
+    }
+
     /// Decides which of the channels in `hearing` get an event now, and holds it back for the others.
     pub fn rule(
         &mut self,
@@ -208,6 +239,9 @@ impl Calm {
         let described = event.kind.describe();
         for incident in described.incident.closes() {
             self.release_quietly(incident);
+        }
+        if let Some(incident) = described.incident.opens().filter(|_| is_flapping(&event.kind)) {
+            self.flaps.set_channels(incident, &hearing);
         }
         let target = match &described.incident {
             IncidentChange::Opens(incident) | IncidentChange::Corrects(incident) => {
@@ -392,9 +426,15 @@ impl Calm {
         self.next_review = None;
     }
 
-    /// An incident has lost its subject (a rule or a host that was removed), or is over: nobody is
-    /// told what was held back of it.
-    pub fn release_quietly(&mut self, incident: &Incident) {
+    /// An incident has lost its subject (a rule or a host that was removed): nobody is told what was
+    /// held back of it, and it does not flap any more.
+    pub fn close_silently(&mut self, incident: &Incident) {
+        self.release_quietly(incident);
+        self.flaps.forget(incident);
+    }
+
+    /// An incident is over, or its newest event is told: nothing of it is held back any more.
+    fn release_quietly(&mut self, incident: &Incident) {
         if self.held.remove(incident).is_some() {
             self.writes.push(Write::remove(Table::Calm, held_key(incident)));
         }
@@ -402,7 +442,9 @@ impl Calm {
 
     /// The rows that changed since the last call.
     pub fn take_writes(&mut self) -> Vec<Write> {
-        std::mem::take(&mut self.writes)
+        let mut writes = std::mem::take(&mut self.writes);
+        writes.append(&mut self.flaps.take_writes());
+        writes
     }
 
     /// Every row, for a store that lost its own.
@@ -416,8 +458,13 @@ impl Calm {
         let notes = notes.map(|(number, note)| Write::put(Table::Calm, note_key(*number), note));
         let last = (self.last_silence > 0)
             .then(|| Write::put(Table::Calm, LAST_SILENCE_KEY, &self.last_silence));
-        silences.chain(held).chain(notes).chain(last).collect()
+        silences.chain(held).chain(notes).chain(self.flaps.rows()).chain(last).collect()
     }
+}
+
+/// Whether it says that something flaps.
+pub fn is_flapping(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::Calm(CalmEvent::Flap(FlapEvent::Flapping { .. })))
 }
 
 /// Whether what an event says is something else than a channel was told.

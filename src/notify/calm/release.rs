@@ -26,7 +26,7 @@ pub struct Released {
 impl Calm {
     /// Ends silences whose time is over, and lets out what nothing holds back any more.
     pub fn due(&mut self, now: Now) -> Due {
-        let mut due = Due::default();
+        let mut due = Due { events: self.flaps.due(now), ..Due::default() };
         if !self.lost.is_empty() {
             due.events.push(self.report_lost(now));
         }
@@ -201,10 +201,11 @@ impl Calm {
         if !self.lost.is_empty() {
             return Some(now.mono);
         }
-        match self.next_review {
+        let review = match self.next_review {
             None => Some(now.mono),
             Some(Mono(i64::MAX)) => None,
             Some(at) => Some(at),
-        }
+        };
+        review.into_iter().chain(self.flaps.next_wake(now)).min()
     }
 }

@@ -89,6 +89,7 @@ impl Calm {
                 let number = u64::from_str_radix(id, 16).map_err(|why| why.to_string())?;
                 self.notes.insert(EventId(number), read::<HeldNote>(value)?);
             }
+            Some(("flap", _)) => self.flaps.restore(key, value, rebase, now)?,
             _ => return Err("what it is about is not known".into()),
         }
         Ok(())

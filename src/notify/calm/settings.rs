@@ -1,19 +1,23 @@
 //! The sections `maintenance` and `calm`.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use super::flap::FlapSettings;
 use super::scope::{CalmScope, matches};
 use super::window::{Days, Hours, Window};
 use crate::clock::{Now, Wall};
 use crate::config_file::suggestion::{nearest, suggestion};
-use crate::config_file::{NameSet, Section};
+use crate::config_file::{FlagOrSection, NameSet, Section};
 use crate::event::Level;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How many changes may make something flapping. An alarm and its end are none.
+const FLAP_CHANGES: RangeInclusive<i64> = 3..=100;
 /// The longest silence that may be configured as the longest.
 const MAX_SILENCE: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -26,6 +30,8 @@ pub struct CalmSettings {
     pub longest_host_silence: Duration,
     /// The maintenance windows, by name.
     pub windows: Vec<Window>,
+    /// When something counts as flapping; none: never.
+    pub flapping: Option<FlapSettings>,
 }
 
 impl Default for CalmSettings {
@@ -34,6 +40,7 @@ impl Default for CalmSettings {
             longest_silence: 28 * DAY,
             longest_host_silence: Duration::from_secs(4 * 3600),
             windows: Vec::new(),
+            flapping: Some(FlapSettings::default()),
         }
     }
 }
@@ -55,10 +62,30 @@ impl CalmSettings {
                 longest_silence: longest.unwrap_or(default.longest_silence),
                 longest_host_silence: of_hosts.unwrap_or(default.longest_host_silence),
                 windows: Vec::new(),
+                flapping: read_flapping(section).unwrap_or(default.flapping),
             }
         });
         CalmSettings { windows, ..limits.unwrap_or_default() }
     }
+}
+
+/// What `flapping` is set to; none where it is not.
+fn read_flapping(section: &mut Section) -> Option<Option<FlapSettings>> {
+    let read = section.flag_or_section("flapping", |section| {
+        let default = FlapSettings::default();
+        let time = Duration::from_secs(1)..=DAY;
+        let changes = section.number("changes", FLAP_CHANGES);
+        FlapSettings {
+            changes: changes.and_then(|one| one.try_into().ok()).unwrap_or(default.changes),
+            within: section.duration_within("within", time.clone()).unwrap_or(default.within),
+            quiet: section.duration_within("quiet", time).unwrap_or(default.quiet),
+        }
+    })?;
+    Some(match read {
+        FlagOrSection::Flag(false) => None,
+        FlagOrSection::Flag(true) => Some(FlapSettings::default()),
+        FlagOrSection::Section(settings) => Some(settings),
+    })
 }
 
 const LEVELS: [(&str, Level); 3] =
@@ -227,6 +254,12 @@ mod tests {
 
     /// The windows and all problems of a configuration with this section `maintenance`.
     fn load(maintenance: &str) -> (Vec<Window>, Vec<String>) {
+        let (settings, problems) = load_all(maintenance);
+        (settings.map(|settings| settings.windows).unwrap_or_default(), problems)
+    }
+
+    /// The same for all settings, where they are accepted.
+    fn load_all(maintenance: &str) -> (Option<CalmSettings>, Vec<String>) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("heartbeat.yaml");
         let text = format!(
@@ -242,8 +275,8 @@ mod tests {
                 .collect()
         };
         match Config::load(&file) {
-            Ok(config) => (config.calm.windows.clone(), shown(config.warnings)),
-            Err(problems) => (Vec::new(), shown(problems)),
+            Ok(config) => (Some(config.calm.clone()), shown(config.warnings)),
+            Err(problems) => (None, shown(problems)),
         }
     }
 
@@ -362,5 +395,43 @@ calm:
         let (_, problems) = load("calm: {longest_silence: 0, longest_host_silence: 2000d}\n");
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems[0].contains("calm.longest_silence: must be from 1 s to 366 d"));
+    }
+
+    #[test]
+    fn flapping_is_on_unless_it_is_off_and_has_limits() {
+        let settings = |changes, within, quiet| {
+            let (within, quiet) = (Duration::from_secs(within), Duration::from_secs(quiet));
+            Some(FlapSettings { changes, within, quiet })
+        };
+        let default = settings(6, 1800, 900);
+        for (calm, expected) in [
+            ("", default),
+            ("calm: {longest_silence: 1w}", default),
+            ("calm: {flapping: off}", None),
+            ("calm: {flapping: on}", default),
+            ("calm: {flapping: {changes: 6, within: 30m, quiet: 15m}}", default),
+            ("calm: {flapping: {}}", default),
+            ("calm: {flapping: {changes: 100}}", settings(100, 1800, 900)),
+            ("calm: {flapping: {changes: 3, within: 1s, quiet: 24h}}", settings(3, 1, 86_400)),
+        ] {
+            let (read, problems) = load_all(&format!("{calm}\n"));
+            assert_eq!(problems, [""; 0], "{calm}");
+            assert_eq!(read.unwrap().flapping, expected, "{calm}");
+        }
+        let number = "must be a whole number from 3 to 100, not";
+        for (flapping, problem) in [
+            ("{changes: 1}", format!("flapping.changes: {number} \"1\"")),
+            ("{changes: 2}", format!("flapping.changes: {number} \"2\"")),
+            ("{changes: 101}", format!("flapping.changes: {number} \"101\"")),
+            ("{changes: many}", format!("flapping.changes: {number} \"many\"")),
+            ("{within: 0}", "flapping.within: must be from 1 s to 1 d, not 0 s".into()),
+            ("{quiet: 2d}", "flapping.quiet: must be from 1 s to 1 d, not 2 d".into()),
+            ("{change: 6}", "flapping.change: unknown key, did you mean \"changes\"?".into()),
+            ("6", "flapping: must be true or false, not \"6\"".into()),
+            ("[6]", "flapping: must be true, false or a map, not a list".into()),
+        ] {
+            let (_, problems) = load_all(&format!("calm: {{flapping: {flapping}}}\n"));
+            assert_eq!(problems, [format!("4: calm.{problem}")], "{flapping}");
+        }
     }
 }

@@ -159,9 +159,14 @@ impl Calm {
         held.extend(
             self.notes.values().map(|note| self.event_view(&note.event, &note.reasons, now)),
         );
+        // Of these nothing else is held back.
+        let flapping = self.flaps.flapping(now).filter(|(one, ..)| !self.held.contains_key(*one));
+        let before = held.len();
+        held.extend(flapping.map(|(_, event, reason)| self.event_view(&event, &[reason], now)));
+        let flapping = held.len() - before;
         held.sort_unstable_by(|one, other| (one.since, &one.text).cmp(&(other.since, &other.text)));
         held.truncate(MAX_SHOWN);
-        HeldListView { held, count: self.all_reasons().count() }
+        HeldListView { held, count: self.all_reasons().count() + flapping }
     }
 
     /// The open incidents of which something is held back.
@@ -171,12 +176,20 @@ impl Calm {
 
     /// What is held back of an open incident: `/api/v1/alerts`.
     pub fn held_incident(&self, incident: &Incident, now: Now) -> Option<HeldView> {
-        self.held.get(incident).map(|held| self.incident_view(held, now))
+        let flapping = || {
+            let (event, reason) = self.flaps.flapping_incident(incident, now)?;
+            Some(self.event_view(&event, &[reason], now))
+        };
+        let held = self.held.get(incident).map(|held| self.incident_view(held, now));
+        held.or_else(flapping)
     }
 
     fn incident_view(&self, held: &HeldIncident, now: Now) -> HeldView {
         let out_at = held.out_in(now).map(|left| now.wall + left);
-        HeldView { since: held.since, out_at, ..self.event_view(&held.event, &held.reasons, now) }
+        let flapping = self.flaps.flapping_incident(&held.incident, now);
+        let reasons: Vec<Reason> =
+            held.reasons.iter().cloned().chain(flapping.map(|(_, reason)| reason)).collect();
+        HeldView { since: held.since, out_at, ..self.event_view(&held.event, &reasons, now) }
     }
 
     fn event_view(&self, event: &Event, reasons: &[Reason], now: Now) -> HeldView {
@@ -230,7 +243,10 @@ impl Calm {
         let silences = self.silences.values().filter(|silence| silence.is_running(now)).count();
         let held = ReasonKind::ALL.map(|kind| {
             let by = |reasons: &&[Reason]| reasons.iter().any(|reason| reason.why == kind);
-            self.all_reasons().filter(by).count()
+            match kind {
+                ReasonKind::Flapping => self.flaps.count_flapping(),
+                _ => self.all_reasons().filter(by).count(),
+            }
         });
         CalmStats { silences, held }
     }

@@ -8,8 +8,8 @@ use crate::clock::Now;
 use crate::event::{CalmEvent, Event, EventId, EventKind, Incident, SilenceNotice};
 use crate::notify::calm::scope::{CalmScope, Target};
 use crate::notify::calm::{
-    Calm, CalmError, CalmSettings, Due, NewSilence, Released, Ruling, SilenceSelection,
-    checked_comment, is_news,
+    Absorbed, Calm, CalmError, CalmSettings, Due, FLAPPING, NewSilence, Released, Ruling,
+    SilenceSelection, checked_comment, is_flapping, is_news,
 };
 use crate::notify::outbox::{Acknowledgement, OpenIncident, Outbox};
 use crate::notify::routing::Routes;
@@ -123,15 +123,31 @@ impl Overlay {
         }
         let hearing = outbox.audience(event, routes);
         let told = outbox.told(event);
-        let Ruling { hearing, held_by, dropped } = self.calm.rule(event, id, hearing, &told, now);
-        if !held_by.is_empty()
+        let rest = match self.calm.absorb(event, &hearing, &told, now) {
+            Absorbed::Nothing => None,
+            Absorbed::Partly(rest) => Some(rest),
+            Absorbed::Reminder => return None,
+            Absorbed::Whole => {
+                return Some(Passed { id, told: Vec::new(), held_by: vec![FLAPPING.into()] });
+            }
+        };
+        let (event, told) = match &rest {
+            Some(rest) => (rest.as_ref(), outbox.told(rest)),
+            None => (event, told),
+        };
+        let ruling = self.calm.rule(event, id, hearing, &told, now);
+        let Ruling { hearing, mut held_by, dropped } = ruling;
+        let flaps = is_flapping(&event.kind);
+        if (flaps || !held_by.is_empty())
             && let Some(incident) = event.incident().opens()
         {
-            outbox.withdraw_reminders(|other, _| other == incident, SILENCED, now);
+            let why = if flaps { FLAPPING } else { SILENCED };
+            outbox.withdraw_reminders(|other, _| other == incident, why, now);
         }
         if dropped {
             return None;
         }
+        held_by.extend(rest.is_some().then(|| FLAPPING.to_owned()));
         let told = outbox.accept(event, id, hearing, now);
         Some(Passed { id, told, held_by })
     }

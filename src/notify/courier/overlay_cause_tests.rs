@@ -596,7 +596,7 @@ fn a_host_that_is_forgotten_leaves_nothing() {
     test.overdue("router").overdue_behind("web1", &BEHIND).told();
     let incident = Incident::connection("web1", "ipv4");
     test.outbox.close_silently(&incident);
-    test.overlay.calm.release_quietly(&incident);
+    test.overlay.calm.close_silently(&incident);
     test.up("router").told();
     test.wait(HOUR);
     assert_eq!((test.told(), test.calm_rows()), (vec![], 0));

@@ -20,6 +20,9 @@ mod causes;
 #[path = "overlay_channel_tests.rs"]
 mod channels;
 #[cfg(test)]
+#[path = "overlay_flap_tests.rs"]
+mod flap;
+#[cfg(test)]
 #[path = "overlay_property_tests.rs"]
 mod properties;
 
@@ -108,10 +111,15 @@ fn window(at: &str, scope: &str) -> Window {
 
 impl TestOverlay {
     fn new() -> TestOverlay {
+        // Where nothing flaps; see `flap` for that.
+        TestOverlay::with(CalmSettings { flapping: None, ..CalmSettings::default() })
+    }
+
+    fn with(settings: CalmSettings) -> TestOverlay {
         TestOverlay {
-            overlay: Overlay::new(CalmSettings::default()),
+            overlay: Overlay::new(settings.clone()),
             outbox: Outbox::new(queues(&routes()), 7, BEGIN),
-            settings: CalmSettings::default(),
+            settings,
             routes: routes(),
             now: BEGIN,
             disk: BTreeMap::new(),
@@ -739,7 +747,7 @@ fn what_ends_without_an_event_leaves_no_hold() {
         test.overdue("web1").metric(Level::Warning);
         for incident in [Incident::connection("web1", "ipv4"), Incident::metric("web1", "m")] {
             test.outbox.close_silently(&incident);
-            test.overlay.calm.release_quietly(&incident);
+            test.overlay.calm.close_silently(&incident);
         }
         test.wait(2 * HOUR);
         assert_eq!(test.told(), NONE, "{name}");

@@ -186,7 +186,7 @@ impl CourierThread {
         }
         for incident in &change.closed_silently {
             self.outbox.close_silently(incident);
-            self.overlay.calm.release_quietly(incident);
+            self.overlay.calm.close_silently(incident);
         }
         change.parents_up.iter().for_each(|host| self.overlay.calm.set_parent(host, true));
         change.not_behind.iter().for_each(|host| self.overlay.calm.clear_parents(host));
@@ -279,7 +279,7 @@ impl CourierThread {
         }
         let routes = &self.settings.routes;
         let Some(passed) = self.overlay.accept(event, &mut self.outbox, routes, now) else {
-            debug!("no reminder of {:?}: it is silenced", event.kind);
+            debug!("no reminder of {:?}: it is silenced, or flaps", event.kind);
             return;
         };
         self.record_passed(event, &passed);
