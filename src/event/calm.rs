@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::description::EventDescription;
-use super::message::{MAX_LISTED, counted, lines, listed};
+use super::message::{HELD_BACK, MAX_LISTED, counted, lines, listed};
 use super::{FlapEvent, Level, StormEvent, Subject};
 use crate::clock::format_duration;
 
@@ -107,7 +107,7 @@ impl CalmEvent {
             CalmEvent::Notes { host, level, watched_only, texts, count, held_back } => {
                 let described = notes(host, *level, texts, *count);
                 EventDescription { watched_only: *watched_only, ..described }
-                    .detail("held back", held_back.as_str())
+                    .detail(HELD_BACK, held_back.as_str())
             }
         }
     }

@@ -11,6 +11,9 @@ use crate::clock::{Wall, format_duration};
 /// a whole site is gone, each of its thousands of events must not carry thousands of names.
 pub const MAX_LISTED: usize = 10;
 
+/// The label of the detail that says what held an event back.
+pub const HELD_BACK: &str = "held back";
+
 /// An event in words, which every channel renders in its own way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
@@ -50,6 +53,11 @@ impl Message {
             Subject::Host(name) => Some(name),
             Subject::Plan(_) | Subject::Channel(_) | Subject::Daemon => None,
         }
+    }
+
+    /// Whether its event was held back before.
+    pub fn was_held_back(&self) -> bool {
+        self.details.iter().any(|(label, _)| label == HELD_BACK)
     }
 }
 

@@ -28,7 +28,7 @@ pub use self::given_up::{GiveUpCause, GivenUp, GivenUpMessage};
 pub use self::incident::{Incident, IncidentChange};
 pub use self::kind::{BackupNotice, EventKind, ForgottenConnection};
 pub use self::limit::{KeptLimit, LimitEpisodes, LimitUse};
-pub use self::message::{MAX_LISTED, Message, TextTable, counted, decimal};
+pub use self::message::{HELD_BACK, MAX_LISTED, Message, TextTable, counted, decimal};
 pub use self::store_file::StoreFileEvent;
 pub use self::storm::StormEvent;
 
@@ -211,7 +211,7 @@ impl Event {
     /// What its kind means, with what held it back among the details.
     pub fn describe(&self) -> EventDescription {
         let mut described = self.kind.describe();
-        let held = self.held_back.iter().map(|text| ("held back".to_owned(), text.clone()));
+        let held = self.held_back.iter().map(|text| (HELD_BACK.to_owned(), text.clone()));
         described.details.extend(held);
         described
     }

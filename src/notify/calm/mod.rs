@@ -264,7 +264,13 @@ impl Calm {
             Some(incident) => {
                 let incident = incident.clone();
                 let is_reminder = described.is_reminder;
-                self.rule_incident(incident, (event, number, is_reminder), hearing, told, reasons)
+                let event = (event, number, is_reminder);
+                let ruling = self.rule_incident(incident, event, hearing, told, reasons);
+                if !ruling.held_by.is_empty() {
+                    // What holds it back was looked at just now.
+                    self.next_review = self.next_review.map(|at| at.min(now.mono + MAX_WAIT));
+                }
+                ruling
             }
         }
     }
@@ -347,7 +353,6 @@ impl Calm {
         self.writes.push(Write::put(Table::Calm, held_key(&incident), &held));
         self.held.insert(incident, held);
         self.causes.extend(told.causes.clone());
-        self.next_review = None;
     }
 
     /// What [causes](RootCause) a channel must know of that something is held back from.

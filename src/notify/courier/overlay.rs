@@ -115,9 +115,6 @@ impl Overlay {
         now: Now,
     ) -> Option<Passed> {
         let id = outbox.next_event(now.wall);
-        if event.untold {
-            return Some(Passed { id, told: Vec::new(), held_by: Vec::new() });
-        }
         if let EventKind::Overdue { host, was_last_up: true, .. } = &event.kind {
             self.calm.set_parent(host, false);
         }
@@ -131,6 +128,9 @@ impl Overlay {
                 return Some(Passed { id, told: Vec::new(), held_by: vec![FLAPPING.into()] });
             }
         };
+        if event.untold {
+            return Some(Passed { id, told: Vec::new(), held_by: Vec::new() });
+        }
         let (event, told) = match &rest {
             Some(rest) => (rest.as_ref(), outbox.told(rest)),
             None => (event, told),

@@ -670,7 +670,7 @@ fn with_digests(test: &mut TestOverlay) {
 
 #[test]
 fn many_things_that_come_out_together_become_a_digest() {
-    for (count, messages) in [(10, 10), (11, 1), (40, 1)] {
+    for (count, messages, restarts) in [(10, 10, false), (11, 1, false), (40, 1, true)] {
         let mut test = TestOverlay::with_parents();
         let names: Vec<String> = (0..count).map(|number| format!("node{number}")).collect();
         for name in &names {
@@ -683,7 +683,14 @@ fn many_things_that_come_out_together_become_a_digest() {
             test.overdue_behind(name, &BEHIND);
         }
         test.up("router").told();
+        test.works = !restarts;
         test.wait(PATIENCE);
+        if restarts {
+            test.restart();
+            with_digests(&mut test);
+            test.works = true;
+            test.turn();
+        }
         let told = test.told();
         assert_eq!(told.len(), messages, "{told:?}");
         if messages == 1 {

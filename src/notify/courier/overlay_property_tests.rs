@@ -149,15 +149,26 @@ impl World {
                 self.test.parent_up(name);
                 let (host, gone) = (name.to_owned(), HOUR);
                 self.accept(event(self.test.now, EventKind::Back { host, connection, gone }));
+                self.clear_parents();
             }
             (4, true) => {
                 self.test.works = true;
                 self.test.turn();
                 self.test.parent_up(name);
                 self.close_silently(vec![incident]);
+                self.clear_parents();
                 self.test.turn();
             }
             _ => {}
+        }
+    }
+
+    /// Nothing explains the silence of these any more.
+    fn clear_parents(&mut self) {
+        for host in ["web1", "web2", "router"] {
+            if self.parents_down(host).is_empty() {
+                self.test.overlay.calm.clear_parents(host);
+            }
         }
     }
 

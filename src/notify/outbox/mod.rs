@@ -131,6 +131,7 @@ impl Outbox {
             self.keep(id, delivery);
         }
         self.restore_digests();
+        self.restore_released();
         self.restore_ends_of_notices(now);
         for (channel, since) in self.incidents.failing_channels() {
             if let Some(queue) = self.queues.get_mut(&channel) {
@@ -138,6 +139,16 @@ impl Outbox {
             }
         }
         self.close_removed_channels();
+    }
+
+    /// What came out of a hold before the daemon died becomes digests all the same.
+    fn restore_released(&mut self) {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        let was_held = |delivery: &&Delivery| delivery.message.was_held_back();
+        for delivery in self.deliveries.values().filter(was_held) {
+            *counts.entry(delivery.channel.clone()).or_default() += 1;
+        }
+        counts.iter().for_each(|(channel, count)| self.on_released(channel, *count));
     }
 
     fn restore_digests(&mut self) {
