@@ -328,7 +328,7 @@ fn configure(path: &Path, url: &str) {
     let folder = path.parent().unwrap().display().to_string();
     let mut text = format!(
         "state_dir: {folder}/state\nheartbeat: {{port: 0}}\nreceiver: {{port: 0}}\n\
-         default_notification_channels: [log]\nnotification_channels:\n  log: {{type: log}}\n"
+         calm: {{flapping: off}}\ndefault_notification_channels: [log]\nnotification_channels:\n  log: {{type: log}}\n"
     );
     let token = MattermostDouble::TOKEN;
     for chat in 0..CHATS {
