@@ -80,6 +80,9 @@ pub struct HostRow {
     /// Whether that boot had an id.
     #[serde(skip_serializing_if = "is_false")]
     pub named: bool,
+    /// What it is reached through explains that it is down, or never beat.
+    #[serde(skip_serializing_if = "is_false")]
+    pub behind: bool,
     /// Its connections, in order.
     pub connections: Vec<ConnectionRow>,
     /// Its metrics that are not OK, or beyond a limit, if not yet for long enough.
@@ -227,6 +230,7 @@ impl HostRow {
             forgotten: host.forgotten,
             booted: host.last_boot.map(|boot| boot.at),
             named: host.last_boot.is_some_and(|boot| boot.has_id),
+            behind: host.is_behind(),
             connections: host.connections.iter().map(|c| ConnectionRow::of(c, host)).collect(),
             alerts: host.metrics.iter().filter_map(|metric| AlertRow::of(metric, host)).collect(),
         }
@@ -390,6 +394,7 @@ pub fn restore_host(
     host.never_seen_reported = row.reported;
     host.stop_announced = row.leaving;
     host.forgotten = row.forgotten;
+    host.set_behind(row.behind);
     host.goodbye = row.goodbye.map(|goodbye| {
         Box::new(Goodbye { at: clocks.translate(row.kernel, goodbye.at), ..goodbye })
     });

@@ -22,6 +22,7 @@ mod deadlines;
 pub mod dependencies;
 mod forget;
 pub mod ingest;
+mod never_seen;
 mod unknown;
 pub mod untold;
 mod views;
@@ -54,6 +55,8 @@ pub struct Ingested {
     pub closed_incidents: Vec<Incident>,
     /// Its host, when others are reached through it and it is no longer down.
     pub parents_up: Vec<String>,
+    /// Hosts that are down, or never beat, and that nothing explains any more.
+    pub not_behind: Vec<String>,
     /// While keys are being changed: which one it was signed with.
     pub key_usage: Option<KeyUsage>,
     /// The first metric that cannot be used, of a host that sent none before.
@@ -97,6 +100,8 @@ pub struct Changes {
     pub closed_incidents: Vec<Incident>,
     /// Hosts that others are reached through, and that are no longer down or no longer expected.
     pub parents_up: Vec<String>,
+    /// Hosts that are down, or never beat, and that nothing explains any more.
+    pub not_behind: Vec<String>,
 }
 
 impl Changes {
@@ -123,6 +128,8 @@ pub struct Fleet {
     down: BTreeSet<u32>,
     /// Which hosts are reached through which others.
     dependencies: Dependencies,
+    /// Those that others are reached through and that are down.
+    down_parents: BTreeSet<u32>,
     /// Parents that are silent, and the hosts that have events which wait for them.
     waiting: BTreeSet<(u32, u32)>,
     /// Hosts that may have changed since the last flush.
@@ -208,6 +215,7 @@ impl Fleet {
             clock_check: ClockCheck::default(),
             down: BTreeSet::new(),
             dependencies: Dependencies::default(),
+            down_parents: BTreeSet::new(),
             waiting: BTreeSet::new(),
             dirty: Vec::new(),
             unknown_profile: Arc::default(),
@@ -248,6 +256,7 @@ impl Fleet {
             }
         }
         changes.rows.extend(touched.into_iter().map(|host| self.take_row(host)));
+        self.take_explained(&mut changes);
         changes
     }
 
@@ -283,23 +292,6 @@ impl Fleet {
             names: names.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect(),
             count: self.down.len() - usize::from(self.down.contains(&host)),
         }
-    }
-
-    fn never_seen_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
-        let host = self.hosts.get_mut(host_index as usize)?;
-        let told = host.never_seen_reported || host.forgotten;
-        if host.was_seen() || told || !host.profile.watch {
-            return None;
-        }
-        host.never_seen_reported = true;
-        host.must_store_now = true;
-        let kind = EventKind::NeverSeen {
-            host: host.name.as_ref().into(),
-            configured: host.configured_since,
-            clock: self.clock_check.difference((host_index, None), Mono(i64::MIN)),
-        };
-        let behind = self.behind(host_index, Mono(i64::MIN));
-        Some(Event { behind, ..Event::new(now.wall, kind) })
     }
 
     fn metric_due(&mut self, entry: DeadlineEntry, index: usize, now: Now) -> Option<Event> {
@@ -377,22 +369,6 @@ impl Fleet {
         }
     }
 
-    fn schedule_never_seen(&mut self, host_index: u32, now: Now) {
-        let host = &mut self.hosts[host_index as usize];
-        let timeout = self.common.new_timeout;
-        let expected = host.profile.watch && !host.forgotten;
-        if !expected || host.never_seen_reported || host.was_seen() || timeout.is_zero() {
-            return;
-        }
-        let passed = if now.wall.is_plausible() && host.configured_since.is_plausible() {
-            now.wall.since(host.configured_since)
-        } else {
-            Default::default()
-        };
-        let at = now.mono + timeout.saturating_sub(passed);
-        self.deadlines.push(DeadlineEntry { at, host: host_index, kind: DeadlineKind::NeverSeen });
-    }
-
     fn compact(&mut self) {
         let (hosts, common) = (&self.hosts, &self.common);
         self.deadlines.compact(|entry| {
@@ -425,6 +401,7 @@ impl Fleet {
         } else {
             self.down.remove(&host_index);
         }
+        self.update_down_parents(host_index);
     }
 
     fn mark_dirty(&mut self, host_index: u32) {
@@ -495,6 +472,9 @@ impl Fleet {
             self.schedule_forget(host_index);
             self.schedule_untold(host_index, now);
         }
+        for host_index in 0..self.hosts.len() as u32 {
+            self.review_behind(host_index);
+        }
     }
 
     /// Applies a new configuration: hosts that are no longer configured are removed, or become unknown
@@ -505,6 +485,7 @@ impl Fleet {
         let configured: HashMap<&str, &Arc<Profile>> =
             profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
         let before = std::mem::replace(&mut self.common, SharedSettings::new(&config));
+        let down_parents = self.names_of(self.down_parents.iter().copied());
         let hosts = self.take_hosts();
         let mut known = HashMap::with_capacity(hosts.len());
         for mut host in hosts {
@@ -519,6 +500,7 @@ impl Fleet {
             known.insert(host.name.clone(), host);
         }
         self.populate(profiles, known, &config.depends_on, now);
+        self.note_parents_up(down_parents);
         self.names.shrink();
         self.unknown.names.shrink();
         let mut changes = std::mem::take(&mut self.pending);
@@ -531,6 +513,7 @@ impl Fleet {
         self.by_name.clear();
         self.dirty.clear();
         self.down.clear();
+        self.down_parents.clear();
         self.waiting.clear();
         self.deadlines.clear();
         self.clock_check.forget_disagreements();

@@ -244,6 +244,7 @@ impl Host {
         self.must_store_now |= std::mem::take(&mut self.stop_announced);
         self.must_store_now |= self.connections[index].mark_up(now);
         self.update_state(now);
+        self.forget_explanation();
         events
     }
 
@@ -303,6 +304,8 @@ impl Host {
             others_count: also_down.count,
             was_last_up: last,
             clock,
+            behind_it: Vec::new(),
+            behind_count: 0,
         };
         Event::new(now.wall, kind)
     }
