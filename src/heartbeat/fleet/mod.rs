@@ -6,11 +6,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventKind, Incident, MAX_LISTED};
+use crate::event::{Event, Incident, MAX_LISTED};
 use crate::heartbeat::auth::ClockCheck;
 use crate::heartbeat::connection::{BlindPeriod, Blindness};
 use crate::heartbeat::event_limits::EventLimits;
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind, Deadlines};
+use crate::heartbeat::host::untold::Untold;
 use crate::heartbeat::host::{AlsoDown, Host};
 use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
 use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
@@ -24,7 +25,7 @@ mod forget;
 pub mod ingest;
 mod never_seen;
 mod unknown;
-pub mod untold;
+mod untold;
 mod views;
 
 use self::addresses::AddressTracker;
@@ -32,7 +33,6 @@ pub use self::addresses::{AddressChange, ConnectionId};
 use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
 use self::unknown::UnknownMemory;
-use self::untold::Untold;
 pub use self::views::OpenProblem;
 
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
@@ -581,6 +581,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::event::EventKind;
     use crate::heartbeat::datagram::Datagram;
     use crate::heartbeat::settings::{ALERTMANAGER, Expectation, HostSettings, UnknownHosts};
     use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};
