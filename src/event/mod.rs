@@ -213,6 +213,7 @@ impl Event {
         let mut described = self.kind.describe();
         let held = self.held_back.iter().map(|text| (HELD_BACK.to_owned(), text.clone()));
         described.details.extend(held);
+        described.history_only |= self.untold;
         described
     }
 

@@ -6,11 +6,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventKind, Incident, MAX_LISTED};
+use crate::event::{Event, Incident, MAX_LISTED};
 use crate::heartbeat::auth::ClockCheck;
 use crate::heartbeat::connection::{BlindPeriod, Blindness};
 use crate::heartbeat::event_limits::EventLimits;
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind, Deadlines};
+use crate::heartbeat::host::untold::Untold;
 use crate::heartbeat::host::{AlsoDown, Host};
 use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
 use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
@@ -19,13 +20,17 @@ use crate::view::HostState;
 mod absence;
 mod addresses;
 mod deadlines;
+pub mod dependencies;
 mod forget;
 pub mod ingest;
+mod never_seen;
 mod unknown;
+mod untold;
 mod views;
 
 use self::addresses::AddressTracker;
 pub use self::addresses::{AddressChange, ConnectionId};
+use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
 use self::unknown::UnknownMemory;
 pub use self::views::OpenProblem;
@@ -121,6 +126,12 @@ pub struct Fleet {
     clock_check: ClockCheck,
     /// Watched hosts that are overdue.
     down: BTreeSet<u32>,
+    /// Which hosts are reached through which others.
+    dependencies: Dependencies,
+    /// Those that others are reached through and that are down.
+    down_parents: BTreeSet<u32>,
+    /// Parents that are silent, and the hosts that have events which wait for them.
+    waiting: BTreeSet<(u32, u32)>,
     /// Hosts that may have changed since the last flush.
     dirty: Vec<u32>,
     /// The profile of hosts that are not configured.
@@ -141,7 +152,7 @@ impl Fleet {
     /// daemon begins with [`restore`](Fleet::restore), without rows when there are none.
     pub fn new(config: FleetConfig, now: Now) -> Fleet {
         let mut fleet = Fleet::empty(&config, now);
-        fleet.populate(settings::profiles(&config), HashMap::new(), now);
+        fleet.populate(settings::profiles(&config), HashMap::new(), &config.depends_on, now);
         fleet
     }
 
@@ -175,7 +186,7 @@ impl Fleet {
                 .for_each(|connection| fleet.clock_check.observe_past(connection.seen.wall));
             let known_names = &mut fleet.names;
             let names = if profile.configured { known_names } else { &mut fleet.unknown.names };
-            let (host, closed) = persistence::restore_host(
+            let (host, untold, closed) = persistence::restore_host(
                 name.clone(),
                 row,
                 profile,
@@ -183,10 +194,11 @@ impl Fleet {
                 &fleet.common,
                 names,
             );
+            fleet.pending.events.extend(untold);
             fleet.pending.closed_incidents.extend(closed);
             known.insert(name, host);
         }
-        fleet.populate(profiles, known, now);
+        fleet.populate(profiles, known, &config.depends_on, now);
         fleet.apply_blindness(clocks.is_continued());
         fleet
     }
@@ -202,6 +214,9 @@ impl Fleet {
             unreported_blindness: Vec::new(),
             clock_check: ClockCheck::default(),
             down: BTreeSet::new(),
+            dependencies: Dependencies::default(),
+            down_parents: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             dirty: Vec::new(),
             unknown_profile: Arc::default(),
             unknown: UnknownMemory::default(),
@@ -228,8 +243,12 @@ impl Fleet {
                 DeadlineKind::Connection(index) => self.connection_due(entry, index.into(), now),
                 DeadlineKind::NeverSeen => self.never_seen_due(entry.host, now),
                 DeadlineKind::Return => self.return_due(entry.host, now),
-                DeadlineKind::Forget => self.forget_due(entry.host, now),
+                DeadlineKind::Forget => {
+                    changes.events.extend(self.forget_due(entry.host, now));
+                    None
+                }
                 DeadlineKind::Metric(index) => self.metric_due(entry, index.into(), now),
+                DeadlineKind::Untold => self.untold_due(entry.host, now),
             };
             changes.events.extend(event);
             if self.hosts.get(entry.host as usize).is_some_and(|host| host.must_store_now) {
@@ -237,6 +256,7 @@ impl Fleet {
             }
         }
         changes.rows.extend(touched.into_iter().map(|host| self.take_row(host)));
+        self.take_explained(&mut changes);
         changes
     }
 
@@ -252,13 +272,18 @@ impl Fleet {
             self.schedule_connections(entry.host);
             return None;
         }
+        let (last_seen, extension) = (connection.last_seen.mono, connection.extension);
+        let promised = untold::promised_at(last_seen, extension, deadline, expectation.grace);
         let timeout = self.connection_timeout(entry.host, index, expectation);
-        let mut event = self.hosts[entry.host as usize].on_timeout(timeout, now);
-        self.set_patience(std::slice::from_mut(&mut event), entry.host, index);
+        let event = self.hosts[entry.host as usize].on_timeout(timeout, now);
         self.update_down_set(entry.host);
         self.update_uptime(entry.host, now);
         self.schedule_forget(entry.host);
-        Some(event)
+        self.wake(entry.host, now);
+        let untold = Untold::new(event, promised, now);
+        let mut event = self.tell_or_hold(entry.host, index, untold, now);
+        self.set_patience(event.as_mut_slice(), entry.host, index);
+        event
     }
 
     fn also_down(&self, host: u32) -> AlsoDown {
@@ -267,22 +292,6 @@ impl Fleet {
             names: names.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect(),
             count: self.down.len() - usize::from(self.down.contains(&host)),
         }
-    }
-
-    fn never_seen_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
-        let host = self.hosts.get_mut(host_index as usize)?;
-        let told = host.never_seen_reported || host.forgotten;
-        if host.was_seen() || told || !host.profile.watch {
-            return None;
-        }
-        host.never_seen_reported = true;
-        host.must_store_now = true;
-        let kind = EventKind::NeverSeen {
-            host: host.name.as_ref().into(),
-            configured: host.configured_since,
-            clock: self.clock_check.difference((host_index, None), Mono(i64::MIN)),
-        };
-        Some(Event::new(now.wall, kind))
     }
 
     fn metric_due(&mut self, entry: DeadlineEntry, index: usize, now: Now) -> Option<Event> {
@@ -360,22 +369,6 @@ impl Fleet {
         }
     }
 
-    fn schedule_never_seen(&mut self, host_index: u32, now: Now) {
-        let host = &mut self.hosts[host_index as usize];
-        let timeout = self.common.new_timeout;
-        let expected = host.profile.watch && !host.forgotten;
-        if !expected || host.never_seen_reported || host.was_seen() || timeout.is_zero() {
-            return;
-        }
-        let passed = if now.wall.is_plausible() && host.configured_since.is_plausible() {
-            now.wall.since(host.configured_since)
-        } else {
-            Default::default()
-        };
-        let at = now.mono + timeout.saturating_sub(passed);
-        self.deadlines.push(DeadlineEntry { at, host: host_index, kind: DeadlineKind::NeverSeen });
-    }
-
     fn compact(&mut self) {
         let (hosts, common) = (&self.hosts, &self.common);
         self.deadlines.compact(|entry| {
@@ -386,6 +379,7 @@ impl Fleet {
                     .get(usize::from(index))
                     .is_some_and(|c| c.scheduled_at == entry.at),
                 DeadlineKind::NeverSeen => !host.was_seen(),
+                DeadlineKind::Untold => host.has_untold(),
                 DeadlineKind::Return => host.return_deadline().is_some(),
                 DeadlineKind::Forget => {
                     let after = common.forget_after;
@@ -407,6 +401,7 @@ impl Fleet {
         } else {
             self.down.remove(&host_index);
         }
+        self.update_down_parents(host_index);
     }
 
     fn mark_dirty(&mut self, host_index: u32) {
@@ -433,6 +428,7 @@ impl Fleet {
         &mut self,
         profiles: Vec<(String, Arc<Profile>)>,
         mut known: HashMap<Arc<str>, Host>,
+        depends_on: &DependsOn,
         now: Now,
     ) {
         self.hosts.reserve_exact(profiles.len().max(known.len()));
@@ -443,6 +439,7 @@ impl Fleet {
             let host = known.remove(&name).unwrap_or_else(new);
             self.add_host(host);
         }
+        self.dependencies = Dependencies::new(depends_on, &self.by_name);
         let mut others: Vec<Host> = known.into_values().collect();
         others.sort_unstable_by(|a, b| {
             (a.configured_since, &a.name).cmp(&(b.configured_since, &b.name))
@@ -473,6 +470,10 @@ impl Fleet {
             self.schedule_never_seen(host_index, now);
             self.schedule_return(host_index);
             self.schedule_forget(host_index);
+            self.schedule_untold(host_index, now);
+        }
+        for host_index in 0..self.hosts.len() as u32 {
+            self.review_behind(host_index);
         }
     }
 
@@ -484,11 +485,13 @@ impl Fleet {
         let configured: HashMap<&str, &Arc<Profile>> =
             profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
         let before = std::mem::replace(&mut self.common, SharedSettings::new(&config));
+        let down_parents = self.names_of(self.down_parents.iter().copied());
         let hosts = self.take_hosts();
         let mut known = HashMap::with_capacity(hosts.len());
         for mut host in hosts {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.unknown_profile);
             host.stretch_extensions(profile, &before, &self.common);
+            self.pending.events.extend(host.drop_unexpected(profile));
             self.pending.closed_incidents.extend(host.apply_profile(
                 profile.clone(),
                 &self.common,
@@ -496,7 +499,8 @@ impl Fleet {
             ));
             known.insert(host.name.clone(), host);
         }
-        self.populate(profiles, known, now);
+        self.populate(profiles, known, &config.depends_on, now);
+        self.note_parents_up(down_parents);
         self.names.shrink();
         self.unknown.names.shrink();
         let mut changes = std::mem::take(&mut self.pending);
@@ -509,6 +513,8 @@ impl Fleet {
         self.by_name.clear();
         self.dirty.clear();
         self.down.clear();
+        self.down_parents.clear();
+        self.waiting.clear();
         self.deadlines.clear();
         self.clock_check.forget_disagreements();
         self.unknown.clear();
@@ -575,6 +581,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::event::EventKind;
     use crate::heartbeat::datagram::Datagram;
     use crate::heartbeat::settings::{ALERTMANAGER, Expectation, HostSettings, UnknownHosts};
     use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};

@@ -31,6 +31,8 @@ impl TestOverlay {
             others_count: 0,
             was_last_up: last,
             clock: None,
+            behind_it: Vec::new(),
+            behind_count: 0,
         };
         Event { patience: PATIENCE, ..event(self.now, kind) }
     }
