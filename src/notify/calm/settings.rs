@@ -11,7 +11,7 @@ use super::window::{Days, Hours, Window};
 use crate::clock::{Now, Wall};
 use crate::config_file::suggestion::{nearest, suggestion};
 use crate::config_file::{NameSet, Section};
-use crate::event::Level;
+use crate::event::{Level, StormLimit};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The longest silence that may be configured as the longest.
@@ -24,6 +24,8 @@ pub struct CalmSettings {
     pub longest_silence: Duration,
     /// The longest silence that a host may ask for; zero: none.
     pub longest_host_silence: Duration,
+    /// From when on hosts that fall silent together are a storm; none: never.
+    pub storm: Option<StormLimit>,
     /// The maintenance windows, by name.
     pub windows: Vec<Window>,
 }
@@ -33,6 +35,7 @@ impl Default for CalmSettings {
         CalmSettings {
             longest_silence: 28 * DAY,
             longest_host_silence: Duration::from_secs(4 * 3600),
+            storm: Some(StormLimit::default()),
             windows: Vec::new(),
         }
     }
@@ -54,11 +57,23 @@ impl CalmSettings {
             CalmSettings {
                 longest_silence: longest.unwrap_or(default.longest_silence),
                 longest_host_silence: of_hosts.unwrap_or(default.longest_host_silence),
+                storm: read_storm(section),
                 windows: Vec::new(),
             }
         });
         CalmSettings { windows, ..limits.unwrap_or_default() }
     }
+}
+
+/// `storm`: `{hosts, share}`, or `off`.
+fn read_storm(section: &mut Section) -> Option<StormLimit> {
+    let default = StormLimit::default();
+    let read = |section: &mut Section| {
+        let hosts = section.number("hosts", 2..=1_000_000).and_then(|n| usize::try_from(n).ok());
+        let share = section.number("share", 1..=99).and_then(|n| usize::try_from(n).ok());
+        StormLimit { hosts: hosts.unwrap_or(default.hosts), share: share.unwrap_or(default.share) }
+    };
+    section.section_or_off("storm", "{hosts: 3, share: 50}", read).unwrap_or(Some(default))
 }
 
 const LEVELS: [(&str, Level); 3] =
@@ -362,5 +377,47 @@ calm:
         let (_, problems) = load("calm: {longest_silence: 0, longest_host_silence: 2000d}\n");
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems[0].contains("calm.longest_silence: must be from 1 s to 366 d"));
+    }
+
+    #[test]
+    fn storms_are_read_and_refused_with_their_range() {
+        let calm = |text: &str| {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("heartbeat.yaml");
+            std::fs::write(&file, format!("calm: {text}\n")).unwrap();
+            match Config::load(&file) {
+                Ok(config) => Ok(config.calm.storm.map(|limit| (limit.hosts, limit.share))),
+                Err(problems) => {
+                    let shown =
+                        |one: crate::problem::Problem| format!("{}: {}", one.path, one.what);
+                    Err(problems.0.into_iter().map(shown).collect::<Vec<_>>().join("; "))
+                }
+            }
+        };
+        for (text, expected) in [
+            ("{}", Some((3, 50))),
+            ("{storm: {}}", Some((3, 50))),
+            ("{storm: {hosts: 5}}", Some((5, 50))),
+            ("{storm: {hosts: 2, share: 99}}", Some((2, 99))),
+            ("{storm: off}", None),
+            ("{storm: }", Some((3, 50))),
+        ] {
+            assert_eq!(calm(text), Ok(expected), "{text}");
+        }
+        let wanted = "must be off, or a map such as {hosts: 3, share: 50}";
+        for (text, problem) in [
+            ("{share: 0}", ".share: must be a whole number from 1 to 99, not \"0\""),
+            ("{share: 100}", ".share: must be a whole number from 1 to 99, not \"100\""),
+            ("{share: 50%}", ".share: must be a whole number from 1 to 99, not \"50%\""),
+            ("{hosts: 1}", ".hosts: must be a whole number from 2 to 1000000, not \"1\""),
+            ("{host: 3}", ".host: unknown key, did you mean \"hosts\"?"),
+            ("on", &format!(": {wanted}, not \"on\"")),
+            ("false", &format!(": {wanted}, not \"false\"")),
+            ("often", &format!(": {wanted}, not \"often\"")),
+            ("3", &format!(": {wanted}, not \"3\"")),
+            ("[3, 50]", &format!(": {wanted}, not a list")),
+        ] {
+            assert_eq!(calm(&format!("{{storm: {text}}}")), Err(format!("calm.storm{problem}")));
+        }
     }
 }
