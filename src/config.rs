@@ -10,6 +10,7 @@ use crate::backup::settings::{CorrelatorSettings, RepoCheckSettings, TellingSett
 use crate::btree::InsertAll;
 use crate::config_file::{Environment, NameSet, Section, file};
 use crate::dyndns::settings as dyndns;
+use crate::heartbeat::fleet::dependencies::DependsOn;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold};
@@ -35,6 +36,8 @@ pub struct Config {
     pub default_channels: Vec<String>,
     /// `hosts`.
     pub hosts: BTreeMap<String, HostSettings>,
+    /// What hosts are reached through.
+    pub depends_on: DependsOn,
     /// The built-in sets and those of `threshold_configs`, with what they extend.
     pub threshold_sets: BTreeMap<String, ThresholdSet>,
     /// How many of them are defined in the file.
@@ -134,12 +137,13 @@ fn read(top: &mut Section) -> Config {
     let sets: NameSet = threshold_sets.keys().cloned().insert_all();
     let base = top.section("dyndns", |section| dyndns::DyndnsSettings::read(section, None));
     let (mut kept, mut lines) = (BTreeMap::new(), BTreeMap::new());
-    let hosts = read_hosts(top, &names, &default_channels, &sets, &mut |host, section| {
-        let Some(entry) = dyndns::read_host(host, section, base.as_ref()) else { return false };
-        kept.insert(host.to_owned(), entry);
-        lines.insert(host.to_owned(), section.line_of("dyndns"));
-        true
-    });
+    let (hosts, depends_on) =
+        read_hosts(top, &names, &default_channels, &sets, &mut |host, section| {
+            let Some(entry) = dyndns::read_host(host, section, base.as_ref()) else { return false };
+            kept.insert(host.to_owned(), entry);
+            lines.insert(host.to_owned(), section.line_of("dyndns"));
+            true
+        });
     let host_names: NameSet = hosts.keys().cloned().insert_all();
     let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
     let mut telling = TellingSettings::default();
@@ -153,6 +157,7 @@ fn read(top: &mut Section) -> Config {
         warnings: Problems::default(),
         channels,
         default_channels,
+        depends_on,
         threshold_sets,
         own_threshold_sets,
         renotify_interval: (!renotify.is_zero()).then_some(renotify),

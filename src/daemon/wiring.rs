@@ -38,6 +38,7 @@ pub fn fleet_config(config: &Config) -> FleetConfig {
         alert_heartbeats: expectations(config),
         local_host: own,
         max_silence: config.calm.longest_host_silence,
+        depends_on: config.depends_on.clone(),
     }
 }
 

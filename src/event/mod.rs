@@ -201,6 +201,7 @@ impl Event {
         let mut described = self.kind.describe();
         let held = self.held_back.iter().map(|text| ("held back".to_owned(), text.clone()));
         described.details.extend(held);
+        described.history_only |= self.untold;
         described
     }
 

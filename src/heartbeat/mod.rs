@@ -26,6 +26,7 @@ mod auth;
 mod boots;
 mod connection;
 pub mod datagram;
+pub mod depends_on;
 pub mod encode;
 pub mod event_limits;
 pub mod fleet;

@@ -11,12 +11,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Incident, Level};
+use crate::event::{Event, Incident, Level};
 use crate::heartbeat::boots::BootIds;
 use crate::heartbeat::connection::{Blindness, Connection, Extension};
 use crate::heartbeat::datagram::MAX_METRICS;
+use crate::heartbeat::fleet::untold::{Untold, UntoldRow};
 use crate::heartbeat::goodbye::Goodbye;
-use crate::heartbeat::host::{Host, MAX_CONNECTIONS};
+use crate::heartbeat::host::{Host, LastBoot, MAX_CONNECTIONS};
 use crate::heartbeat::metric::{Freshness, Metric, PresenceRow};
 use crate::heartbeat::settings::{Interner, Profile, SharedSettings};
 use crate::heartbeat::threshold::ThresholdState;
@@ -120,6 +121,9 @@ pub struct ConnectionRow {
     /// Where its last datagram came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// The event that waits, that it is overdue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untold: Option<Box<UntoldRow>>,
 }
 
 /// A metric that is not OK, or beyond a limit, as it is stored.
@@ -167,6 +171,7 @@ impl Default for ConnectionRow {
             key: 0,
             granted: None,
             address: None,
+            untold: None,
         }
     }
 }
@@ -220,16 +225,16 @@ impl HostRow {
             two_machines: boots.is_some_and(BootIds::two_machines_reported),
             goodbye: host.goodbye.as_deref().copied(),
             forgotten: host.forgotten,
-            booted: host.last_boot_at,
-            named: host.boot_has_id,
-            connections: host.connections.iter().map(ConnectionRow::of).collect(),
+            booted: host.last_boot.map(|boot| boot.at),
+            named: host.last_boot.is_some_and(|boot| boot.has_id),
+            connections: host.connections.iter().map(|c| ConnectionRow::of(c, host)).collect(),
             alerts: host.metrics.iter().filter_map(|metric| AlertRow::of(metric, host)).collect(),
         }
     }
 }
 
 impl ConnectionRow {
-    fn of(connection: &Connection) -> ConnectionRow {
+    fn of(connection: &Connection, host: &Host) -> ConnectionRow {
         ConnectionRow {
             name: connection.name.as_ref().into(),
             state: connection.state,
@@ -243,6 +248,7 @@ impl ConnectionRow {
             key: connection.key_id,
             granted: connection.extension,
             address: connection.address.map(|address| address.to_string()),
+            untold: host.untold(&connection.name).map(|untold| Box::new(untold.to_row())),
         }
     }
 }
@@ -369,8 +375,8 @@ impl ClockMapping {
     }
 }
 
-/// Restores a host from its row; with it the incidents that are closed without an event, since what
-/// they are about is no longer configured.
+/// Restores a host from its row; with it the events that waited and are recorded only, and the
+/// incidents that are closed without an event, since what they are about is no longer configured.
 pub fn restore_host(
     name: Arc<str>,
     row: HostRow,
@@ -378,7 +384,7 @@ pub fn restore_host(
     clocks: &ClockMapping,
     common: &SharedSettings,
     names: &mut Interner,
-) -> (Host, Vec<Incident>) {
+) -> (Host, Vec<Event>, Vec<Incident>) {
     let now = clocks.now;
     let mut host = Host::new(name, profile.clone(), now);
     host.never_seen_reported = row.reported;
@@ -387,18 +393,25 @@ pub fn restore_host(
     host.goodbye = row.goodbye.map(|goodbye| {
         Box::new(Goodbye { at: clocks.translate(row.kernel, goodbye.at), ..goodbye })
     });
-    host.boot_has_id = row.named;
     host.boot_ids = row.boot_id.map(|current| {
         let earlier = row.previous_boot_id.into_iter().chain(row.earlier_boot_ids).collect();
         Box::new(BootIds::restore(&current, earlier, row.two_machines, now.mono))
     });
     let booted = row.booted.zip(clocks.known_offset(row.kernel));
-    host.last_boot_at =
-        booted.map(|(booted, offset)| Mono(booted.0.saturating_add(offset)).min(now.mono));
-    for stored in row.connections.into_iter().take(MAX_CONNECTIONS) {
+    host.last_boot = booted.map(|(booted, offset)| LastBoot {
+        at: Mono(booted.0.saturating_add(offset)).min(now.mono),
+        has_id: row.named,
+    });
+    for mut stored in row.connections.into_iter().take(MAX_CONNECTIONS) {
         if host.connection_index(&stored.name).is_none() {
+            let untold = stored.untold.take();
+            let offset = clocks.offset(row.kernel, stored.seen);
             let connection =
                 restore_connection(stored, row.kernel, &profile, clocks, common, names);
+            if let Some(row) = untold.filter(|_| connection.state == HostState::Overdue) {
+                let untold = Untold::restore(*row, &host.name, &connection, offset, now);
+                host.hold(connection.name.clone(), untold);
+            }
             host.connections.push(connection);
         }
     }
@@ -412,6 +425,8 @@ pub fn restore_host(
         host.configured_since = now.wall;
         host.must_store_now = now.wall.is_plausible();
     }
+    let untold = host.drop_unexpected(&profile);
+    host.must_store_now |= !untold.is_empty();
     let mut closed = host.refresh_internal_connections(now);
     if row.unwatched && profile.watch {
         closed.extend(host.reset_untold(common, now));
@@ -420,7 +435,7 @@ pub fn restore_host(
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
         closed.extend(restore_alert(&mut host, stored, row.kernel, clocks, names));
     }
-    (host, closed)
+    (host, untold, closed)
 }
 
 /// Restores a metric of a host; the incident that is closed when its rule is gone.

@@ -10,6 +10,8 @@ use crate::btree::InsertAll;
 use crate::config_file::{self, Section};
 use crate::heartbeat::auth::HostKeys;
 use crate::heartbeat::datagram::ShutdownReason;
+use crate::heartbeat::depends_on::DependencySettings;
+use crate::heartbeat::fleet::dependencies::DependsOn;
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::problem::Severity;
 use crate::secret::Secret;
@@ -228,15 +230,16 @@ struct UnnoticedHost {
 /// address is followed.
 pub type ReadDyndns<'a> = &'a mut dyn FnMut(&str, &mut Section) -> bool;
 
-/// Reads the section `hosts` of the top level.
+/// Reads the section `hosts` of the top level: the hosts, and what they are reached through.
 pub fn read_hosts(
     top: &mut Section,
     channels: &config_file::NameSet,
     default_channels: &[String],
     sets: &config_file::NameSet,
     read_dyndns: ReadDyndns,
-) -> BTreeMap<String, HostSettings> {
+) -> (BTreeMap<String, HostSettings>, DependsOn) {
     let (mut unwatched, mut unrouted) = (Vec::new(), Vec::new());
+    let (names, mut dependencies) = (top.names_in("hosts"), DependencySettings::default());
     let hosts = top.entries("hosts", |name, section| {
         if !is_name(name) {
             section.error(
@@ -244,8 +247,10 @@ pub fn read_hosts(
                 "a host's name must be 1 to 253 letters, digits, dots, dashes, underscores",
             );
         }
+        dependencies.read(name, section, &names);
         let dyndns = read_dyndns(name, section);
         let host = HostSettings { dyndns, ..HostSettings::read(section, channels, sets) };
+        dependencies.note_watched(name, host.watch);
         let unnoticed = || UnnoticedHost { name: name.to_owned(), line: section.line_of("") };
         let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
         if !host.watch {
@@ -265,7 +270,7 @@ pub fn read_hosts(
         &unrouted,
         "watched, but no channel hears about it: set notification_channels, here or default_notification_channels for all",
     );
-    hosts.into_iter().insert_all()
+    (hosts.into_iter().insert_all(), dependencies.finish(top))
 }
 
 fn warn_of(top: &Section, hosts: &[UnnoticedHost], what: &str) {
@@ -319,6 +324,8 @@ pub struct FleetConfig {
     pub local_host: Option<(String, Expectation)>,
     /// The longest silence that a host may ask for; zero: none.
     pub max_silence: Duration,
+    /// What hosts are reached through.
+    pub depends_on: DependsOn,
 }
 
 /// The settings that all hosts share.

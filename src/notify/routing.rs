@@ -47,7 +47,7 @@ impl Routes {
     /// notified of the incident, which only the outbox knows: for it this is empty. Except for a
     /// backup: that a failed one is well now is news of its own.
     pub fn targets(&self, event: &Event) -> BTreeSet<String> {
-        let described = event.kind.describe();
+        let described = event.describe();
         let is_recovery = event.level == Level::Ok && !described.ok_is_news;
         if described.history_only
             || is_recovery

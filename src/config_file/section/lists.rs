@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Section, is_null};
 use crate::config_file::suggestion;
-use crate::config_file::yaml::NodeValue;
+use crate::config_file::yaml::{Node, NodeValue};
 use crate::problem::Severity;
 
 /// The names of what is defined elsewhere: channels, threshold sets.
@@ -62,6 +62,69 @@ impl Section<'_> {
             }
         }
         Some(names)
+    }
+
+    /// A list whose entries are names or lists of names, each of them among the known ones of that
+    /// sort.
+    pub fn name_groups(
+        &mut self,
+        key: &'static str,
+        sort: &str,
+        known: &NameSet,
+    ) -> Option<Vec<Vec<String>>> {
+        let node = self.node(key)?;
+        let nodes = match &node.value {
+            NodeValue::List(nodes) => nodes.as_slice(),
+            NodeValue::Scalar { .. } => std::slice::from_ref(node),
+            NodeValue::Map(_) => return self.refuse(key, "must be a list, not a map"),
+        };
+        let line = self.line_of(key);
+        let mut groups: Vec<Vec<String>> = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let line = node.line.or(line);
+            let members = match &node.value {
+                NodeValue::List(members) => members.as_slice(),
+                NodeValue::Scalar { .. } | NodeValue::Map(_) => std::slice::from_ref(node),
+            };
+            if members.is_empty() {
+                let what = format!("has an empty list in it: name a {sort}");
+                self.report(Severity::Error, line, key, what);
+            }
+            let mut group: Vec<String> = Vec::with_capacity(members.len());
+            for member in members {
+                let Some(name) = self.group_member(key, sort, member, line) else { continue };
+                self.check_name(key, member.line.or(line), sort, known, &name);
+                if group.contains(&name) {
+                    self.report(Severity::Warning, line, key, format!("names \"{name}\" twice"));
+                } else {
+                    group.push(name);
+                }
+            }
+            if groups.contains(&group) {
+                let what = format!("names \"{}\" twice", group.join(", "));
+                self.report(Severity::Warning, line, key, what);
+            } else {
+                groups.push(group);
+            }
+        }
+        Some(groups)
+    }
+
+    fn group_member(
+        &self,
+        key: &str,
+        sort: &str,
+        node: &Node,
+        line: Option<usize>,
+    ) -> Option<String> {
+        match &node.value {
+            NodeValue::Scalar { text, .. } if !is_null(node) => self.single_line(key, text),
+            _ => {
+                let what = format!("must be a list of {sort}s and lists of {sort}s");
+                self.report(Severity::Error, node.line.or(line), key, what);
+                None
+            }
+        }
     }
 
     /// A map whose values are names, each of them among the known ones of that sort; empty when it

@@ -16,6 +16,8 @@ pub enum DeadlineKind {
     Return,
     /// A connection of the host may be forgotten.
     Forget,
+    /// The events of the host that wait must be looked at again.
+    Untold,
     /// The alert of the metric at this index may want a reminder.
     Metric(u16),
 }

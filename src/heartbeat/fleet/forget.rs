@@ -68,23 +68,24 @@ impl Fleet {
         event
     }
 
-    pub(super) fn forget_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
-        let after = self.common.forget_after?;
-        let host = self.hosts.get(host_index as usize)?;
-        let (at, index) = host.next_forgotten(after)?;
+    pub(super) fn forget_due(&mut self, host_index: u32, now: Now) -> Vec<Event> {
+        let Some(after) = self.common.forget_after else { return Vec::new() };
+        let host = self.hosts.get(host_index as usize);
+        let next = host.and_then(|host| Some((host, host.next_forgotten(after)?)));
+        let Some((host, (at, index))) = next else { return Vec::new() };
         let last_seen = host.connections[index].last_seen.mono;
         let at = (at + self.blind_since(last_seen)).max(self.may_be_heard_from(host));
         if at > now.mono {
             let kind = DeadlineKind::Forget;
             self.deadlines.push(DeadlineEntry { at, host: host_index, kind });
-            return None;
+            return Vec::new();
         }
         let silent = now.mono.since(host.connections[index].last_seen.mono);
-        let (event, closed) =
+        let (events, closed) =
             self.hosts[host_index as usize].forget_connection(index, Some(silent), now);
         self.pending.closed_incidents.extend(closed);
         self.after_forgetting(host_index, now);
-        event
+        events
     }
 
     fn after_forgetting(&mut self, host_index: u32, now: Now) {
@@ -93,6 +94,7 @@ impl Fleet {
         self.schedule_forget(host_index);
         self.update_down_set(host_index);
         self.update_uptime(host_index, now);
+        self.wake(host_index, now);
     }
 
     /// Forgets a connection of a host, or all that is known of it, until it beats again.
@@ -118,8 +120,8 @@ impl Fleet {
         };
         let mut changes = Changes::default();
         for index in chosen.rev() {
-            let (event, closed) = host.forget_connection(index, None, now);
-            changes.events.extend(event);
+            let (events, closed) = host.forget_connection(index, None, now);
+            changes.events.extend(events);
             changes.closed_incidents.extend(closed);
         }
         if connection.is_none() && !host.forgotten {

@@ -423,6 +423,8 @@ impl Fleet {
             self.schedule_metrics(host_index);
             self.update_down_set(host_index);
         }
+        // The hot path: nearly always nothing waits.
+        self.wake(host_index, now);
         self.set_patience(&mut ingested.events, host_index, index);
         if self.hosts[host_index as usize].must_store_now {
             self.update_uptime(host_index, now);

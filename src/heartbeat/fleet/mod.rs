@@ -19,15 +19,19 @@ use crate::view::HostState;
 mod absence;
 mod addresses;
 mod deadlines;
+pub mod dependencies;
 mod forget;
 pub mod ingest;
 mod unknown;
+pub mod untold;
 mod views;
 
 use self::addresses::AddressTracker;
 pub use self::addresses::{AddressChange, ConnectionId};
+use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
 use self::unknown::UnknownMemory;
+use self::untold::Untold;
 pub use self::views::OpenProblem;
 
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
@@ -117,6 +121,10 @@ pub struct Fleet {
     clock_check: ClockCheck,
     /// Watched hosts that are overdue.
     down: BTreeSet<u32>,
+    /// Which hosts are reached through which others.
+    dependencies: Dependencies,
+    /// Parents that are silent, and the hosts that have events which wait for them.
+    waiting: BTreeSet<(u32, u32)>,
     /// Hosts that may have changed since the last flush.
     dirty: Vec<u32>,
     /// The profile of hosts that are not configured.
@@ -137,7 +145,7 @@ impl Fleet {
     /// daemon begins with [`restore`](Fleet::restore), without rows when there are none.
     pub fn new(config: FleetConfig, now: Now) -> Fleet {
         let mut fleet = Fleet::empty(&config, now);
-        fleet.populate(settings::profiles(&config), HashMap::new(), now);
+        fleet.populate(settings::profiles(&config), HashMap::new(), &config.depends_on, now);
         fleet
     }
 
@@ -171,7 +179,7 @@ impl Fleet {
                 .for_each(|connection| fleet.clock_check.observe_past(connection.seen.wall));
             let known_names = &mut fleet.names;
             let names = if profile.configured { known_names } else { &mut fleet.unknown.names };
-            let (host, closed) = persistence::restore_host(
+            let (host, untold, closed) = persistence::restore_host(
                 name.clone(),
                 row,
                 profile,
@@ -179,10 +187,11 @@ impl Fleet {
                 &fleet.common,
                 names,
             );
+            fleet.pending.events.extend(untold);
             fleet.pending.closed_incidents.extend(closed);
             known.insert(name, host);
         }
-        fleet.populate(profiles, known, now);
+        fleet.populate(profiles, known, &config.depends_on, now);
         fleet.apply_blindness(clocks.is_continued());
         fleet
     }
@@ -198,6 +207,8 @@ impl Fleet {
             unreported_blindness: Vec::new(),
             clock_check: ClockCheck::default(),
             down: BTreeSet::new(),
+            dependencies: Dependencies::default(),
+            waiting: BTreeSet::new(),
             dirty: Vec::new(),
             unknown_profile: Arc::default(),
             unknown: UnknownMemory::default(),
@@ -224,8 +235,12 @@ impl Fleet {
                 DeadlineKind::Connection(index) => self.connection_due(entry, index.into(), now),
                 DeadlineKind::NeverSeen => self.never_seen_due(entry.host, now),
                 DeadlineKind::Return => self.return_due(entry.host, now),
-                DeadlineKind::Forget => self.forget_due(entry.host, now),
+                DeadlineKind::Forget => {
+                    changes.events.extend(self.forget_due(entry.host, now));
+                    None
+                }
                 DeadlineKind::Metric(index) => self.metric_due(entry, index.into(), now),
+                DeadlineKind::Untold => self.untold_due(entry.host, now),
             };
             changes.events.extend(event);
             if self.hosts.get(entry.host as usize).is_some_and(|host| host.must_store_now) {
@@ -248,13 +263,18 @@ impl Fleet {
             self.schedule_connections(entry.host);
             return None;
         }
+        let (last_seen, extension) = (connection.last_seen.mono, connection.extension);
+        let promised = untold::promised_at(last_seen, extension, deadline, expectation.grace);
         let timeout = self.connection_timeout(entry.host, index, expectation);
-        let mut event = self.hosts[entry.host as usize].on_timeout(timeout, now);
-        self.set_patience(std::slice::from_mut(&mut event), entry.host, index);
+        let event = self.hosts[entry.host as usize].on_timeout(timeout, now);
         self.update_down_set(entry.host);
         self.update_uptime(entry.host, now);
         self.schedule_forget(entry.host);
-        Some(event)
+        self.wake(entry.host, now);
+        let untold = Untold::new(event, promised, now);
+        let mut event = self.tell_or_hold(entry.host, index, untold, now);
+        self.set_patience(event.as_mut_slice(), entry.host, index);
+        event
     }
 
     fn also_down(&self, host: u32) -> AlsoDown {
@@ -278,7 +298,8 @@ impl Fleet {
             configured: host.configured_since,
             clock: self.clock_check.difference((host_index, None), Mono(i64::MIN)),
         };
-        Some(Event::new(now.wall, kind))
+        let behind = self.behind(host_index, Mono(i64::MIN));
+        Some(Event { behind, ..Event::new(now.wall, kind) })
     }
 
     fn metric_due(&mut self, entry: DeadlineEntry, index: usize, now: Now) -> Option<Event> {
@@ -382,6 +403,7 @@ impl Fleet {
                     .get(usize::from(index))
                     .is_some_and(|c| c.scheduled_at == entry.at),
                 DeadlineKind::NeverSeen => !host.was_seen(),
+                DeadlineKind::Untold => host.has_untold(),
                 DeadlineKind::Return => host.return_deadline().is_some(),
                 DeadlineKind::Forget => {
                     let after = common.forget_after;
@@ -429,6 +451,7 @@ impl Fleet {
         &mut self,
         profiles: Vec<(String, Arc<Profile>)>,
         mut known: HashMap<Arc<str>, Host>,
+        depends_on: &DependsOn,
         now: Now,
     ) {
         self.hosts.reserve_exact(profiles.len().max(known.len()));
@@ -439,6 +462,7 @@ impl Fleet {
             let host = known.remove(&name).unwrap_or_else(new);
             self.add_host(host);
         }
+        self.dependencies = Dependencies::new(depends_on, &self.by_name);
         let mut others: Vec<Host> = known.into_values().collect();
         others.sort_unstable_by(|a, b| {
             (a.configured_since, &a.name).cmp(&(b.configured_since, &b.name))
@@ -469,6 +493,7 @@ impl Fleet {
             self.schedule_never_seen(host_index, now);
             self.schedule_return(host_index);
             self.schedule_forget(host_index);
+            self.schedule_untold(host_index, now);
         }
     }
 
@@ -485,6 +510,7 @@ impl Fleet {
         for mut host in hosts {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.unknown_profile);
             host.stretch_extensions(profile, &before, &self.common);
+            self.pending.events.extend(host.drop_unexpected(profile));
             self.pending.closed_incidents.extend(host.apply_profile(
                 profile.clone(),
                 &self.common,
@@ -492,7 +518,7 @@ impl Fleet {
             ));
             known.insert(host.name.clone(), host);
         }
-        self.populate(profiles, known, now);
+        self.populate(profiles, known, &config.depends_on, now);
         self.names.shrink();
         self.unknown.names.shrink();
         let mut changes = std::mem::take(&mut self.pending);
@@ -505,6 +531,7 @@ impl Fleet {
         self.by_name.clear();
         self.dirty.clear();
         self.down.clear();
+        self.waiting.clear();
         self.deadlines.clear();
         self.clock_check.forget_disagreements();
         self.unknown.clear();

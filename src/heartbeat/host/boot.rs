@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Host;
+use super::{Host, LastBoot};
 use crate::clock::{Mono, Now};
 use crate::event::{Event, EventKind};
 use crate::heartbeat::boots::BootIds;
@@ -36,7 +36,7 @@ pub struct PutOff {
 impl Host {
     /// Whether a beat may show that the host booted, or that a connection is back.
     pub fn may_return(&self, index: usize, datagram: &Datagram, now: Now) -> bool {
-        let recent = self.last_boot_at.is_some_and(|booted| now.mono.since(booted) < BOOT_DEDUP);
+        let recent = self.recent_boot(now).is_some();
         let may_have_booted = match (datagram.boot_id.as_deref(), self.boot_ids.as_deref()) {
             (Some(id), Some(ids)) => !ids.is_known(id),
             // The first id of a host that beats is no boot.
@@ -111,14 +111,16 @@ impl Host {
         }
     }
 
+    fn recent_boot(&self, now: Now) -> Option<LastBoot> {
+        self.last_boot.filter(|boot| now.mono.since(boot.at) < BOOT_DEDUP)
+    }
+
     /// Whether a beat shows a boot that was not reported yet; records its id.
     pub(super) fn is_new_boot(&mut self, datagram: &Datagram, now: Now) -> bool {
         let says_boot = datagram.event == DatagramKind::Boot;
-        let recent = self.last_boot_at.is_some_and(|booted| now.mono.since(booted) < BOOT_DEDUP);
+        let recent = self.recent_boot(now);
         let Some(id) = datagram.boot_id.as_deref() else {
-            let is_new = says_boot && !recent;
-            self.boot_has_id &= !is_new;
-            return is_new;
+            return says_boot && recent.is_none();
         };
         // The first id of a host that beats is no boot: it only began to send ids. Neither is that
         // of an agent that is started long after its machine was, nor that of another machine.
@@ -134,8 +136,8 @@ impl Host {
                 says_boot && just
             }
         };
-        let was_reported = recent && !self.boot_has_id;
-        self.boot_has_id = true;
+        let was_reported = recent.is_some_and(|boot| !boot.has_id);
+        self.last_boot.iter_mut().for_each(|boot| boot.has_id = true);
         self.must_store_now = true;
         new && !was_reported
     }
@@ -166,7 +168,7 @@ impl Host {
         Some(Event::new(now.wall, kind))
     }
 
-    pub(super) fn on_boot(&mut self, now: Now) -> Event {
+    pub(super) fn on_boot(&mut self, datagram: &Datagram, now: Now) -> Event {
         let known = self.was_seen();
         let was_shut_down = |c: &Connection| c.state == HostState::Shutdown && !c.recovery_presumed;
         let announced = !known || self.stop_announced || self.connections.iter().any(was_shut_down);
@@ -177,7 +179,7 @@ impl Host {
             returned: returned.map(|connection| connection.name.as_ref().into()).collect(),
             gone: self.silence_before(now).0,
         };
-        self.last_boot_at = Some(now.mono);
+        self.last_boot = Some(LastBoot { at: now.mono, has_id: datagram.boot_id.is_some() });
         self.must_store_now = true;
         Event::new(now.wall, kind)
     }

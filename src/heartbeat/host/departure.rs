@@ -55,7 +55,8 @@ impl Host {
         index: usize,
         silent_for: Option<Duration>,
         now: Now,
-    ) -> (Option<Event>, Vec<Incident>) {
+    ) -> (Vec<Event>, Vec<Incident>) {
+        let mut events: Vec<Event> = self.drop_untold(index).into_iter().collect();
         let (name, last_seen) =
             (self.connections[index].name.clone(), self.connections[index].last_seen.wall);
         let mut closes: Vec<Incident> = self.remove_connection(index, now).into_iter().collect();
@@ -67,12 +68,13 @@ impl Host {
         }
         self.clear_connection_schedule();
         if closes.is_empty() && silent_for.is_none() {
-            return (None, closes);
+            return (events, closes);
         }
         let name = name.as_ref().into();
         let connection = ForgottenConnection { name, last_seen, silent_for, was_last, closes };
         let kind = EventKind::Forgotten { host: self.name.as_ref().into(), connection };
-        (Some(Event::new(now.wall, kind)), Vec::new())
+        events.push(Event::new(now.wall, kind));
+        (events, Vec::new())
     }
 
     /// Whether it is not configured, and nothing is known of it.

@@ -10,6 +10,7 @@ use crate::event::{CalmEvent, Event, EventKind, Incident, SilenceNotice};
 use crate::heartbeat::boots::BootIds;
 use crate::heartbeat::connection::{BlindPeriod, Connection};
 use crate::heartbeat::datagram::{Datagram, DatagramKind};
+use crate::heartbeat::fleet::untold::Explanation;
 use crate::heartbeat::goodbye::Goodbye;
 use crate::heartbeat::host::memory::HostMemory;
 use crate::heartbeat::metric::{self, Metric};
@@ -43,10 +44,8 @@ pub struct Host {
     pub metrics: Vec<Metric>,
     /// The ids of its last boots; none when it never sent one.
     pub boot_ids: Option<Box<BootIds>>,
-    /// When its last boot was reported, unless it was shut down since.
-    pub last_boot_at: Option<Mono>,
-    /// Whether that boot had an id.
-    pub boot_has_id: bool,
+    /// Its last boot, unless it was shut down since.
+    pub last_boot: Option<LastBoot>,
     /// Its availability since the last sample; none when it is not configured.
     pub uptime: Option<Box<UptimeCounter>>,
     /// The best state of its connections.
@@ -62,6 +61,8 @@ pub struct Host {
     pub goodbye: Option<Box<Goodbye>>,
     /// A boot or a return that it showed is not told yet.
     pub put_off: Option<Box<PutOff>>,
+    /// What is known of why it is not heard.
+    pub explanation: Option<Box<Explanation>>,
     /// All that it was heard over is forgotten: it is not expected until it beats again.
     pub forgotten: bool,
     /// It was logged that it sends metrics that cannot be used.
@@ -76,6 +77,15 @@ pub struct Host {
     pub in_dirty_list: bool,
     /// The memory that is counted of it, while it is not configured.
     pub memory: HostMemory,
+}
+
+/// A boot of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastBoot {
+    /// When it was reported.
+    pub at: Mono,
+    /// Whether it had an id.
+    pub has_id: bool,
 }
 
 /// Other watched hosts that are overdue.
@@ -120,8 +130,7 @@ impl Host {
             connections: Vec::new(),
             metrics: Vec::new(),
             boot_ids: None,
-            last_boot_at: None,
-            boot_has_id: false,
+            last_boot: None,
             uptime: None,
             state: HostState::New,
             since: now.wall,
@@ -129,6 +138,7 @@ impl Host {
             stop_announced: false,
             goodbye: None,
             put_off: None,
+            explanation: None,
             forgotten: false,
             left_out_logged: false,
             never_seen_reported: false,
@@ -172,7 +182,7 @@ impl Host {
                 self.connections[index].promise(datagram.interval);
                 self.on_beat(index, datagram, from, common, now)
             }
-            DatagramKind::Shutdown => self.on_shutdown(index, datagram, now).into_iter().collect(),
+            DatagramKind::Shutdown => self.on_shutdown(index, datagram, now),
             DatagramKind::Message => {
                 let text = datagram.message.as_deref().unwrap_or_default().to_owned();
                 let kind = EventKind::HostMessage { host: self.name.as_ref().into(), text };
@@ -207,6 +217,7 @@ impl Host {
         now: Now,
     ) -> Vec<Event> {
         let mut events: Vec<Event> = self.on_return(now).into_iter().collect();
+        events.extend(self.drop_untold(index));
         self.must_store_now |= std::mem::take(&mut self.forgotten);
         if std::mem::take(&mut self.never_seen_reported) {
             let connection = self.connections[index].name.as_ref().into();
@@ -214,7 +225,8 @@ impl Host {
             events.push(Event::new(now.wall, kind));
         }
         if self.is_new_boot(datagram, now) {
-            events.push(self.on_boot(now));
+            events.extend(self.drop_all_untold());
+            events.push(self.on_boot(datagram, now));
             self.put_off = None;
             self.presume_others_recovered(index, common, now);
         } else if self.connections[index].has_open_incident() {
@@ -235,18 +247,20 @@ impl Host {
         events
     }
 
-    fn on_shutdown(&mut self, index: usize, datagram: &Datagram, now: Now) -> Option<Event> {
+    fn on_shutdown(&mut self, index: usize, datagram: &Datagram, now: Now) -> Vec<Event> {
         let id = datagram.boot_id.as_deref();
         if id.zip(self.boot_ids.as_deref()).is_some_and(|(id, boots)| boots.is_earlier(id)) {
-            return None;
+            return Vec::new();
         }
-        self.last_boot_at = None;
+        self.last_boot = None;
         self.forget_put_off(index);
         let connection = &mut self.connections[index];
         let is_known = connection.state == HostState::Shutdown && !connection.recovery_presumed;
         if is_known || connection.state == HostState::New {
-            return None;
+            return Vec::new();
         }
+        let mut events: Vec<Event> = self.drop_untold(index).into_iter().collect();
+        let connection = &mut self.connections[index];
         connection.last_seen = now;
         connection.recovery_presumed = false;
         connection.extension = None;
@@ -260,7 +274,8 @@ impl Host {
         let connection = connection.name.as_ref().into();
         self.update_state(now);
         let kind = EventKind::Shutdown { host: self.name.as_ref().into(), connection };
-        Some(Event::new(now.wall, kind))
+        events.push(Event::new(now.wall, kind));
+        events
     }
 
     /// The deadline of a connection has passed: the event.

@@ -197,7 +197,7 @@ impl Calm {
         told: &Told,
         now: Now,
     ) -> Ruling {
-        let described = event.kind.describe();
+        let described = event.describe();
         for incident in described.incident.closes() {
             self.release_quietly(incident);
         }

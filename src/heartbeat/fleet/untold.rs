@@ -1,0 +1,346 @@
+//! Events of connections that are overdue, and wait until it is known whose silence that is: their
+//! host's own, or that of what it is reached through. Pure.
+//!
+//! The state changes at the deadline as ever; the event stands in the row of its connection until it
+//! is let go. A connection that is back before that leaves it in the history, and nobody is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Fleet;
+use super::deadlines::{DeadlineEntry, DeadlineKind};
+use super::dependencies::{Path, Reach, Standing};
+use crate::clock::{Mono, Now, Wall};
+use crate::event::{Event, EventKind};
+use crate::heartbeat::connection::{Blindness, Connection, Extension};
+use crate::heartbeat::host::Host;
+use crate::heartbeat::settings::Profile;
+use crate::view::HostState;
+
+/// The longest time for which an event waits for what its host is reached through.
+pub const MAX_DOUBT: Duration = Duration::from_secs(120);
+
+/// An event that waits, for one reason or several: until the last of them has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Untold {
+    /// The event.
+    pub event: Event,
+    /// When the beat was promised that did not come: what was heard since then is up.
+    pub promised: Mono,
+    /// From when on it waits.
+    pub from: Mono,
+    /// Until when it waits at most for what its host is reached through.
+    pub for_parents: Option<Mono>,
+    /// The times above were shifted by a time in which the daemon could not receive.
+    pub is_shifted: bool,
+}
+
+/// As it is stored with its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UntoldRow {
+    /// When the connection fell due.
+    pub at: Wall,
+    /// It was the host's last one.
+    pub last: bool,
+    /// What the clocks differed by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Duration>,
+    /// When the beat was promised, by both clocks.
+    pub promised: Now,
+    /// From when on it waits.
+    pub from: Mono,
+    /// Until when for what its host is reached through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parents: Option<Mono>,
+    /// The times were shifted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shifted: bool,
+}
+
+impl Untold {
+    /// An event that begins to wait now.
+    pub fn new(event: Event, promised: Mono, now: Now) -> Untold {
+        Untold { event, promised, from: now.mono, for_parents: None, is_shifted: false }
+    }
+
+    /// Until when it waits at most.
+    pub fn until(&self) -> Mono {
+        self.for_parents.unwrap_or(self.from)
+    }
+
+    /// Time in which the daemon could not receive does not count, once: frequent restarts must not
+    /// postpone it for ever.
+    fn shift(&mut self, blindness: &Blindness) {
+        let (from, until) = (self.from, self.until());
+        let mut periods = blindness.periods().iter();
+        let during = periods.find(|period| from < period.to && period.from < until);
+        if let Some(period) = during.filter(|_| !self.is_shifted) {
+            let by = period.to.since(period.from.max(from));
+            self.for_parents = self.for_parents.map(|until| until + by);
+            self.is_shifted = true;
+        }
+    }
+
+    /// As it is stored.
+    pub fn to_row(&self) -> UntoldRow {
+        let (last, clock, by) = match &self.event.kind {
+            EventKind::Overdue { was_last_up, clock, promised, .. } => {
+                (*was_last_up, *clock, *promised)
+            }
+            _ => (true, None, self.event.at),
+        };
+        UntoldRow {
+            at: self.event.at,
+            last,
+            clock,
+            promised: Now { mono: self.promised, wall: by },
+            from: self.from,
+            parents: self.for_parents,
+            shifted: self.is_shifted,
+        }
+    }
+
+    /// From its row, whose monotonic times are `offset` behind the present clock.
+    pub fn restore(
+        row: UntoldRow,
+        host: &str,
+        connection: &Connection,
+        offset: i64,
+        now: Now,
+    ) -> Untold {
+        let time = |time: Mono| Mono(time.0.saturating_add(offset));
+        let kind = EventKind::Overdue {
+            host: host.to_owned(),
+            connection: connection.name.as_ref().into(),
+            last_seen: connection.last_seen.wall,
+            promised: row.promised.wall,
+            others_down: Vec::new(),
+            others_count: 0,
+            was_last_up: row.last,
+            clock: row.clock,
+        };
+        // No event waits for longer than one that begins now, whatever the row says.
+        let until = |until: Mono| time(until).min(now.mono + MAX_DOUBT);
+        Untold {
+            event: Event::new(row.at, kind),
+            promised: time(row.promised.mono),
+            from: time(row.from).min(now.mono),
+            for_parents: row.parents.map(until),
+            is_shifted: row.shifted,
+        }
+    }
+}
+
+/// What is known of why a host is not heard, and what of that is not told yet.
+#[derive(Debug, Default)]
+pub struct Explanation {
+    /// By connection, the events that wait.
+    untold: Vec<(Arc<str>, Untold)>,
+}
+
+impl Host {
+    /// The event of a connection that waits.
+    pub fn untold(&self, connection: &str) -> Option<&Untold> {
+        let untold = &self.explanation.as_deref()?.untold;
+        untold.iter().find(|(name, _)| **name == *connection).map(|(_, untold)| untold)
+    }
+
+    fn untold_mut(&mut self, connection: &str) -> Option<&mut Untold> {
+        let untold = &mut self.explanation.as_deref_mut()?.untold;
+        untold.iter_mut().find(|(name, _)| **name == *connection).map(|(_, untold)| untold)
+    }
+
+    /// Lets an event of a connection wait.
+    pub fn hold(&mut self, connection: Arc<str>, untold: Untold) {
+        self.explanation.get_or_insert_default().untold.push((connection, untold));
+    }
+
+    fn take_untold(&mut self, connection: &str) -> Option<Untold> {
+        let all = &mut self.explanation.as_deref_mut()?.untold;
+        let index = all.iter().position(|(name, _)| **name == *connection)?;
+        let (_, untold) = all.remove(index);
+        self.explanation.take_if(|explanation| explanation.untold.is_empty());
+        Some(untold)
+    }
+
+    /// Whether an event of it waits.
+    pub fn has_untold(&self) -> bool {
+        self.explanation.as_deref().is_some_and(|explanation| !explanation.untold.is_empty())
+    }
+
+    /// The connection is back, shut down, or given up: what waits of it is recorded, and nobody is told.
+    pub fn drop_untold(&mut self, index: usize) -> Option<Event> {
+        self.explanation.as_deref()?;
+        let name = self.connections[index].name.clone();
+        let untold = self.take_untold(&name)?;
+        Some(Event { untold: true, ..untold.event })
+    }
+
+    /// The same of all that waits of it.
+    pub fn drop_all_untold(&mut self) -> Vec<Event> {
+        (0..self.connections.len()).filter_map(|index| self.drop_untold(index)).collect()
+    }
+
+    /// The same of what `profile` no longer expects.
+    pub fn drop_unexpected(&mut self, profile: &Profile) -> Vec<Event> {
+        let gone = |connection: &Connection| {
+            let expected = profile.internal_expectation(&connection.name).is_some();
+            !profile.watch || (connection.is_internal() && !expected)
+        };
+        let indexes = (0..self.connections.len()).filter(|_| self.explanation.is_some());
+        let gone: Vec<usize> = indexes.filter(|index| gone(&self.connections[*index])).collect();
+        gone.into_iter().filter_map(|index| self.drop_untold(index)).collect()
+    }
+
+    /// Whether it is down: nothing is heard of it, and that was reported, or waits to be.
+    fn is_down(&self) -> bool {
+        matches!(self.state, HostState::Overdue | HostState::Shutdown)
+            && self.connections.iter().any(Connection::has_open_incident)
+    }
+
+    /// Whether its silence explains that of those which are reached through it: where nobody is told of
+    /// it, or it never beat, it explains nothing.
+    fn explains(&self) -> bool {
+        self.profile.watch && !self.forgotten && self.was_seen()
+    }
+}
+
+impl Fleet {
+    /// How a host stands for those that are reached through it and silent since `promised`.
+    fn standing(&self, host_index: u32, promised: Mono) -> Standing {
+        let host = &self.hosts[host_index as usize];
+        let up = host.connections.iter().filter(|connection| connection.state == HostState::Up);
+        let heard = up.map(|connection| connection.last_seen.mono).max();
+        match () {
+            () if heard.is_some_and(|heard| heard >= promised) => Standing::Heard,
+            () if !host.explains() => Standing::Unexpected,
+            () if host.is_down() && !host.has_untold() => Standing::Down,
+            () => Standing::Silent,
+        }
+    }
+
+    /// What a host is reached through, for a silence since `promised`.
+    fn path(&self, host_index: u32, promised: Mono) -> Path<'_> {
+        self.dependencies.path(host_index, |other| self.standing(other, promised))
+    }
+
+    /// Whether a host is reached through others of which one at least is watched and was heard.
+    pub(super) fn has_parents(&self, host_index: u32) -> bool {
+        let mut parents = self.dependencies.ancestors(host_index).into_iter();
+        parents.any(|parent| self.hosts[parent as usize].explains())
+    }
+
+    /// The names of the hosts that are down and explain the silence of a host since `promised`.
+    pub(super) fn behind(&self, host_index: u32, promised: Mono) -> Vec<String> {
+        if !self.dependencies.has_parents(host_index) {
+            return Vec::new();
+        }
+        let path = self.path(host_index, promised);
+        self.names_of(path.down())
+    }
+
+    fn names_of(&self, hosts: impl IntoIterator<Item = u32>) -> Vec<String> {
+        hosts.into_iter().map(|host| self.hosts[host as usize].name.as_ref().into()).collect()
+    }
+
+    /// The event of a connection that fell due goes out now, or waits.
+    pub(super) fn tell_or_hold(
+        &mut self,
+        host_index: u32,
+        index: usize,
+        untold: Untold,
+        now: Now,
+    ) -> Option<Event> {
+        if self.hosts[host_index as usize].profile.watch && self.has_parents(host_index) {
+            let untold = Untold { for_parents: Some(now.mono + MAX_DOUBT), ..untold };
+            let host = &mut self.hosts[host_index as usize];
+            let connection = host.connections[index].name.clone();
+            host.hold(connection.clone(), untold);
+            return self.let_go(host_index, &connection, now);
+        }
+        Some(untold.event)
+    }
+
+    /// Takes out an event that waits when it is known by now whose silence it is, or it has waited for
+    /// long enough; else it is looked at again when that may be so.
+    pub(super) fn let_go(&mut self, host_index: u32, connection: &str, now: Now) -> Option<Event> {
+        let host = &mut self.hosts[host_index as usize];
+        let untold = host.untold_mut(connection)?;
+        untold.shift(&self.blindness);
+        let (promised, until) = (untold.promised, untold.until());
+        let path = self.path(host_index, promised);
+        if path.is_open() == Reach::Doubtful && now.mono < until {
+            let silent: Vec<u32> = path.silent().collect();
+            self.waiting.extend(silent.into_iter().map(|parent| (parent, host_index)));
+            let kind = DeadlineKind::Untold;
+            self.deadlines.push(DeadlineEntry { at: until, host: host_index, kind });
+            return None;
+        }
+        let behind = self.names_of(path.down());
+        let host = &mut self.hosts[host_index as usize];
+        let untold = host.take_untold(connection)?;
+        host.must_store_now = true;
+        // Those that are reached through it wait for this.
+        self.wake(host_index, now);
+        Some(Event { behind, ..untold.event })
+    }
+
+    /// Looks at the events of a host that wait, the oldest first; one at a time.
+    pub(super) fn untold_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
+        let host = self.hosts.get(host_index as usize)?;
+        let untold = &host.explanation.as_deref()?.untold;
+        let names: Vec<Arc<str>> = untold.iter().map(|(name, _)| name.clone()).collect();
+        for connection in names {
+            let mut event = self.let_go(host_index, &connection, now);
+            if event.is_some() {
+                let index = self.hosts[host_index as usize].connection_index(&connection)?;
+                self.set_patience(event.as_mut_slice(), host_index, index);
+                self.schedule_untold(host_index, now);
+                return event;
+            }
+        }
+        None
+    }
+
+    /// The events of a host that wait are looked at with the next [`due`](Fleet::due).
+    pub(super) fn schedule_untold(&mut self, host_index: u32, now: Now) {
+        if self.hosts[host_index as usize].has_untold() {
+            let kind = DeadlineKind::Untold;
+            self.deadlines.push(DeadlineEntry { at: now.mono, host: host_index, kind });
+        }
+    }
+
+    /// Something became known of a host: the events that wait for it are looked at.
+    pub(super) fn wake(&mut self, parent: u32, now: Now) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let waiting = self.waiting.range((parent, 0)..=(parent, u32::MAX));
+        let woken: Vec<u32> = waiting.map(|(_, host)| *host).collect();
+        for host in woken {
+            self.waiting.remove(&(parent, host));
+            self.schedule_untold(host, now);
+        }
+    }
+}
+
+/// When the beat was promised that a connection is overdue with.
+///
+/// After an extension the whole time of the connection counts from its beginning: what was heard
+/// before the daemon was blind says nothing about the time since.
+pub fn promised_at(
+    last_seen: Mono,
+    extension: Option<Extension>,
+    deadline: Mono,
+    grace: Duration,
+) -> Mono {
+    let from = extension.map_or(last_seen, |extension| extension.from);
+    (deadline - grace).max(from)
+}
+
+#[cfg(test)]
+#[path = "untold_tests.rs"]
+mod tests;
