@@ -80,6 +80,9 @@ pub struct HostRow {
     /// Whether that boot had an id.
     #[serde(skip_serializing_if = "is_false")]
     pub named: bool,
+    /// The number of the storm that it belongs to.
+    #[serde(skip_serializing_if = "is_no_storm")]
+    pub storm: u16,
     /// Its connections, in order.
     pub connections: Vec<ConnectionRow>,
     /// Its metrics that are not OK, or beyond a limit, if not yet for long enough.
@@ -201,6 +204,10 @@ fn is_nil(tag: &u32) -> bool {
     *tag == 0
 }
 
+fn is_no_storm(number: &u16) -> bool {
+    *number == 0
+}
+
 fn is_zero(count: &u8) -> bool {
     *count == 0
 }
@@ -227,6 +234,7 @@ impl HostRow {
             forgotten: host.forgotten,
             booted: host.last_boot.map(|boot| boot.at),
             named: host.last_boot.is_some_and(|boot| boot.has_id),
+            storm: host.storm(),
             connections: host.connections.iter().map(|c| ConnectionRow::of(c, host)).collect(),
             alerts: host.metrics.iter().filter_map(|metric| AlertRow::of(metric, host)).collect(),
         }
@@ -418,6 +426,10 @@ pub fn restore_host(
     host.connections.shrink_to_fit();
     host.update_state(now);
     host.since = row.since;
+    host.set_storm(row.storm);
+    if host.state == HostState::Overdue && row.since <= now.wall {
+        host.note_fall(now.mono - now.wall.since(row.since));
+    }
     host.configured_since = row.configured;
     if !row.configured.is_plausible() {
         // Configured while the clock was not set yet: it must not look ages old. That must be

@@ -1,5 +1,6 @@
 //! Which hosts are reached through which others. Pure.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -143,8 +144,8 @@ impl Dependencies {
                     Standing::Unexpected => edges,
                 };
                 path.known.insert(host, (own, reach));
-            } else if !path.known.contains_key(&host) {
-                path.known.insert(host, (Standing::Unexpected, Reach::Open));
+            } else if let Entry::Vacant(new) = path.known.entry(host) {
+                new.insert((Standing::Unexpected, Reach::Open));
                 next.push((host, true));
                 next.extend(self.edges_of(host).iter().map(|edge| (edge.parent, false)));
             }

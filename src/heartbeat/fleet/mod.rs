@@ -22,6 +22,8 @@ mod deadlines;
 pub mod dependencies;
 mod forget;
 pub mod ingest;
+mod silence;
+pub mod storm;
 mod unknown;
 pub mod untold;
 mod views;
@@ -30,6 +32,7 @@ use self::addresses::AddressTracker;
 pub use self::addresses::{AddressChange, ConnectionId};
 use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
+use self::storm::{StormRow, Storms};
 use self::unknown::UnknownMemory;
 use self::untold::Untold;
 pub use self::views::OpenProblem;
@@ -95,6 +98,8 @@ pub struct Changes {
     pub removed_hosts: Vec<String>,
     /// Incidents that are closed without an event: their rule or host is no longer configured.
     pub closed_incidents: Vec<Incident>,
+    /// The row of the storm, where that changed; none within: it is to be removed.
+    pub storm: Option<Option<StormRow>>,
     /// Hosts that others are reached through, and that are no longer down or no longer expected.
     pub parents_up: Vec<String>,
 }
@@ -125,6 +130,7 @@ pub struct Fleet {
     dependencies: Dependencies,
     /// Parents that are silent, and the hosts that have events which wait for them.
     waiting: BTreeSet<(u32, u32)>,
+    storms: Storms,
     /// Hosts that may have changed since the last flush.
     dirty: Vec<u32>,
     /// The profile of hosts that are not configured.
@@ -209,6 +215,7 @@ impl Fleet {
             down: BTreeSet::new(),
             dependencies: Dependencies::default(),
             waiting: BTreeSet::new(),
+            storms: Storms::default(),
             dirty: Vec::new(),
             unknown_profile: Arc::default(),
             unknown: UnknownMemory::default(),
@@ -241,6 +248,7 @@ impl Fleet {
                 }
                 DeadlineKind::Metric(index) => self.metric_due(entry, index.into(), now),
                 DeadlineKind::Untold => self.untold_due(entry.host, now),
+                DeadlineKind::Storm => self.storm_due(entry.at, now),
             };
             changes.events.extend(event);
             if self.hosts.get(entry.host as usize).is_some_and(|host| host.must_store_now) {
@@ -248,6 +256,7 @@ impl Fleet {
             }
         }
         changes.rows.extend(touched.into_iter().map(|host| self.take_row(host)));
+        changes.storm = self.storms.take_row();
         changes
     }
 
@@ -265,13 +274,14 @@ impl Fleet {
         }
         let (last_seen, extension) = (connection.last_seen.mono, connection.extension);
         let promised = untold::promised_at(last_seen, extension, deadline, expectation.grace);
+        let fall = self.fall(entry.host, index, now);
         let timeout = self.connection_timeout(entry.host, index, expectation);
         let event = self.hosts[entry.host as usize].on_timeout(timeout, now);
         self.update_down_set(entry.host);
         self.update_uptime(entry.host, now);
         self.schedule_forget(entry.host);
         self.wake(entry.host, now);
-        let untold = Untold::new(event, promised, now);
+        let untold = fall.apply(Untold::new(event, promised, now));
         let mut event = self.tell_or_hold(entry.host, index, untold, now);
         self.set_patience(event.as_mut_slice(), entry.host, index);
         event
@@ -393,31 +403,6 @@ impl Fleet {
         self.deadlines.push(DeadlineEntry { at, host: host_index, kind: DeadlineKind::NeverSeen });
     }
 
-    fn compact(&mut self) {
-        let (hosts, common) = (&self.hosts, &self.common);
-        self.deadlines.compact(|entry| {
-            let host = &hosts[entry.host as usize];
-            match entry.kind {
-                DeadlineKind::Connection(index) => host
-                    .connections
-                    .get(usize::from(index))
-                    .is_some_and(|c| c.scheduled_at == entry.at),
-                DeadlineKind::NeverSeen => !host.was_seen(),
-                DeadlineKind::Untold => host.has_untold(),
-                DeadlineKind::Return => host.return_deadline().is_some(),
-                DeadlineKind::Forget => {
-                    let after = common.forget_after;
-                    after.is_some_and(|after| host.next_forgotten(after).is_some())
-                }
-                DeadlineKind::Metric(index) => {
-                    let metric = host.metrics.get(usize::from(index));
-                    let alert = metric.and_then(|metric| metric.alert_state.as_deref());
-                    alert.is_some_and(|alert| alert.scheduled_at == entry.at)
-                }
-            }
-        });
-    }
-
     fn update_down_set(&mut self, host_index: u32) {
         let host = &self.hosts[host_index as usize];
         if host.profile.watch && host.state == HostState::Overdue {
@@ -495,6 +480,7 @@ impl Fleet {
             self.schedule_forget(host_index);
             self.schedule_untold(host_index, now);
         }
+        self.rebuild_storm();
     }
 
     /// Applies a new configuration: hosts that are no longer configured are removed, or become unknown
@@ -521,7 +507,9 @@ impl Fleet {
         self.populate(profiles, known, &config.depends_on, now);
         self.names.shrink();
         self.unknown.names.shrink();
+        self.end_storm_if_off(now);
         let mut changes = std::mem::take(&mut self.pending);
+        changes.storm = self.storms.take_row();
         changes.rows.extend(self.flush());
         changes
     }

@@ -33,6 +33,8 @@ pub struct Untold {
     pub from: Mono,
     /// Until when it waits at most for what its host is reached through.
     pub for_parents: Option<Mono>,
+    /// Until when it waits for what may turn out to be a storm.
+    pub for_storm: Option<Mono>,
     /// The times above were shifted by a time in which the daemon could not receive.
     pub is_shifted: bool,
 }
@@ -55,6 +57,9 @@ pub struct UntoldRow {
     /// Until when for what its host is reached through.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parents: Option<Mono>,
+    /// Until when for what may be a storm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm: Option<Mono>,
     /// The times were shifted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub shifted: bool,
@@ -63,7 +68,14 @@ pub struct UntoldRow {
 impl Untold {
     /// An event that begins to wait now.
     pub fn new(event: Event, promised: Mono, now: Now) -> Untold {
-        Untold { event, promised, from: now.mono, for_parents: None, is_shifted: false }
+        Untold {
+            event,
+            promised,
+            from: now.mono,
+            for_parents: None,
+            for_storm: None,
+            is_shifted: false,
+        }
     }
 
     /// Until when it waits at most.
@@ -99,6 +111,7 @@ impl Untold {
             promised: Now { mono: self.promised, wall: by },
             from: self.from,
             parents: self.for_parents,
+            storm: self.for_storm,
             shifted: self.is_shifted,
         }
     }
@@ -129,6 +142,7 @@ impl Untold {
             promised: time(row.promised.mono),
             from: time(row.from).min(now.mono),
             for_parents: row.parents.map(until),
+            for_storm: row.storm.map(until),
             is_shifted: row.shifted,
         }
     }
@@ -139,6 +153,28 @@ impl Untold {
 pub struct Explanation {
     /// By connection, the events that wait.
     untold: Vec<(Arc<str>, Untold)>,
+    /// The number of the storm that it belongs to; 0 for none.
+    pub storm: u16,
+    /// When it fell silent, in seconds since the kernel's boot; 0 when that is not known.
+    pub fell_at: u32,
+}
+
+impl Explanation {
+    /// Whether there is nothing to explain any more.
+    pub fn is_over(&self) -> bool {
+        self.untold.is_empty() && self.storm == 0 && self.fell_at == 0
+    }
+
+    /// Whether an event waits until it is known whether there is a storm.
+    pub fn waits_for_storm(&self) -> bool {
+        self.untold.iter().any(|(_, untold)| untold.for_storm.is_some())
+    }
+
+    /// The events that wait for that.
+    pub fn waiting_for_storm(&mut self) -> impl Iterator<Item = &mut Untold> {
+        let untold = self.untold.iter_mut().map(|(_, untold)| untold);
+        untold.filter(|untold| untold.for_storm.is_some())
+    }
 }
 
 impl Host {
@@ -154,7 +190,11 @@ impl Host {
     }
 
     /// Lets an event of a connection wait.
-    pub fn hold(&mut self, connection: Arc<str>, untold: Untold) {
+    pub fn hold(&mut self, connection: Arc<str>, mut untold: Untold) {
+        // A hundred thousand may wait at once: which others are down is looked up when it is told.
+        if let EventKind::Overdue { others_down, .. } = &mut untold.event.kind {
+            *others_down = Vec::new();
+        }
         self.explanation.get_or_insert_default().untold.push((connection, untold));
     }
 
@@ -162,7 +202,7 @@ impl Host {
         let all = &mut self.explanation.as_deref_mut()?.untold;
         let index = all.iter().position(|(name, _)| **name == *connection)?;
         let (_, untold) = all.remove(index);
-        self.explanation.take_if(|explanation| explanation.untold.is_empty());
+        self.explanation.take_if(|explanation| explanation.is_over());
         Some(untold)
     }
 
@@ -254,14 +294,16 @@ impl Fleet {
         untold: Untold,
         now: Now,
     ) -> Option<Event> {
-        if self.hosts[host_index as usize].profile.watch && self.has_parents(host_index) {
-            let untold = Untold { for_parents: Some(now.mono + MAX_DOUBT), ..untold };
-            let host = &mut self.hosts[host_index as usize];
-            let connection = host.connections[index].name.clone();
-            host.hold(connection.clone(), untold);
-            return self.let_go(host_index, &connection, now);
+        let has_parents =
+            self.hosts[host_index as usize].profile.watch && self.has_parents(host_index);
+        if !has_parents && untold.for_storm.is_none() {
+            return Some(untold.event);
         }
-        Some(untold.event)
+        let for_parents = has_parents.then(|| now.mono + MAX_DOUBT);
+        let host = &mut self.hosts[host_index as usize];
+        let connection = host.connections[index].name.clone();
+        host.hold(connection.clone(), Untold { for_parents, ..untold });
+        self.let_go(host_index, &connection, now)
     }
 
     /// Takes out an event that waits when it is known by now whose silence it is, or it has waited for
@@ -269,6 +311,11 @@ impl Fleet {
     pub(super) fn let_go(&mut self, host_index: u32, connection: &str, now: Now) -> Option<Event> {
         let host = &mut self.hosts[host_index as usize];
         let untold = host.untold_mut(connection)?;
+        if let Some(until) = untold.for_storm.and_then(|_| self.storms.wait_of(untold.from)) {
+            let kind = DeadlineKind::Untold;
+            self.deadlines.push(DeadlineEntry { at: until, host: host_index, kind });
+            return None;
+        }
         untold.shift(&self.blindness);
         let (promised, until) = (untold.promised, untold.until());
         let path = self.path(host_index, promised);
@@ -285,7 +332,13 @@ impl Fleet {
         host.must_store_now = true;
         // Those that are reached through it wait for this.
         self.wake(host_index, now);
-        Some(Event { behind, ..untold.event })
+        let in_storm = untold.for_storm.is_some() && self.storms.has(host_index);
+        let mut event = Event { behind, in_storm, ..untold.event };
+        if let EventKind::Overdue { others_down, others_count, .. } = &mut event.kind {
+            let also_down = self.also_down(host_index);
+            (*others_down, *others_count) = (also_down.names, also_down.count);
+        }
+        Some(event)
     }
 
     /// Looks at the events of a host that wait, the oldest first; one at a time.

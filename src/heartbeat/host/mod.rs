@@ -244,6 +244,7 @@ impl Host {
         self.must_store_now |= std::mem::take(&mut self.stop_announced);
         self.must_store_now |= self.connections[index].mark_up(now);
         self.update_state(now);
+        self.forget_fall();
         events
     }
 
