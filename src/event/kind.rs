@@ -32,6 +32,12 @@ pub enum EventKind {
         was_last_up: bool,
         /// Its datagrams come and are not believed: its clock and ours differ by so much.
         clock: Option<Duration>,
+        /// Watched hosts that are reached through it alone, at most [`MAX_LISTED`](super::MAX_LISTED) of them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        behind_it: Vec<String>,
+        /// How many there are in all.
+        #[serde(default)]
+        behind_count: usize,
     },
     /// A host announced its shutdown on a connection.
     Shutdown { host: String, connection: String },
@@ -247,10 +253,13 @@ impl EventKind {
                 others_count,
                 was_last_up,
                 clock,
+                behind_it,
+                behind_count,
             } => overdue(host, connection, *was_last_up)
                 .detail("last seen", last_seen.to_string())
                 .detail("promised", format!("the next beat by {promised}"))
                 .detail_if("clock", clock.map(differing_clocks))
+                .detail_if("behind it", listed(behind_it, *behind_count).map(untold_behind))
                 .detail_if("also overdue", listed(others_down, *others_count)),
             EventKind::Shutdown { host, connection } => shutdown(host, connection),
             EventKind::Back { host, connection, gone } => back(host, connection, *gone),
@@ -303,6 +312,10 @@ fn overdue(host: &str, connection: &str, was_last_up: bool) -> EventDescription 
     EventDescription::of_host("overdue", level, host, format!("{host} {connection} overdue"))
         .watched_only()
         .about(Incident::connection(host, connection))
+}
+
+fn untold_behind(names: String) -> String {
+    names + ", not told while it is overdue"
 }
 
 fn shutdown(host: &str, connection: &str) -> EventDescription {

@@ -44,6 +44,8 @@ fn of_hosts() -> Vec<EventKind> {
             others_count: 12,
             was_last_up: true,
             clock: Some(gone),
+            behind_it: vec![text()],
+            behind_count: 40,
         },
         EventKind::Shutdown { host: host.clone(), connection: connection.clone() },
         EventKind::Back { host: host.clone(), connection: connection.clone(), gone },

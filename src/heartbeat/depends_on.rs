@@ -15,7 +15,7 @@ const MAX_NAMED_HOSTS: usize = 20;
 pub struct DependencySettings {
     depends_on: DependsOn,
     lines: BTreeMap<String, Option<usize>>,
-    watched: BTreeSet<String>,
+    unwatched: BTreeSet<String>,
 }
 
 impl DependencySettings {
@@ -31,10 +31,10 @@ impl DependencySettings {
         }
     }
 
-    /// A host is watched.
+    /// Whether a host is watched.
     pub fn note_watched(&mut self, host: &str, watch: bool) {
-        if watch {
-            self.watched.insert(host.to_owned());
+        if !watch {
+            self.unwatched.insert(host.to_owned());
         }
     }
 
@@ -50,7 +50,7 @@ impl DependencySettings {
         }
         let mut unwatched: BTreeMap<&str, &str> = BTreeMap::new();
         for (host, entries) in &self.depends_on {
-            for parent in entries.iter().flatten().filter(|parent| !self.watched.contains(*parent))
+            for parent in entries.iter().flatten().filter(|parent| self.unwatched.contains(*parent))
             {
                 unwatched.entry(parent).or_insert(host);
             }
@@ -112,6 +112,69 @@ mod tests {
         let all = depends_on.iter().map(|(host, list)| ((*host).to_owned(), entries(list)));
         let depends_on: DependsOn = all.collect();
         circles(&depends_on).iter().map(|circle| circle.join(", ")).collect()
+    }
+
+    /// What was read of `depends_on`, and all problems of a configuration with these hosts.
+    fn load(hosts: &str) -> (DependsOn, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("heartbeat.yaml");
+        let channels = "notification_channels: {log: {type: log}}\n\
+             default_notification_channels: [log]\n";
+        std::fs::write(&file, format!("{channels}hosts:\n{hosts}")).unwrap();
+        let shown = |problems: crate::problem::Problems| {
+            let shown = |one: &crate::problem::Problem| {
+                format!("{}: {}: {}", one.line.unwrap_or(0), one.path, one.what)
+            };
+            problems.0.iter().map(shown).collect()
+        };
+        match crate::config::Config::load(&file) {
+            Ok(config) => (config.depends_on, shown(config.warnings)),
+            Err(problems) => (DependsOn::new(), shown(problems)),
+        }
+    }
+
+    #[test]
+    fn hosts_and_lists_of_hosts_are_read() {
+        let (read, problems) = load(
+            "  router: {watch: true}\n  wan1: {watch: true}\n  101: {watch: true}\n  \
+             web1: {watch: true, depends_on: [router, [wan1, 101]]}\n  \
+             web2: {watch: true, depends_on: router}\n  web3: {watch: true, depends_on: []}\n",
+        );
+        assert_eq!(problems, [""; 0]);
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let entries: Vec<Vec<String>> = vec![list(&["router"]), list(&["wan1", "101"])];
+        let expected = [("web1".to_owned(), entries), ("web2".to_owned(), vec![list(&["router"])])];
+        assert_eq!(read, expected.into());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_list_is_said_with_its_line_and_a_remedy() {
+        for (list, problem) in [
+            ("[wbe1]", "no host is called \"wbe1\", did you mean \"web1\"?"),
+            ("[router, [wbe1, router]]", "no host is called \"wbe1\", did you mean \"web1\"?"),
+            ("[db1]", "db1 cannot depend on itself"),
+            ("[[router, db1]]", "db1 cannot depend on itself"),
+            ("[web1]", "goes in a circle: db1, web1, db1"),
+            ("[[]]", "has an empty list in it: name a host"),
+            ("[router, [[web1]]]", "must be a list of hosts and lists of hosts"),
+            ("[{a: b}]", "must be a list of hosts and lists of hosts"),
+            ("[null]", "must be a list of hosts and lists of hosts"),
+            ("{router: 1}", "must be a list, not a map"),
+            ("[router, router]", "names \"router\" twice"),
+            ("[[router, router]]", "names \"router\" twice"),
+            ("[dark]", "dark is not watched: it holds nothing back"),
+            ("[\"\"]", "must not be empty"),
+        ] {
+            let (_, problems) = load(&format!(
+                "  router: {{watch: true}}\n  dark: {{notification_channels: [log]}}\n  \
+                 web1: {{watch: true, depends_on: [db1]}}\n  \
+                 db1: {{watch: true, depends_on: {list}}}\n"
+            ));
+            let expected = format!("7: hosts.db1.depends_on: {problem}");
+            let others = |one: &&String| !one.contains("listed but not watched");
+            let said: Vec<&String> = problems.iter().filter(others).collect();
+            assert_eq!(said, [&expected], "{list}");
+        }
     }
 
     #[test]

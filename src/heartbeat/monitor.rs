@@ -353,6 +353,7 @@ impl Monitor {
             events: changes.events,
             closed_silently: changes.closed_incidents,
             parents_up: changes.parents_up,
+            not_behind: changes.not_behind,
             on_stored: None,
         });
     }

@@ -83,6 +83,9 @@ pub struct HostRow {
     /// The number of the storm that it belongs to.
     #[serde(skip_serializing_if = "is_no_storm")]
     pub storm: u16,
+    /// What it is reached through explains that it is down, or never beat.
+    #[serde(skip_serializing_if = "is_false")]
+    pub behind: bool,
     /// Its connections, in order.
     pub connections: Vec<ConnectionRow>,
     /// Its metrics that are not OK, or beyond a limit, if not yet for long enough.
@@ -235,6 +238,7 @@ impl HostRow {
             booted: host.last_boot.map(|boot| boot.at),
             named: host.last_boot.is_some_and(|boot| boot.has_id),
             storm: host.storm(),
+            behind: host.is_behind(),
             connections: host.connections.iter().map(|c| ConnectionRow::of(c, host)).collect(),
             alerts: host.metrics.iter().filter_map(|metric| AlertRow::of(metric, host)).collect(),
         }
@@ -398,6 +402,7 @@ pub fn restore_host(
     host.never_seen_reported = row.reported;
     host.stop_announced = row.leaving;
     host.forgotten = row.forgotten;
+    host.set_behind(row.behind);
     host.goodbye = row.goodbye.map(|goodbye| {
         Box::new(Goodbye { at: clocks.translate(row.kernel, goodbye.at), ..goodbye })
     });
@@ -426,17 +431,8 @@ pub fn restore_host(
     host.connections.shrink_to_fit();
     host.update_state(now);
     host.since = row.since;
-    host.set_storm(row.storm);
-    if host.state == HostState::Overdue && row.since <= now.wall {
-        host.note_fall(now.mono - now.wall.since(row.since));
-    }
-    host.configured_since = row.configured;
-    if !row.configured.is_plausible() {
-        // Configured while the clock was not set yet: it must not look ages old. That must be
-        // stored, or each start would begin to count anew.
-        host.configured_since = now.wall;
-        host.must_store_now = now.wall.is_plausible();
-    }
+    host.restore_silence(row.storm, now);
+    restore_configured_since(&mut host, row.configured, now);
     let untold = host.drop_unexpected(&profile);
     host.must_store_now |= !untold.is_empty();
     let mut closed = host.refresh_internal_connections(now);
@@ -448,6 +444,16 @@ pub fn restore_host(
         closed.extend(restore_alert(&mut host, stored, row.kernel, clocks, names));
     }
     (host, untold, closed)
+}
+
+fn restore_configured_since(host: &mut Host, configured: Wall, now: Now) {
+    host.configured_since = configured;
+    if !configured.is_plausible() {
+        // Configured while the clock was not set yet: it must not look ages old. That must be
+        // stored, or each start would begin to count anew.
+        host.configured_since = now.wall;
+        host.must_store_now = now.wall.is_plausible();
+    }
 }
 
 /// Restores a metric of a host; the incident that is closed when its rule is gone.

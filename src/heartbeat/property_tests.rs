@@ -9,6 +9,7 @@ use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident};
 use crate::heartbeat::encode;
 use crate::heartbeat::fleet::Fleet;
+use crate::heartbeat::fleet::untold::MAX_DOUBT;
 use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::heartbeat::settings::FleetConfig;
 use crate::heartbeat::test_fleet::{BEGIN, HERE, SECOND, TestFleet, config};
@@ -47,6 +48,7 @@ enum Operation {
     MoveClock(i32),
     Reload {
         watch: bool,
+        depends: bool,
     },
 }
 
@@ -67,7 +69,8 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(peaceful, away, off)| Operation::Reboot { peaceful, away, off }),
         1 => away.prop_map(Operation::Sleep),
         1 => off.prop_map(Operation::MoveClock),
-        1 => any::<bool>().prop_map(|watch| Operation::Reload { watch }),
+        1 => (any::<bool>(), any::<bool>())
+            .prop_map(|(watch, depends)| Operation::Reload { watch, depends }),
     ]
 }
 
@@ -89,6 +92,7 @@ fn simulated_config() -> FleetConfig {
         Rule { warning: "> 80".parse().ok(), critical: "> 90".parse().ok(), ..Rule::default() };
     let mut config = config();
     config.hosts.insert("web0".into(), config.hosts["web1"].clone());
+    config.depends_on.insert("web1".into(), vec![vec!["web0".into()]]);
     config
         .threshold_sets
         .insert("default".into(), ThresholdSet { rules: [("m".to_owned(), rule)].into() });
@@ -159,6 +163,20 @@ impl Simulation {
         assert!(self.fleet.next_deadline().is_none_or(|next| next > self.now.mono));
         self.save(changes.rows);
         self.record(changes.events, changes.closed_incidents);
+        self.check_doubt();
+    }
+
+    /// Nothing waits when its parent was heard since, and nothing for longer than two minutes, in which
+    /// the daemon listens.
+    fn check_doubt(&self) {
+        let [web0, web1] = [0, 1].map(|index| &self.fleet.hosts[index]);
+        let up = web0.connections.iter().filter(|connection| connection.state == HostState::Up);
+        let heard = up.map(|connection| connection.last_seen.mono).max();
+        for untold in web1.connections.iter().filter_map(|one| web1.untold(&one.name)) {
+            assert!(untold.until() > self.now.mono, "{untold:?}");
+            assert!(untold.is_shifted || untold.until().since(untold.from) <= MAX_DOUBT);
+            assert!(heard.is_none_or(|heard| heard < untold.promised), "{heard:?} {untold:?}");
+        }
     }
 
     fn wait(&mut self, time: Duration) {
@@ -229,7 +247,9 @@ impl Simulation {
                 self.process_due();
             }
             Operation::MoveClock(by) => self.now.wall = Wall(self.now.wall.0 + i64::from(by)),
-            Operation::Reload { watch } => {
+            Operation::Reload { watch, depends } => {
+                let parents = depends.then(|| ("web1".to_owned(), vec![vec!["web0".to_owned()]]));
+                self.config.depends_on = parents.into_iter().collect();
                 self.config.hosts.get_mut("web1").unwrap().watch = watch;
                 let changes = self.fleet.reconfigure(self.config.clone(), self.now);
                 self.save(changes.rows);

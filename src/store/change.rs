@@ -16,6 +16,8 @@ pub struct Change {
     pub closed_silently: Vec<Incident>,
     /// Hosts that others are reached through, and that are no longer down.
     pub parents_up: Vec<String>,
+    /// Hosts that are down, or never beat, and that nothing explains any more.
+    pub not_behind: Vec<String>,
     /// Called with whether all of it is on disk.
     pub on_stored: Option<Box<dyn FnOnce(bool) + Send>>,
 }

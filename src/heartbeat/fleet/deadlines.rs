@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Fleet;
 use crate::clock::Mono;
 
 /// What a deadline is about, within its host.
@@ -80,34 +79,5 @@ impl Deadlines {
     /// Removes all entries.
     pub fn clear(&mut self) {
         self.heap.clear();
-    }
-}
-
-impl Fleet {
-    /// Removes the entries that mean nothing any more.
-    pub(super) fn compact(&mut self) {
-        let (hosts, common, storms) = (&self.hosts, &self.common, &self.storms);
-        self.deadlines.compact(|entry| {
-            let host = &hosts[entry.host as usize];
-            match entry.kind {
-                DeadlineKind::Storm => storms.is_scheduled(entry.at),
-                DeadlineKind::Connection(index) => host
-                    .connections
-                    .get(usize::from(index))
-                    .is_some_and(|c| c.scheduled_at == entry.at),
-                DeadlineKind::NeverSeen => !host.was_seen(),
-                DeadlineKind::Untold => host.has_untold(),
-                DeadlineKind::Return => host.return_deadline().is_some(),
-                DeadlineKind::Forget => {
-                    let after = common.forget_after;
-                    after.is_some_and(|after| host.next_forgotten(after).is_some())
-                }
-                DeadlineKind::Metric(index) => {
-                    let metric = host.metrics.get(usize::from(index));
-                    let alert = metric.and_then(|metric| metric.alert_state.as_deref());
-                    alert.is_some_and(|alert| alert.scheduled_at == entry.at)
-                }
-            }
-        });
     }
 }

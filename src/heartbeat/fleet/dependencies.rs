@@ -50,8 +50,6 @@ pub struct Dependencies {
     edges: Vec<Edge>,
     /// Parent and host, in order, each once.
     children: Vec<(u32, u32)>,
-    /// An entry has several names.
-    has_groups: bool,
 }
 
 impl Dependencies {
@@ -61,7 +59,6 @@ impl Dependencies {
         for (host, entries) in depends_on {
             let Some(host) = indexes.get(host.as_str()).copied() else { continue };
             for (entry, names) in (0..).zip(entries) {
-                all.has_groups |= names.len() > 1;
                 let parents = names.iter().filter_map(|name| indexes.get(name.as_str()));
                 let edge = |parent: &u32| Edge { host, entry, parent: *parent };
                 all.edges.extend(parents.map(edge));
@@ -72,16 +69,6 @@ impl Dependencies {
         all.children.sort_unstable();
         all.children.dedup();
         all
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.edges.is_empty()
-    }
-
-    /// Whether a host can be reached in several ways, any of which suffices.
-    pub fn has_groups(&self) -> bool {
-        self.has_groups
     }
 
     fn edges_of(&self, host: u32) -> &[Edge] {

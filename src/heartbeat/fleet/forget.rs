@@ -61,7 +61,8 @@ impl Fleet {
         if host.state == HostState::Up || !host.profile.watch {
             return None;
         }
-        let mut event = self.hosts[host_index as usize].on_not_back(now);
+        let event = self.hosts[host_index as usize].on_not_back(now);
+        let mut event = event.map(|event| self.explained(host_index, event));
         self.set_patience(event.as_mut_slice(), host_index, 0);
         self.update_down_set(host_index);
         self.update_uptime(host_index, now);
@@ -136,6 +137,7 @@ impl Fleet {
             self.after_forgetting(host_index, now);
             changes.rows.push(self.take_row(host_index));
         }
+        self.take_explained(&mut changes);
         Ok(changes)
     }
 

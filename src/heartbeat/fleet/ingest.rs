@@ -425,6 +425,8 @@ impl Fleet {
         }
         // The hot path: nearly always nothing waits.
         self.wake(host_index, now);
+        ingested.parents_up = std::mem::take(&mut self.pending.parents_up);
+        ingested.not_behind = std::mem::take(&mut self.pending.not_behind);
         self.set_patience(&mut ingested.events, host_index, index);
         if self.hosts[host_index as usize].must_store_now {
             self.update_uptime(host_index, now);
@@ -521,14 +523,15 @@ fn default_connection_name(from: IpAddr) -> &'static str {
 
 /// What is to be stored; none for a plain beat.
 pub fn change_of(ingested: Ingested) -> Option<Change> {
-    let Ingested { events, rows, closed_incidents, parents_up, .. } = ingested;
-    let lists = [events.is_empty(), rows.is_empty(), closed_incidents.is_empty()];
-    let plain = lists == [true; 3] && parents_up.is_empty();
+    let Ingested { events, rows, closed_incidents, parents_up, not_behind, .. } = ingested;
+    let changed = [events.is_empty(), rows.is_empty(), closed_incidents.is_empty()];
+    let plain = changed == [true; 3] && parents_up.is_empty() && not_behind.is_empty();
     (!plain).then(|| Change {
         writes: rows.iter().map(host_row).collect(),
         events,
         closed_silently: closed_incidents,
         parents_up,
+        not_behind,
         on_stored: None,
     })
 }

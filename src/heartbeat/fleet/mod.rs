@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventKind, Incident, MAX_LISTED};
+use crate::event::{Event, Incident, MAX_LISTED};
 use crate::heartbeat::auth::ClockCheck;
 use crate::heartbeat::connection::{BlindPeriod, Blindness};
 use crate::heartbeat::event_limits::EventLimits;
@@ -22,6 +22,7 @@ mod deadlines;
 pub mod dependencies;
 mod forget;
 pub mod ingest;
+mod never_seen;
 mod silence;
 pub mod storm;
 mod unknown;
@@ -57,6 +58,8 @@ pub struct Ingested {
     pub closed_incidents: Vec<Incident>,
     /// Its host, when others are reached through it and it is no longer down.
     pub parents_up: Vec<String>,
+    /// Hosts that are down, or never beat, and that nothing explains any more.
+    pub not_behind: Vec<String>,
     /// While keys are being changed: which one it was signed with.
     pub key_usage: Option<KeyUsage>,
     /// The first metric that cannot be used, of a host that sent none before.
@@ -102,6 +105,8 @@ pub struct Changes {
     pub storm: Option<Option<StormRow>>,
     /// Hosts that others are reached through, and that are no longer down or no longer expected.
     pub parents_up: Vec<String>,
+    /// Hosts that are down, or never beat, and that nothing explains any more.
+    pub not_behind: Vec<String>,
 }
 
 impl Changes {
@@ -128,6 +133,8 @@ pub struct Fleet {
     down: BTreeSet<u32>,
     /// Which hosts are reached through which others.
     dependencies: Dependencies,
+    /// Those that others are reached through and that are down.
+    down_parents: BTreeSet<u32>,
     /// Parents that are silent, and the hosts that have events which wait for them.
     waiting: BTreeSet<(u32, u32)>,
     storms: Storms,
@@ -214,6 +221,7 @@ impl Fleet {
             clock_check: ClockCheck::default(),
             down: BTreeSet::new(),
             dependencies: Dependencies::default(),
+            down_parents: BTreeSet::new(),
             waiting: BTreeSet::new(),
             storms: Storms::default(),
             dirty: Vec::new(),
@@ -256,6 +264,7 @@ impl Fleet {
             }
         }
         changes.rows.extend(touched.into_iter().map(|host| self.take_row(host)));
+        self.take_explained(&mut changes);
         changes.storm = self.storms.take_row();
         changes
     }
@@ -293,23 +302,6 @@ impl Fleet {
             names: names.map(|other| self.hosts[*other as usize].name.as_ref().into()).collect(),
             count: self.down.len() - usize::from(self.down.contains(&host)),
         }
-    }
-
-    fn never_seen_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
-        let host = self.hosts.get_mut(host_index as usize)?;
-        let told = host.never_seen_reported || host.forgotten;
-        if host.was_seen() || told || !host.profile.watch {
-            return None;
-        }
-        host.never_seen_reported = true;
-        host.must_store_now = true;
-        let kind = EventKind::NeverSeen {
-            host: host.name.as_ref().into(),
-            configured: host.configured_since,
-            clock: self.clock_check.difference((host_index, None), Mono(i64::MIN)),
-        };
-        let behind = self.behind(host_index, Mono(i64::MIN));
-        Some(Event { behind, ..Event::new(now.wall, kind) })
     }
 
     fn metric_due(&mut self, entry: DeadlineEntry, index: usize, now: Now) -> Option<Event> {
@@ -387,20 +379,31 @@ impl Fleet {
         }
     }
 
-    fn schedule_never_seen(&mut self, host_index: u32, now: Now) {
-        let host = &mut self.hosts[host_index as usize];
-        let timeout = self.common.new_timeout;
-        let expected = host.profile.watch && !host.forgotten;
-        if !expected || host.never_seen_reported || host.was_seen() || timeout.is_zero() {
-            return;
-        }
-        let passed = if now.wall.is_plausible() && host.configured_since.is_plausible() {
-            now.wall.since(host.configured_since)
-        } else {
-            Default::default()
-        };
-        let at = now.mono + timeout.saturating_sub(passed);
-        self.deadlines.push(DeadlineEntry { at, host: host_index, kind: DeadlineKind::NeverSeen });
+    /// Removes the entries that mean nothing any more.
+    fn compact(&mut self) {
+        let (hosts, common, storms) = (&self.hosts, &self.common, &self.storms);
+        self.deadlines.compact(|entry| {
+            let host = &hosts[entry.host as usize];
+            match entry.kind {
+                DeadlineKind::Storm => storms.is_scheduled(entry.at),
+                DeadlineKind::Connection(index) => host
+                    .connections
+                    .get(usize::from(index))
+                    .is_some_and(|c| c.scheduled_at == entry.at),
+                DeadlineKind::NeverSeen => !host.was_seen(),
+                DeadlineKind::Untold => host.has_untold(),
+                DeadlineKind::Return => host.return_deadline().is_some(),
+                DeadlineKind::Forget => {
+                    let after = common.forget_after;
+                    after.is_some_and(|after| host.next_forgotten(after).is_some())
+                }
+                DeadlineKind::Metric(index) => {
+                    let metric = host.metrics.get(usize::from(index));
+                    let alert = metric.and_then(|metric| metric.alert_state.as_deref());
+                    alert.is_some_and(|alert| alert.scheduled_at == entry.at)
+                }
+            }
+        });
     }
 
     fn update_down_set(&mut self, host_index: u32) {
@@ -410,6 +413,7 @@ impl Fleet {
         } else {
             self.down.remove(&host_index);
         }
+        self.update_down_parents(host_index);
     }
 
     fn mark_dirty(&mut self, host_index: u32) {
@@ -480,6 +484,9 @@ impl Fleet {
             self.schedule_forget(host_index);
             self.schedule_untold(host_index, now);
         }
+        for host_index in 0..self.hosts.len() as u32 {
+            self.review_behind(host_index);
+        }
         self.rebuild_storm();
     }
 
@@ -491,6 +498,7 @@ impl Fleet {
         let configured: HashMap<&str, &Arc<Profile>> =
             profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
         let before = std::mem::replace(&mut self.common, SharedSettings::new(&config));
+        let down_parents = self.names_of(self.down_parents.iter().copied());
         let hosts = self.take_hosts();
         let mut known = HashMap::with_capacity(hosts.len());
         for mut host in hosts {
@@ -505,6 +513,7 @@ impl Fleet {
             known.insert(host.name.clone(), host);
         }
         self.populate(profiles, known, &config.depends_on, now);
+        self.note_parents_up(down_parents);
         self.names.shrink();
         self.unknown.names.shrink();
         self.end_storm_if_off(now);
@@ -519,6 +528,7 @@ impl Fleet {
         self.by_name.clear();
         self.dirty.clear();
         self.down.clear();
+        self.down_parents.clear();
         self.waiting.clear();
         self.deadlines.clear();
         self.clock_check.forget_disagreements();
@@ -586,6 +596,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::event::EventKind;
     use crate::heartbeat::datagram::Datagram;
     use crate::heartbeat::settings::{ALERTMANAGER, Expectation, HostSettings, UnknownHosts};
     use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};

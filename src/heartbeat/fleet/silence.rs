@@ -12,8 +12,6 @@ use crate::heartbeat::connection::Connection;
 use crate::heartbeat::host::Host;
 use crate::view::HostState;
 
-/// A host that is down for no longer than this was up just now.
-const RECENT: Duration = Duration::from_secs(60);
 /// Hosts that beat less often than this do not count.
 const MAX_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// A host that has not beaten for more than this many intervals is silent.
@@ -21,7 +19,7 @@ const LATE_INTERVALS: u32 = 2;
 
 /// How a host counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Silence {
+pub(super) enum HostSilence {
     /// It does not.
     NotCounted,
     /// It beats.
@@ -47,11 +45,11 @@ impl Count {
     pub const NONE: Count = Count { of: 0, silent: 0, first: Mono(i64::MAX), last: Mono(i64::MIN) };
 
     /// Adds a host.
-    pub fn add(&mut self, silence: Silence) {
+    pub fn add(&mut self, silence: HostSilence) {
         match silence {
-            Silence::NotCounted => {}
-            Silence::Beats => self.of += 1,
-            Silence::Since(last_seen) => {
+            HostSilence::NotCounted => {}
+            HostSilence::Beats => self.of += 1,
+            HostSilence::Since(last_seen) => {
                 self.of += 1;
                 self.silent += 1;
                 self.first = self.first.min(last_seen);
@@ -59,58 +57,6 @@ impl Count {
             }
         }
     }
-}
-
-impl Host {
-    /// The number of the storm that it belongs to; 0 for none.
-    pub fn storm(&self) -> u16 {
-        self.explanation.as_deref().map_or(0, |explanation| explanation.storm)
-    }
-
-    /// It belongs to the storm of that number from now on; 0 for none.
-    pub fn set_storm(&mut self, id: u16) {
-        if self.storm() != id {
-            self.explanation.get_or_insert_default().storm = id;
-            self.explanation.take_if(|explanation| explanation.is_over());
-        }
-    }
-
-    /// It fell silent.
-    pub fn note_fall(&mut self, at: Mono) {
-        self.explanation.get_or_insert_default().fell_at = seconds(at).max(1);
-    }
-
-    /// It is heard again.
-    pub fn forget_fall(&mut self) {
-        if let Some(explanation) = &mut self.explanation {
-            explanation.fell_at = 0;
-            self.explanation.take_if(|explanation| explanation.is_over());
-        }
-    }
-
-    /// When it fell silent, in seconds; 0 when that is not known.
-    pub fn fell_at(&self) -> u32 {
-        self.explanation.as_deref().map_or(0, |explanation| explanation.fell_at)
-    }
-
-    /// Whether it fell silent just now, or that is not told yet.
-    fn is_silent_recently(&self, now: Mono) -> bool {
-        self.explanation.as_deref().is_some_and(|explanation| {
-            let ago = u64::from(seconds(now).saturating_sub(explanation.fell_at));
-            let is_recent = explanation.fell_at > 0 && ago <= RECENT.as_secs();
-            is_recent || explanation.waits_for_storm()
-        })
-    }
-
-    /// Whether it is still expected to beat, so that it may belong to a storm.
-    pub fn is_expected(&self) -> bool {
-        self.profile.watch && !self.forgotten && self.state != HostState::Shutdown
-    }
-}
-
-/// A moment in whole seconds since the kernel's boot; 0 when it is before that.
-pub(super) fn seconds(at: Mono) -> u32 {
-    u32::try_from(at.0 / 1000).unwrap_or(0)
 }
 
 impl Fleet {
@@ -131,7 +77,7 @@ impl Fleet {
     }
 
     /// How a host that is up counts; the connection at the index `due` is late in any case.
-    fn silence_while_up(&self, host: &Host, due: Option<usize>, now: Mono) -> Silence {
+    fn silence_while_up(&self, host: &Host, due: Option<usize>, now: Mono) -> HostSilence {
         let (mut is_silent, mut last_beat) = (true, Mono(i64::MIN));
         for (index, connection) in host.connections.iter().enumerate() {
             if connection.state != HostState::Up {
@@ -139,41 +85,45 @@ impl Fleet {
             }
             let interval = connection.expectation(&host.profile, &self.common).interval;
             if interval > MAX_INTERVAL {
-                return Silence::NotCounted;
+                return HostSilence::NotCounted;
             }
             is_silent &= due == Some(index) || self.is_late(connection, interval, now);
             last_beat = last_beat.max(connection.last_seen.mono);
         }
-        if is_silent { Silence::Since(last_beat) } else { Silence::Beats }
+        if is_silent { HostSilence::Since(last_beat) } else { HostSilence::Beats }
     }
 
     /// How a host that is down counts.
-    fn silence_while_down(&self, host: &Host, now: Mono) -> Silence {
+    fn silence_while_down(&self, host: &Host, now: Mono) -> HostSilence {
         let seen = host.connections.iter().filter(|one| one.state != HostState::New);
         let last = seen.max_by_key(|connection| connection.last_seen.mono);
         let often = |last: &&Connection| {
             last.expectation(&host.profile, &self.common).interval <= MAX_INTERVAL
         };
         match last.filter(often) {
-            Some(last) if host.is_silent_recently(now) => Silence::Since(last.last_seen.mono),
-            Some(_) | None => Silence::NotCounted,
+            Some(last) if host.is_silent_recently(now) => HostSilence::Since(last.last_seen.mono),
+            Some(_) | None => HostSilence::NotCounted,
         }
     }
 
     /// How a host counts.
-    pub(super) fn silence(&self, host_index: u32, due: Option<usize>, now: Mono) -> Silence {
+    pub(super) fn silence(&self, host_index: u32, due: Option<usize>, now: Mono) -> HostSilence {
         let host = &self.hosts[host_index as usize];
         if !host.is_expected() {
-            return Silence::NotCounted;
+            return HostSilence::NotCounted;
         }
         let silence = match host.state {
             HostState::Up => self.silence_while_up(host, due, now),
             HostState::Overdue => self.silence_while_down(host, now),
-            HostState::New | HostState::Shutdown => Silence::NotCounted,
+            HostState::New | HostState::Shutdown => HostSilence::NotCounted,
         };
         let has_parents =
             || self.dependencies.has_parents(host_index) && self.has_parents(host_index);
-        if silence != Silence::NotCounted && has_parents() { Silence::NotCounted } else { silence }
+        if silence != HostSilence::NotCounted && has_parents() {
+            HostSilence::NotCounted
+        } else {
+            silence
+        }
     }
 
     /// What comes out when the hosts are counted.
@@ -189,7 +139,7 @@ impl Fleet {
         match host.state {
             HostState::Overdue => true,
             HostState::Up => {
-                matches!(self.silence_while_up(host, None, now), Silence::Since(_))
+                matches!(self.silence_while_up(host, None, now), HostSilence::Since(_))
             }
             HostState::New | HostState::Shutdown => false,
         }

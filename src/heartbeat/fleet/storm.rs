@@ -17,13 +17,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Fleet;
 use super::deadlines::{DeadlineEntry, DeadlineKind};
-use super::silence::{Count, Silence, seconds};
+use super::silence::{Count, HostSilence};
 use super::untold::{Explanation, Untold};
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Incident, MAX_LISTED, StormEvent};
 use crate::heartbeat::connection::Connection;
 use crate::heartbeat::host::Host;
+use crate::heartbeat::host::silence::seconds;
 use crate::store::{Table, Write};
 use crate::view::HostState;
 
@@ -178,8 +179,8 @@ impl Fleet {
         let (at, mut count) = known.unwrap_or_else(|| (now, self.count_hosts(now)));
         let host = &self.hosts[host_index as usize];
         let is_added = known.is_some() && host.fell_at() >= seconds(at).max(1);
-        if !is_added && self.silence(host_index, None, at) == Silence::Beats {
-            count.add(Silence::Since(last_beat));
+        if !is_added && self.silence(host_index, None, at) == HostSilence::Beats {
+            count.add(HostSilence::Since(last_beat));
             count.of -= 1;
         }
         self.storms.counted = Some((at, count));
@@ -195,7 +196,7 @@ impl Fleet {
         if self.hosts[host_index as usize].connections[index].state != HostState::Up {
             return Fall::Alone;
         }
-        let Silence::Since(last_beat) = self.silence(host_index, Some(index), now.mono) else {
+        let HostSilence::Since(last_beat) = self.silence(host_index, Some(index), now.mono) else {
             return Fall::Alone;
         };
         let fall = match &mut self.storms.current {
@@ -257,7 +258,7 @@ impl Fleet {
         let id = self.storms.last_id.checked_add(1).unwrap_or(1);
         let mut hosts = BTreeSet::new();
         for host_index in 0..self.hosts.len() as u32 {
-            if let Silence::Since(_) = self.silence(host_index, None, now.mono) {
+            if let HostSilence::Since(_) = self.silence(host_index, None, now.mono) {
                 self.join_storm(host_index, id);
                 hosts.insert(host_index);
             }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Fleet;
 use super::deadlines::{DeadlineEntry, DeadlineKind};
 use super::dependencies::{Path, Reach, Standing};
+use super::{Changes, Fleet};
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, MAX_LISTED};
 use crate::heartbeat::connection::{Blindness, Connection, Extension};
 use crate::heartbeat::host::Host;
 use crate::heartbeat::settings::Profile;
@@ -134,6 +134,8 @@ impl Untold {
             others_count: 0,
             was_last_up: row.last,
             clock: row.clock,
+            behind_it: Vec::new(),
+            behind_count: 0,
         };
         // No event waits for longer than one that begins now, whatever the row says.
         let until = |until: Mono| time(until).min(now.mono + MAX_DOUBT);
@@ -153,6 +155,8 @@ impl Untold {
 pub struct Explanation {
     /// By connection, the events that wait.
     untold: Vec<(Arc<str>, Untold)>,
+    /// What it is reached through is down: whoever was told of that may not have been told of it.
+    is_behind: bool,
     /// The number of the storm that it belongs to; 0 for none.
     pub storm: u16,
     /// When it fell silent, in seconds since the kernel's boot; 0 when that is not known.
@@ -162,7 +166,7 @@ pub struct Explanation {
 impl Explanation {
     /// Whether there is nothing to explain any more.
     pub fn is_over(&self) -> bool {
-        self.untold.is_empty() && self.storm == 0 && self.fell_at == 0
+        self.untold.is_empty() && !self.is_behind && self.storm == 0 && self.fell_at == 0
     }
 
     /// Whether an event waits until it is known whether there is a storm.
@@ -202,8 +206,35 @@ impl Host {
         let all = &mut self.explanation.as_deref_mut()?.untold;
         let index = all.iter().position(|(name, _)| **name == *connection)?;
         let (_, untold) = all.remove(index);
-        self.explanation.take_if(|explanation| explanation.is_over());
+        self.tidy_explanation();
         Some(untold)
+    }
+
+    /// Forgets what is over of it.
+    pub fn tidy_explanation(&mut self) {
+        self.explanation.take_if(|explanation| explanation.is_over());
+    }
+
+    /// Whether what it is reached through was down when it was last reported as down, or not seen, and
+    /// nothing has changed that.
+    pub fn is_behind(&self) -> bool {
+        self.explanation.as_deref().is_some_and(|explanation| explanation.is_behind)
+    }
+
+    /// Sets that.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        if is_behind != self.is_behind() {
+            self.explanation.get_or_insert_default().is_behind = is_behind;
+            self.tidy_explanation();
+        }
+    }
+
+    /// It beats: when nothing of it is down any more there is nothing to explain.
+    pub fn forget_explanation(&mut self) {
+        if self.explanation.is_some() && !self.connections.iter().any(Connection::has_open_incident)
+        {
+            self.set_behind(false);
+        }
     }
 
     /// Whether an event of it waits.
@@ -273,16 +304,19 @@ impl Fleet {
         parents.any(|parent| self.hosts[parent as usize].explains())
     }
 
-    /// The names of the hosts that are down and explain the silence of a host since `promised`.
-    pub(super) fn behind(&self, host_index: u32, promised: Mono) -> Vec<String> {
+    /// The event of a host that never beat, or did not come back: with what explains that.
+    pub(super) fn explained(&mut self, host_index: u32, event: Event) -> Event {
         if !self.dependencies.has_parents(host_index) {
-            return Vec::new();
+            return event;
         }
-        let path = self.path(host_index, promised);
-        self.names_of(path.down())
+        // There is no beat that was promised: who is up is up.
+        let path = self.path(host_index, Mono(i64::MIN));
+        let behind = self.names_of(path.down());
+        self.hosts[host_index as usize].set_behind(!behind.is_empty());
+        Event { behind, ..event }
     }
 
-    fn names_of(&self, hosts: impl IntoIterator<Item = u32>) -> Vec<String> {
+    pub(super) fn names_of(&self, hosts: impl IntoIterator<Item = u32>) -> Vec<String> {
         hosts.into_iter().map(|host| self.hosts[host as usize].name.as_ref().into()).collect()
     }
 
@@ -297,13 +331,33 @@ impl Fleet {
         let has_parents =
             self.hosts[host_index as usize].profile.watch && self.has_parents(host_index);
         if !has_parents && untold.for_storm.is_none() {
-            return Some(untold.event);
+            return Some(self.with_those_behind(host_index, untold.event));
         }
         let for_parents = has_parents.then(|| now.mono + MAX_DOUBT);
         let host = &mut self.hosts[host_index as usize];
         let connection = host.connections[index].name.clone();
         host.hold(connection.clone(), Untold { for_parents, ..untold });
         self.let_go(host_index, &connection, now)
+    }
+
+    /// Says in the event of a host that is down who is not told of meanwhile.
+    fn with_those_behind(&self, host_index: u32, mut event: Event) -> Event {
+        let host = &self.hosts[host_index as usize];
+        if let EventKind::Overdue { was_last_up: true, behind_it, behind_count, .. } =
+            &mut event.kind
+            && host.profile.watch
+            && self.dependencies.is_parent(host_index)
+        {
+            let is_down = |other| self.is_down_parent(other);
+            let mut cut: Vec<u32> =
+                self.dependencies.cut_off_by(host_index, is_down).into_iter().collect();
+            let host = |index: &u32| &self.hosts[*index as usize];
+            cut.retain(|index| host(index).profile.watch && !host(index).forgotten);
+            *behind_count = cut.len();
+            cut.truncate(MAX_LISTED);
+            *behind_it = self.names_of(cut);
+        }
+        event
     }
 
     /// Takes out an event that waits when it is known by now whose silence it is, or it has waited for
@@ -330,6 +384,7 @@ impl Fleet {
         let host = &mut self.hosts[host_index as usize];
         let untold = host.take_untold(connection)?;
         host.must_store_now = true;
+        host.set_behind(!behind.is_empty());
         // Those that are reached through it wait for this.
         self.wake(host_index, now);
         let in_storm = untold.for_storm.is_some() && self.storms.has(host_index);
@@ -338,7 +393,7 @@ impl Fleet {
             let also_down = self.also_down(host_index);
             (*others_down, *others_count) = (also_down.names, also_down.count);
         }
-        Some(event)
+        Some(self.with_those_behind(host_index, event))
     }
 
     /// Looks at the events of a host that wait, the oldest first; one at a time.
@@ -364,6 +419,63 @@ impl Fleet {
             let kind = DeadlineKind::Untold;
             self.deadlines.push(DeadlineEntry { at: now.mono, host: host_index, kind });
         }
+    }
+
+    fn is_down_parent(&self, host_index: u32) -> bool {
+        let host = &self.hosts[host_index as usize];
+        host.explains() && host.is_down()
+    }
+
+    /// A host that others are reached through may be down from now on, or no longer.
+    pub(super) fn update_down_parents(&mut self, host_index: u32) {
+        if !self.dependencies.is_parent(host_index) {
+            return;
+        }
+        if self.is_down_parent(host_index) {
+            self.down_parents.insert(host_index);
+        } else if self.down_parents.remove(&host_index) {
+            let name = self.hosts[host_index as usize].name.as_ref().into();
+            self.pending.parents_up.push(name);
+            for host in self.dependencies.descendants(host_index) {
+                self.review_behind(host);
+            }
+        }
+    }
+
+    /// Of these, which were down, those are no longer in the way that are up, or that a new
+    /// configuration no longer expects or has others reached through.
+    pub(super) fn note_parents_up(&mut self, were_down: Vec<String>) {
+        let index = |name: &String| self.by_name.get(name.as_str()).copied();
+        let is_down = |name: &String| {
+            index(name).is_some_and(|host_index| self.down_parents.contains(&host_index))
+        };
+        let up = were_down.into_iter().filter(|name| !is_down(name));
+        self.pending.parents_up.extend(up);
+    }
+
+    /// A host that was behind others is reported when it no longer is.
+    pub(super) fn review_behind(&mut self, host_index: u32) {
+        let host = &self.hosts[host_index as usize];
+        if !host.is_behind() {
+            return;
+        }
+        let promised = host.connections.iter().map(|connection| {
+            let expectation = connection.expectation(&host.profile, &self.common);
+            connection.last_seen.mono + expectation.interval
+        });
+        let path = self.path(host_index, promised.max().unwrap_or(Mono(i64::MIN)));
+        if path.is_open() != Reach::Cut {
+            let host = &mut self.hosts[host_index as usize];
+            host.set_behind(false);
+            self.pending.not_behind.push(host.name.as_ref().into());
+            self.mark_dirty(host_index);
+        }
+    }
+
+    /// What is no longer in the way, or no longer behind something, goes with the events.
+    pub(super) fn take_explained(&mut self, changes: &mut Changes) {
+        changes.parents_up.append(&mut self.pending.parents_up);
+        changes.not_behind.append(&mut self.pending.not_behind);
     }
 
     /// Something became known of a host: the events that wait for it are looked at.

@@ -22,6 +22,7 @@ mod boot;
 use self::boot::PutOff;
 mod departure;
 pub mod memory;
+pub mod silence;
 
 /// The most connections that a host may have.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -245,6 +246,7 @@ impl Host {
         self.must_store_now |= self.connections[index].mark_up(now);
         self.update_state(now);
         self.forget_fall();
+        self.forget_explanation();
         events
     }
 
@@ -304,6 +306,8 @@ impl Host {
             others_count: also_down.count,
             was_last_up: last,
             clock,
+            behind_it: Vec::new(),
+            behind_count: 0,
         };
         Event::new(now.wall, kind)
     }

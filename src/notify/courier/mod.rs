@@ -201,7 +201,8 @@ impl Courier {
         let stores_nothing = change.writes.is_empty()
             && change.events.is_empty()
             && change.closed_silently.is_empty()
-            && change.parents_up.is_empty();
+            && change.parents_up.is_empty()
+            && change.not_behind.is_empty();
         if stores_nothing && self.is_backlogged() {
             if let Some(answer) = change.on_stored.take() {
                 answer(false);

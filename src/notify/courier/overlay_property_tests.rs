@@ -130,6 +130,8 @@ impl World {
                     others_count,
                     was_last_up,
                     clock: None,
+                    behind_it: Vec::new(),
+                    behind_count: 0,
                 }
             }
             (2, None | Some("overdue")) => EventKind::Shutdown { host, connection },

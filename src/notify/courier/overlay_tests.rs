@@ -339,6 +339,8 @@ impl TestOverlay {
             others_count: 0,
             was_last_up: last,
             clock: None,
+            behind_it: Vec::new(),
+            behind_count: 0,
         };
         let event = Event { patience: PATIENCE, ..event(self.now, kind) };
         self.accept(event)

@@ -137,6 +137,8 @@ impl TestOutbox {
                 others_count: 0,
                 was_last_up: true,
                 clock: None,
+                behind_it: Vec::new(),
+                behind_count: 0,
             },
         )
     }
