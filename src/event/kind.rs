@@ -255,10 +255,7 @@ impl EventKind {
                 clock,
                 behind_it,
                 behind_count,
-            } => overdue(host, connection, *was_last_up)
-                .detail("last seen", last_seen.to_string())
-                .detail("promised", format!("the next beat by {promised}"))
-                .detail_if("clock", clock.map(differing_clocks))
+            } => overdue(host, connection, *was_last_up, (*last_seen, *promised, *clock))
                 .detail_if("behind it", listed(behind_it, *behind_count).map(untold_behind))
                 .detail_if("also overdue", listed(others_down, *others_count)),
             EventKind::Shutdown { host, connection } => shutdown(host, connection),
@@ -307,11 +304,19 @@ impl EventKind {
     }
 }
 
-fn overdue(host: &str, connection: &str, was_last_up: bool) -> EventDescription {
+fn overdue(
+    host: &str,
+    connection: &str,
+    was_last_up: bool,
+    (last_seen, promised, clock): (Wall, Wall, Option<Duration>),
+) -> EventDescription {
     let level = if was_last_up { Level::Critical } else { Level::Warning };
     EventDescription::of_host("overdue", level, host, format!("{host} {connection} overdue"))
         .watched_only()
         .about(Incident::connection(host, connection))
+        .detail("last seen", last_seen.to_string())
+        .detail("promised", format!("the next beat by {promised}"))
+        .detail_if("clock", clock.map(differing_clocks))
 }
 
 fn untold_behind(names: String) -> String {

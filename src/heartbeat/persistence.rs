@@ -15,8 +15,8 @@ use crate::event::{Event, Incident, Level};
 use crate::heartbeat::boots::BootIds;
 use crate::heartbeat::connection::{Blindness, Connection, Extension};
 use crate::heartbeat::datagram::MAX_METRICS;
-use crate::heartbeat::fleet::untold::{Untold, UntoldRow};
 use crate::heartbeat::goodbye::Goodbye;
+use crate::heartbeat::host::untold::{Untold, UntoldRow};
 use crate::heartbeat::host::{Host, LastBoot, MAX_CONNECTIONS};
 use crate::heartbeat::metric::{Freshness, Metric, PresenceRow};
 use crate::heartbeat::settings::{Interner, Profile, SharedSettings};
@@ -434,7 +434,6 @@ pub fn restore_host(
     host.restore_silence(row.storm, now);
     restore_configured_since(&mut host, row.configured, now);
     let untold = host.drop_unexpected(&profile);
-    host.must_store_now |= !untold.is_empty();
     let mut closed = host.refresh_internal_connections(now);
     if row.unwatched && profile.watch {
         closed.extend(host.reset_untold(common, now));

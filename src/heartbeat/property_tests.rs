@@ -9,7 +9,7 @@ use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident};
 use crate::heartbeat::encode;
 use crate::heartbeat::fleet::Fleet;
-use crate::heartbeat::fleet::untold::MAX_DOUBT;
+use crate::heartbeat::host::untold::MAX_DOUBT;
 use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::heartbeat::settings::FleetConfig;
 use crate::heartbeat::test_fleet::{BEGIN, HERE, SECOND, TestFleet, config};

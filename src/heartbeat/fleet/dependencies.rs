@@ -10,9 +10,9 @@ pub type DependsOn = BTreeMap<String, Vec<Vec<String>>>;
 /// Of a host that is reached through many that are down, so many are named.
 pub const MAX_BEHIND: usize = 32;
 
-/// How a host stands by what was heard of it alone.
+/// What is known of a host by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Evidence {
     /// It was heard lately: whatever it is reached through is up.
     Heard,
     /// It is down, and that was reported.
@@ -115,24 +115,24 @@ impl Dependencies {
         found
     }
 
-    /// Whether what a host is reached through is up, by how each other host stands.
-    pub fn path(&self, host: u32, standing: impl Fn(u32) -> Standing) -> Path<'_> {
+    /// Whether what a host is reached through is up, by what is known of each other host.
+    pub fn path(&self, host: u32, evidence: impl Fn(u32) -> Evidence) -> Path<'_> {
         let mut path = Path { all: self, host, known: BTreeMap::new() };
         // Each host comes twice: what it is reached through is looked at in between.
         let mut next = vec![(host, false)];
         while let Some((host, is_ready)) = next.pop() {
             if is_ready {
-                let (own, edges) = (standing(host), path.entries(host));
+                let (own, edges) = (evidence(host), path.entries(host));
                 let reach = match own {
                     _ if host == path.host => edges,
-                    Standing::Heard => Reach::Open,
-                    Standing::Down => Reach::Cut,
-                    Standing::Silent => edges.max(Reach::Doubtful),
-                    Standing::Unexpected => edges,
+                    Evidence::Heard => Reach::Open,
+                    Evidence::Down => Reach::Cut,
+                    Evidence::Silent => edges.max(Reach::Doubtful),
+                    Evidence::Unexpected => edges,
                 };
                 path.known.insert(host, (own, reach));
             } else if let Entry::Vacant(new) = path.known.entry(host) {
-                new.insert((Standing::Unexpected, Reach::Open));
+                new.insert((Evidence::Unexpected, Reach::Open));
                 next.push((host, true));
                 next.extend(self.edges_of(host).iter().map(|edge| (edge.parent, false)));
             }
@@ -170,7 +170,7 @@ fn entries(edges: &[Edge]) -> impl Iterator<Item = &[Edge]> {
 pub struct Path<'a> {
     all: &'a Dependencies,
     host: u32,
-    known: BTreeMap<u32, (Standing, Reach)>,
+    known: BTreeMap<u32, (Evidence, Reach)>,
 }
 
 impl Path<'_> {
@@ -191,7 +191,7 @@ impl Path<'_> {
 
     /// The hosts that are not known to be up or down.
     pub fn silent(&self) -> impl Iterator<Item = u32> + '_ {
-        let silent = self.known.iter().filter(|(_, (own, _))| *own == Standing::Silent);
+        let silent = self.known.iter().filter(|(_, (own, _))| *own == Evidence::Silent);
         silent.map(|(host, _)| *host).filter(|host| *host != self.host)
     }
 
@@ -209,7 +209,7 @@ impl Path<'_> {
                 }
             }
             let (own, _) = self.known[&found[at]];
-            down.extend((at > 0 && own == Standing::Down).then_some(found[at]));
+            down.extend((at > 0 && own == Evidence::Down).then_some(found[at]));
             at += 1;
         }
         down

@@ -11,6 +11,7 @@ use crate::heartbeat::auth::ClockCheck;
 use crate::heartbeat::connection::{BlindPeriod, Blindness};
 use crate::heartbeat::event_limits::EventLimits;
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind, Deadlines};
+use crate::heartbeat::host::untold::Untold;
 use crate::heartbeat::host::{AlsoDown, Host};
 use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
 use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
@@ -26,7 +27,7 @@ mod never_seen;
 mod silence;
 pub mod storm;
 mod unknown;
-pub mod untold;
+mod untold;
 mod views;
 
 use self::addresses::AddressTracker;
@@ -35,7 +36,6 @@ use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
 use self::storm::{StormRow, Storms};
 use self::unknown::UnknownMemory;
-use self::untold::Untold;
 pub use self::views::OpenProblem;
 
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,

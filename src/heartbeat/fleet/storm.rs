@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 use super::Fleet;
 use super::deadlines::{DeadlineEntry, DeadlineKind};
 use super::silence::{Count, HostSilence};
-use super::untold::{Explanation, Untold};
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Incident, MAX_LISTED, StormEvent};
 use crate::heartbeat::connection::Connection;
 use crate::heartbeat::host::Host;
 use crate::heartbeat::host::silence::seconds;
+use crate::heartbeat::host::untold::{Explanation, Untold};
 use crate::store::{Table, Write};
 use crate::view::HostState;
 

@@ -10,7 +10,6 @@ use crate::event::{CalmEvent, Event, EventKind, Incident, SilenceNotice};
 use crate::heartbeat::boots::BootIds;
 use crate::heartbeat::connection::{BlindPeriod, Connection};
 use crate::heartbeat::datagram::{Datagram, DatagramKind};
-use crate::heartbeat::fleet::untold::Explanation;
 use crate::heartbeat::goodbye::Goodbye;
 use crate::heartbeat::host::memory::HostMemory;
 use crate::heartbeat::metric::{self, Metric};
@@ -23,6 +22,8 @@ use self::boot::PutOff;
 mod departure;
 pub mod memory;
 pub mod silence;
+pub mod untold;
+use self::untold::Explanation;
 
 /// The most connections that a host may have.
 pub const MAX_CONNECTIONS: usize = 16;

@@ -19,7 +19,7 @@ impl Host {
     pub fn set_storm(&mut self, id: u16) {
         if self.storm() != id {
             self.explanation.get_or_insert_default().storm = id;
-            self.explanation.take_if(|explanation| explanation.is_over());
+            self.tidy_explanation();
         }
     }
 
@@ -32,7 +32,7 @@ impl Host {
     pub fn forget_fall(&mut self) {
         if let Some(explanation) = &mut self.explanation {
             explanation.fell_at = 0;
-            self.explanation.take_if(|explanation| explanation.is_over());
+            self.tidy_explanation();
         }
     }
 
