@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::descriptors;
 use crate::event::{Event, EventKind, Incident};
 use crate::heartbeat::fleet::Fleet;
+use crate::heartbeat::fleet::storm::STORM_KEY;
 use crate::heartbeat::listener;
 use crate::heartbeat::monitor::{self, Monitor};
 use crate::heartbeat::persistence::{HostRow, LastAlive};
@@ -229,8 +230,9 @@ impl Startup {
     fn restore_fleet(&self, config: &Config, courier: &Courier, sink: ChangeSink) -> Monitor {
         let rows = self.store.read::<HostRow>(Table::Hosts);
         let rules = wiring::fleet_config(config);
-        let fleet =
+        let mut fleet =
             Fleet::restore(rules, rows, self.last_alive.clone(), self.now, &self.kernel_boot);
+        fleet.restore_storm(self.store.get(Table::Meta, STORM_KEY), self.now);
         let courier = courier.clone();
         let load = Box::new(move |host: &str, configured| wiring::load(&courier, host, configured));
         Monitor::new(fleet, self.kernel_boot.clone(), sink, load)

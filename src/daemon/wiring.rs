@@ -39,6 +39,7 @@ pub fn fleet_config(config: &Config) -> FleetConfig {
         local_host: own,
         max_silence: config.calm.longest_host_silence,
         depends_on: config.depends_on.clone(),
+        storm: config.calm.storm,
     }
 }
 

@@ -30,7 +30,7 @@ pub use self::kind::{BackupNotice, EventKind, ForgottenConnection};
 pub use self::limit::{KeptLimit, LimitEpisodes, LimitUse};
 pub use self::message::{HELD_BACK, MAX_LISTED, Message, TextTable, counted, decimal};
 pub use self::store_file::StoreFileEvent;
-pub use self::storm::StormEvent;
+pub use self::storm::{StormEvent, StormLimit};
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

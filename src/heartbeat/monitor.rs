@@ -19,6 +19,7 @@ use crate::heartbeat::datagram::{
 };
 use crate::heartbeat::event_limits::Load;
 use crate::heartbeat::fleet::ingest::change_of;
+use crate::heartbeat::fleet::storm::{StormView, storm_write};
 use crate::heartbeat::fleet::{
     AddressChange, Changes, ConnectionId, Fleet, KeyUsage, NotForgotten, OpenProblem,
 };
@@ -346,8 +347,9 @@ impl Monitor {
         }
         let removed =
             changes.removed_hosts.into_iter().map(|name| Write::remove(Table::Hosts, name));
+        let storm = changes.storm.iter().map(storm_write);
         self.send_change(Change {
-            writes: removed.chain(changes.rows.iter().map(host_row)).collect(),
+            writes: removed.chain(changes.rows.iter().map(host_row)).chain(storm).collect(),
             events: changes.events,
             closed_silently: changes.closed_incidents,
             parents_up: changes.parents_up,
@@ -498,7 +500,14 @@ impl Monitor {
 
     /// Every row of every host, for a store that lost its own.
     pub fn all_rows(&self) -> Vec<Write> {
-        self.lock().fleet.all_rows().iter().map(host_row).collect()
+        let state = self.lock();
+        let storm = state.fleet.storm_row().map(|row| storm_write(&Some(row)));
+        state.fleet.all_rows().iter().map(host_row).chain(storm).collect()
+    }
+
+    /// The storm that lasts.
+    pub fn storm(&self) -> Option<StormView> {
+        self.lock().fleet.storm()
     }
 
     /// At most `count` hosts, from the index `from` on.

@@ -80,6 +80,9 @@ pub struct HostRow {
     /// Whether that boot had an id.
     #[serde(skip_serializing_if = "is_false")]
     pub named: bool,
+    /// The number of the storm that it belongs to.
+    #[serde(skip_serializing_if = "is_no_storm")]
+    pub storm: u16,
     /// What it is reached through explains that it is down, or never beat.
     #[serde(skip_serializing_if = "is_false")]
     pub behind: bool,
@@ -204,6 +207,10 @@ fn is_nil(tag: &u32) -> bool {
     *tag == 0
 }
 
+fn is_no_storm(number: &u16) -> bool {
+    *number == 0
+}
+
 fn is_zero(count: &u8) -> bool {
     *count == 0
 }
@@ -230,6 +237,7 @@ impl HostRow {
             forgotten: host.forgotten,
             booted: host.last_boot.map(|boot| boot.at),
             named: host.last_boot.is_some_and(|boot| boot.has_id),
+            storm: host.storm(),
             behind: host.is_behind(),
             connections: host.connections.iter().map(|c| ConnectionRow::of(c, host)).collect(),
             alerts: host.metrics.iter().filter_map(|metric| AlertRow::of(metric, host)).collect(),
@@ -423,13 +431,8 @@ pub fn restore_host(
     host.connections.shrink_to_fit();
     host.update_state(now);
     host.since = row.since;
-    host.configured_since = row.configured;
-    if !row.configured.is_plausible() {
-        // Configured while the clock was not set yet: it must not look ages old. That must be
-        // stored, or each start would begin to count anew.
-        host.configured_since = now.wall;
-        host.must_store_now = now.wall.is_plausible();
-    }
+    host.restore_silence(row.storm, now);
+    restore_configured_since(&mut host, row.configured, now);
     let untold = host.drop_unexpected(&profile);
     let mut closed = host.refresh_internal_connections(now);
     if row.unwatched && profile.watch {
@@ -440,6 +443,16 @@ pub fn restore_host(
         closed.extend(restore_alert(&mut host, stored, row.kernel, clocks, names));
     }
     (host, untold, closed)
+}
+
+fn restore_configured_since(host: &mut Host, configured: Wall, now: Now) {
+    host.configured_since = configured;
+    if !configured.is_plausible() {
+        // Configured while the clock was not set yet: it must not look ages old. That must be
+        // stored, or each start would begin to count anew.
+        host.configured_since = now.wall;
+        host.must_store_now = now.wall.is_plausible();
+    }
 }
 
 /// Restores a metric of a host; the incident that is closed when its rule is gone.

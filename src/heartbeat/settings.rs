@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::address::{is_loopback, is_name};
 use crate::btree::InsertAll;
 use crate::config_file::{self, Section};
+use crate::event::StormLimit;
 use crate::heartbeat::auth::HostKeys;
 use crate::heartbeat::datagram::ShutdownReason;
 use crate::heartbeat::depends_on::DependencySettings;
@@ -324,6 +325,8 @@ pub struct FleetConfig {
     pub local_host: Option<(String, Expectation)>,
     /// The longest silence that a host may ask for; zero: none.
     pub max_silence: Duration,
+    /// From when on hosts that are silent at the same time are a storm; none: never.
+    pub storm: Option<StormLimit>,
     /// What hosts are reached through.
     pub depends_on: DependsOn,
 }
@@ -351,6 +354,8 @@ pub struct SharedSettings {
     pub renotify: Option<Duration>,
     /// The longest silence that a host may ask for.
     pub max_silence: Duration,
+    /// From when on hosts that are silent at the same time are a storm.
+    pub storm: Option<StormLimit>,
 }
 
 /// The settings of a host. Hosts with equal settings and no key of their own share one profile.
@@ -433,6 +438,7 @@ impl SharedSettings {
             forget_after: Some(settings.forget_after).filter(|after| !after.is_zero()),
             renotify: config.renotify_interval,
             max_silence: config.max_silence,
+            storm: config.storm,
         }
     }
 }

@@ -126,6 +126,11 @@ impl TestFleet {
         self
     }
 
+    /// Stores rows that were caused in another way.
+    pub fn store(&mut self, rows: Vec<(String, HostRow)>) {
+        self.disk.extend(rows);
+    }
+
     /// The daemon is killed before it flushes anything, and starts again after `time`.
     pub fn kill_and_start_after(&mut self, time: Duration) -> &mut TestFleet {
         self.now = self.now.later(time);
@@ -195,7 +200,10 @@ impl TestFleet {
         rows: Vec<(String, HostRow)>,
         last_alive: Option<LastAlive>,
     ) -> &mut TestFleet {
+        // It is stored together with the events about it.
+        let storm = self.fleet.storm_row();
         self.fleet = Fleet::restore(self.config.clone(), rows, last_alive, self.now, &self.kernel);
+        self.fleet.restore_storm(storm, self.now);
         self
     }
 

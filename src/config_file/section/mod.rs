@@ -399,6 +399,24 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Reads a key that is a section, or the word `off`, which gives none within. Anything else is
+    /// refused, with an `example` of a section.
+    pub fn section_or_off<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        read: impl FnOnce(&mut Section) -> T,
+    ) -> Option<Option<T>> {
+        let node = self.node(key)?;
+        let wanted = format!("must be off, or a map such as {example}");
+        match &node.value {
+            NodeValue::Map(_) => self.section(key, read).map(Some),
+            NodeValue::Scalar { text, .. } if text == "off" => Some(None),
+            NodeValue::Scalar { text, .. } => self.refuse(key, format!("{wanted}, not \"{text}\"")),
+            NodeValue::List(_) => self.refuse(key, format!("{wanted}, not a list")),
+        }
+    }
+
     /// Marks this key as read: what is wrong with it is reported already.
     pub fn ignore(&mut self, key: &str) {
         for (entry, seen) in self.entries.iter().zip(&mut self.seen) {

@@ -8,6 +8,8 @@ use crate::clock::Mono;
 /// What a deadline is about, within its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeadlineKind {
+    /// There may be a storm, or it may be over; of all entries at one moment this is the first.
+    Storm,
     /// The connection at this index may be overdue.
     Connection(u8),
     /// The host may be one that was never seen.

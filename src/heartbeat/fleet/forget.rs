@@ -45,7 +45,7 @@ impl Fleet {
     }
 
     /// For how long the daemon did not listen since then.
-    fn blind_since(&self, then: Mono) -> Duration {
+    pub(super) fn blind_since(&self, then: Mono) -> Duration {
         let periods = self.blindness.periods().iter();
         periods.map(|period| period.to.since(period.from.max(then))).sum()
     }

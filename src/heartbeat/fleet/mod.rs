@@ -24,6 +24,8 @@ pub mod dependencies;
 mod forget;
 pub mod ingest;
 mod never_seen;
+mod silence;
+pub mod storm;
 mod unknown;
 mod untold;
 mod views;
@@ -32,6 +34,7 @@ use self::addresses::AddressTracker;
 pub use self::addresses::{AddressChange, ConnectionId};
 use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
+use self::storm::{StormRow, Storms};
 use self::unknown::UnknownMemory;
 pub use self::views::OpenProblem;
 
@@ -98,6 +101,8 @@ pub struct Changes {
     pub removed_hosts: Vec<String>,
     /// Incidents that are closed without an event: their rule or host is no longer configured.
     pub closed_incidents: Vec<Incident>,
+    /// The row of the storm, where that changed; none within: it is to be removed.
+    pub storm: Option<Option<StormRow>>,
     /// Hosts that others are reached through, and that are no longer down or no longer expected.
     pub parents_up: Vec<String>,
     /// Hosts that are down, or never beat, and that nothing explains any more.
@@ -132,6 +137,7 @@ pub struct Fleet {
     down_parents: BTreeSet<u32>,
     /// Parents that are silent, and the hosts that have events which wait for them.
     waiting: BTreeSet<(u32, u32)>,
+    storms: Storms,
     /// Hosts that may have changed since the last flush.
     dirty: Vec<u32>,
     /// The profile of hosts that are not configured.
@@ -217,6 +223,7 @@ impl Fleet {
             dependencies: Dependencies::default(),
             down_parents: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            storms: Storms::default(),
             dirty: Vec::new(),
             unknown_profile: Arc::default(),
             unknown: UnknownMemory::default(),
@@ -249,6 +256,7 @@ impl Fleet {
                 }
                 DeadlineKind::Metric(index) => self.metric_due(entry, index.into(), now),
                 DeadlineKind::Untold => self.untold_due(entry.host, now),
+                DeadlineKind::Storm => self.storm_due(entry.at, now),
             };
             changes.events.extend(event);
             if self.hosts.get(entry.host as usize).is_some_and(|host| host.must_store_now) {
@@ -257,6 +265,7 @@ impl Fleet {
         }
         changes.rows.extend(touched.into_iter().map(|host| self.take_row(host)));
         self.take_explained(&mut changes);
+        changes.storm = self.storms.take_row();
         changes
     }
 
@@ -274,13 +283,14 @@ impl Fleet {
         }
         let (last_seen, extension) = (connection.last_seen.mono, connection.extension);
         let promised = untold::promised_at(last_seen, extension, deadline, expectation.grace);
+        let fall = self.fall(entry.host, index, now);
         let timeout = self.connection_timeout(entry.host, index, expectation);
         let event = self.hosts[entry.host as usize].on_timeout(timeout, now);
         self.update_down_set(entry.host);
         self.update_uptime(entry.host, now);
         self.schedule_forget(entry.host);
         self.wake(entry.host, now);
-        let untold = Untold::new(event, promised, now);
+        let untold = fall.apply(Untold::new(event, promised, now));
         let mut event = self.tell_or_hold(entry.host, index, untold, now);
         self.set_patience(event.as_mut_slice(), entry.host, index);
         event
@@ -369,11 +379,13 @@ impl Fleet {
         }
     }
 
+    /// Removes the entries that mean nothing any more.
     fn compact(&mut self) {
-        let (hosts, common) = (&self.hosts, &self.common);
+        let (hosts, common, storms) = (&self.hosts, &self.common, &self.storms);
         self.deadlines.compact(|entry| {
             let host = &hosts[entry.host as usize];
             match entry.kind {
+                DeadlineKind::Storm => storms.is_scheduled(entry.at),
                 DeadlineKind::Connection(index) => host
                     .connections
                     .get(usize::from(index))
@@ -475,6 +487,7 @@ impl Fleet {
         for host_index in 0..self.hosts.len() as u32 {
             self.review_behind(host_index);
         }
+        self.rebuild_storm();
     }
 
     /// Applies a new configuration: hosts that are no longer configured are removed, or become unknown
@@ -503,7 +516,9 @@ impl Fleet {
         self.note_parents_up(down_parents);
         self.names.shrink();
         self.unknown.names.shrink();
+        self.end_storm_if_off(now);
         let mut changes = std::mem::take(&mut self.pending);
+        changes.storm = self.storms.take_row();
         changes.rows.extend(self.flush());
         changes
     }

@@ -61,14 +61,16 @@ impl Fleet {
         untold: Untold,
         now: Now,
     ) -> Option<Event> {
-        if self.hosts[host_index as usize].profile.watch && self.has_parents(host_index) {
-            let untold = Untold { for_parents: Some(now.mono + MAX_DOUBT), ..untold };
-            let host = &mut self.hosts[host_index as usize];
-            let connection = host.connections[index].name.clone();
-            host.hold(connection.clone(), untold);
-            return self.let_go(host_index, &connection, now);
+        let has_parents =
+            self.hosts[host_index as usize].profile.watch && self.has_parents(host_index);
+        if !has_parents && untold.for_storm.is_none() {
+            return Some(self.with_those_behind(host_index, untold.event));
         }
-        Some(self.with_those_behind(host_index, untold.event))
+        let for_parents = has_parents.then(|| now.mono + MAX_DOUBT);
+        let host = &mut self.hosts[host_index as usize];
+        let connection = host.connections[index].name.clone();
+        host.hold(connection.clone(), Untold { for_parents, ..untold });
+        self.let_go(host_index, &connection, now)
     }
 
     /// Says in the event of a host that is down who is not told of meanwhile.
@@ -96,6 +98,11 @@ impl Fleet {
     pub(super) fn let_go(&mut self, host_index: u32, connection: &str, now: Now) -> Option<Event> {
         let host = &mut self.hosts[host_index as usize];
         let untold = host.untold_mut(connection)?;
+        if let Some(until) = untold.for_storm.and_then(|_| self.storms.wait_of(untold.from)) {
+            let kind = DeadlineKind::Untold;
+            self.deadlines.push(DeadlineEntry { at: until, host: host_index, kind });
+            return None;
+        }
         untold.shift(&self.blindness);
         let (promised, until) = (untold.promised, untold.until());
         let path = self.path(host_index, promised);
@@ -113,7 +120,13 @@ impl Fleet {
         host.set_behind(!behind.is_empty());
         // Those that are reached through it wait for this.
         self.wake(host_index, now);
-        Some(self.with_those_behind(host_index, Event { behind, ..untold.event }))
+        let in_storm = untold.for_storm.is_some() && self.storms.has(host_index);
+        let mut event = Event { behind, in_storm, ..untold.event };
+        if let EventKind::Overdue { others_down, others_count, .. } = &mut event.kind {
+            let also_down = self.also_down(host_index);
+            (*others_down, *others_count) = (also_down.names, also_down.count);
+        }
+        Some(self.with_those_behind(host_index, event))
     }
 
     /// Looks at the events of a host that wait, the oldest first; one at a time.

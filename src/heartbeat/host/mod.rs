@@ -21,6 +21,7 @@ mod boot;
 use self::boot::PutOff;
 mod departure;
 pub mod memory;
+pub mod silence;
 pub mod untold;
 use self::untold::Explanation;
 
@@ -245,6 +246,7 @@ impl Host {
         self.must_store_now |= std::mem::take(&mut self.stop_announced);
         self.must_store_now |= self.connections[index].mark_up(now);
         self.update_state(now);
+        self.forget_fall();
         self.forget_explanation();
         events
     }

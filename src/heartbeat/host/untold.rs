@@ -30,6 +30,8 @@ pub struct Untold {
     pub from: Mono,
     /// Until when it waits at most for what its host is reached through.
     pub for_parents: Option<Mono>,
+    /// Until when it waits for what may turn out to be a storm.
+    pub for_storm: Option<Mono>,
     /// The times above were shifted by a time in which the daemon could not receive.
     pub is_shifted: bool,
 }
@@ -52,6 +54,9 @@ pub struct UntoldRow {
     /// Until when for what its host is reached through.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parents: Option<Mono>,
+    /// Until when for what may be a storm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storm: Option<Mono>,
     /// The times were shifted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub shifted: bool,
@@ -60,7 +65,14 @@ pub struct UntoldRow {
 impl Untold {
     /// An event that begins to wait now.
     pub fn new(event: Event, promised: Mono, now: Now) -> Untold {
-        Untold { event, promised, from: now.mono, for_parents: None, is_shifted: false }
+        Untold {
+            event,
+            promised,
+            from: now.mono,
+            for_parents: None,
+            for_storm: None,
+            is_shifted: false,
+        }
     }
 
     /// Until when it waits at most.
@@ -96,6 +108,7 @@ impl Untold {
             promised: Now { mono: self.promised, wall: by },
             from: self.from,
             parents: self.for_parents,
+            storm: self.for_storm,
             shifted: self.is_shifted,
         }
     }
@@ -128,6 +141,7 @@ impl Untold {
             promised: time(row.promised.mono),
             from: time(row.from).min(now.mono),
             for_parents: row.parents.map(until),
+            for_storm: row.storm.map(until),
             is_shifted: row.shifted,
         }
     }
@@ -140,6 +154,28 @@ pub struct Explanation {
     untold: Vec<(Arc<str>, Untold)>,
     /// What it is reached through is down: whoever was told of that may not have been told of it.
     is_behind: bool,
+    /// The number of the storm that it belongs to; 0 for none.
+    pub storm: u16,
+    /// When it fell silent, in seconds since the kernel's boot; 0 when that is not known.
+    pub fell_at: u32,
+}
+
+impl Explanation {
+    /// Whether there is nothing to explain any more.
+    pub fn is_over(&self) -> bool {
+        self.untold.is_empty() && !self.is_behind && self.storm == 0 && self.fell_at == 0
+    }
+
+    /// Whether an event waits until it is known whether there is a storm.
+    pub fn waits_for_storm(&self) -> bool {
+        self.untold.iter().any(|(_, untold)| untold.for_storm.is_some())
+    }
+
+    /// The events that wait for that.
+    pub fn waiting_for_storm(&mut self) -> impl Iterator<Item = &mut Untold> {
+        let untold = self.untold.iter_mut().map(|(_, untold)| untold);
+        untold.filter(|untold| untold.for_storm.is_some())
+    }
 }
 
 impl Host {
@@ -156,7 +192,11 @@ impl Host {
     }
 
     /// Lets an event of a connection wait.
-    pub fn hold(&mut self, connection: Arc<str>, untold: Untold) {
+    pub fn hold(&mut self, connection: Arc<str>, mut untold: Untold) {
+        // A hundred thousand may wait at once: which others are down is looked up when it is told.
+        if let EventKind::Overdue { others_down, .. } = &mut untold.event.kind {
+            *others_down = Vec::new();
+        }
         self.explanation.get_or_insert_default().untold.push((connection, untold));
     }
 
@@ -169,8 +209,9 @@ impl Host {
         Some(untold)
     }
 
-    fn tidy_explanation(&mut self) {
-        self.explanation.take_if(|one| one.untold.is_empty() && !one.is_behind);
+    /// Forgets what is over of it.
+    pub fn tidy_explanation(&mut self) {
+        self.explanation.take_if(|explanation| explanation.is_over());
     }
 
     /// Whether what it is reached through was down when it was last reported as down, or not seen, and

@@ -12,8 +12,8 @@ use super::scope::{CalmScope, matches};
 use super::window::{Days, Hours, Window};
 use crate::clock::{Now, Wall};
 use crate::config_file::suggestion::{nearest, suggestion};
-use crate::config_file::{FlagOrSection, NameSet, Section};
-use crate::event::Level;
+use crate::config_file::{NameSet, Section};
+use crate::event::{Level, StormLimit};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How many changes may make something flapping. An alarm and its end are none.
@@ -28,6 +28,8 @@ pub struct CalmSettings {
     pub longest_silence: Duration,
     /// The longest silence that a host may ask for; zero: none.
     pub longest_host_silence: Duration,
+    /// From when on hosts that fall silent together are a storm; none: never.
+    pub storm: Option<StormLimit>,
     /// The maintenance windows, by name.
     pub windows: Vec<Window>,
     /// When something counts as flapping; none: never.
@@ -39,6 +41,7 @@ impl Default for CalmSettings {
         CalmSettings {
             longest_silence: 28 * DAY,
             longest_host_silence: Duration::from_secs(4 * 3600),
+            storm: Some(StormLimit::default()),
             windows: Vec::new(),
             flapping: Some(FlapSettings::default()),
         }
@@ -61,18 +64,19 @@ impl CalmSettings {
             CalmSettings {
                 longest_silence: longest.unwrap_or(default.longest_silence),
                 longest_host_silence: of_hosts.unwrap_or(default.longest_host_silence),
+                storm: read_storm(section),
                 windows: Vec::new(),
-                flapping: read_flapping(section).unwrap_or(default.flapping),
+                flapping: read_flapping(section),
             }
         });
         CalmSettings { windows, ..limits.unwrap_or_default() }
     }
 }
 
-/// What `flapping` is set to; none where it is not.
-fn read_flapping(section: &mut Section) -> Option<Option<FlapSettings>> {
-    let read = section.flag_or_section("flapping", |section| {
-        let default = FlapSettings::default();
+/// `flapping`: `{changes, within, quiet}`, or `off`.
+fn read_flapping(section: &mut Section) -> Option<FlapSettings> {
+    let default = FlapSettings::default();
+    let read = |section: &mut Section| {
         let time = Duration::from_secs(1)..=DAY;
         let changes = section.number("changes", FLAP_CHANGES);
         FlapSettings {
@@ -80,12 +84,21 @@ fn read_flapping(section: &mut Section) -> Option<Option<FlapSettings>> {
             within: section.duration_within("within", time.clone()).unwrap_or(default.within),
             quiet: section.duration_within("quiet", time).unwrap_or(default.quiet),
         }
-    })?;
-    Some(match read {
-        FlagOrSection::Flag(false) => None,
-        FlagOrSection::Flag(true) => Some(FlapSettings::default()),
-        FlagOrSection::Section(settings) => Some(settings),
-    })
+    };
+    section
+        .section_or_off("flapping", "{changes: 6, within: 30m, quiet: 15m}", read)
+        .unwrap_or(Some(default))
+}
+
+/// `storm`: `{hosts, share}`, or `off`.
+fn read_storm(section: &mut Section) -> Option<StormLimit> {
+    let default = StormLimit::default();
+    let read = |section: &mut Section| {
+        let hosts = section.number("hosts", 2..=1_000_000).and_then(|n| usize::try_from(n).ok());
+        let share = section.number("share", 1..=99).and_then(|n| usize::try_from(n).ok());
+        StormLimit { hosts: hosts.unwrap_or(default.hosts), share: share.unwrap_or(default.share) }
+    };
+    section.section_or_off("storm", "{hosts: 3, share: 50}", read).unwrap_or(Some(default))
 }
 
 const LEVELS: [(&str, Level); 3] =
@@ -408,7 +421,6 @@ calm:
             ("", default),
             ("calm: {longest_silence: 1w}", default),
             ("calm: {flapping: off}", None),
-            ("calm: {flapping: on}", default),
             ("calm: {flapping: {changes: 6, within: 30m, quiet: 15m}}", default),
             ("calm: {flapping: {}}", default),
             ("calm: {flapping: {changes: 100}}", settings(100, 1800, 900)),
@@ -419,6 +431,7 @@ calm:
             assert_eq!(read.unwrap().flapping, expected, "{calm}");
         }
         let number = "must be a whole number from 3 to 100, not";
+        let wanted = "must be off, or a map such as {changes: 6, within: 30m, quiet: 15m}";
         for (flapping, problem) in [
             ("{changes: 1}", format!("flapping.changes: {number} \"1\"")),
             ("{changes: 2}", format!("flapping.changes: {number} \"2\"")),
@@ -427,11 +440,54 @@ calm:
             ("{within: 0}", "flapping.within: must be from 1 s to 1 d, not 0 s".into()),
             ("{quiet: 2d}", "flapping.quiet: must be from 1 s to 1 d, not 2 d".into()),
             ("{change: 6}", "flapping.change: unknown key, did you mean \"changes\"?".into()),
-            ("6", "flapping: must be true or false, not \"6\"".into()),
-            ("[6]", "flapping: must be true, false or a map, not a list".into()),
+            ("on", format!("flapping: {wanted}, not \"on\"")),
+            ("6", format!("flapping: {wanted}, not \"6\"")),
+            ("[6]", format!("flapping: {wanted}, not a list")),
         ] {
             let (_, problems) = load_all(&format!("calm: {{flapping: {flapping}}}\n"));
             assert_eq!(problems, [format!("4: calm.{problem}")], "{flapping}");
+        }
+    }
+
+    #[test]
+    fn storms_are_read_and_refused_with_their_range() {
+        let calm = |text: &str| {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("heartbeat.yaml");
+            std::fs::write(&file, format!("calm: {text}\n")).unwrap();
+            match Config::load(&file) {
+                Ok(config) => Ok(config.calm.storm.map(|limit| (limit.hosts, limit.share))),
+                Err(problems) => {
+                    let shown =
+                        |one: crate::problem::Problem| format!("{}: {}", one.path, one.what);
+                    Err(problems.0.into_iter().map(shown).collect::<Vec<_>>().join("; "))
+                }
+            }
+        };
+        for (text, expected) in [
+            ("{}", Some((3, 50))),
+            ("{storm: {}}", Some((3, 50))),
+            ("{storm: {hosts: 5}}", Some((5, 50))),
+            ("{storm: {hosts: 2, share: 99}}", Some((2, 99))),
+            ("{storm: off}", None),
+            ("{storm: }", Some((3, 50))),
+        ] {
+            assert_eq!(calm(text), Ok(expected), "{text}");
+        }
+        let wanted = "must be off, or a map such as {hosts: 3, share: 50}";
+        for (text, problem) in [
+            ("{share: 0}", ".share: must be a whole number from 1 to 99, not \"0\""),
+            ("{share: 100}", ".share: must be a whole number from 1 to 99, not \"100\""),
+            ("{share: 50%}", ".share: must be a whole number from 1 to 99, not \"50%\""),
+            ("{hosts: 1}", ".hosts: must be a whole number from 2 to 1000000, not \"1\""),
+            ("{host: 3}", ".host: unknown key, did you mean \"hosts\"?"),
+            ("on", &format!(": {wanted}, not \"on\"")),
+            ("false", &format!(": {wanted}, not \"false\"")),
+            ("often", &format!(": {wanted}, not \"often\"")),
+            ("3", &format!(": {wanted}, not \"3\"")),
+            ("[3, 50]", &format!(": {wanted}, not a list")),
+        ] {
+            assert_eq!(calm(&format!("{{storm: {text}}}")), Err(format!("calm.storm{problem}")));
         }
     }
 }
