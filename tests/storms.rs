@@ -272,7 +272,12 @@ fn a_host_that_falls_due_before_its_router_is_not_told() {
     assert_eq!(alerts["alerts"].as_array().unwrap().len(), 2, "{alerts}");
     let page = hbd.request("GET", "/", b"").1;
     assert!(page.contains("1 host that is down holds 1 thing back"), "{page}");
-    assert!(page.contains("held back by router000, which is down"), "{page}");
+    let why = "held back by router000, which is down";
+    assert!(page.contains(why), "{page}");
+    let page = hbd.request("GET", "/hosts/child000", b"").1;
+    assert!(page.contains(why), "{page}");
+    let page = hbd.request("GET", "/hosts/router000", b"").1;
+    assert!(!page.contains(why), "{page}");
 
     // Both are back, the child within its patience.
     parent.heal();

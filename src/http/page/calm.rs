@@ -34,13 +34,16 @@ pub fn quiet(html: &mut Html, calm: &CalmResult) {
     }
     html.markup("</ul>");
     more(html, silences.len(), "<a href=\"/api/v1/silences\">all as JSON</a></p>");
-    html.markup("<ul class=list>");
-    for one in held.held.iter().take(MAX_SHOWN) {
-        self::held(html, one);
-    }
-    html.markup("</ul>");
-    more(html, held.held.len(), "<a href=\"/api/v1/held\">all as JSON</a></p>");
+    held_list(html, &held.held);
     html.markup("</details></section>");
+}
+
+/// What is held back, and why.
+pub fn held_list(html: &mut Html, held: &[HeldView]) {
+    html.markup("<ul class=list>");
+    held.iter().take(MAX_SHOWN).for_each(|one| self::held(html, one));
+    html.markup("</ul>");
+    more(html, held.len(), "<a href=\"/api/v1/held\">all as JSON</a></p>");
 }
 
 fn more(html: &mut Html, count: usize, link: &'static str) {
