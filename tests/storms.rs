@@ -590,8 +590,11 @@ fn doubts(kills: usize) {
         told.push("child000 ipv4 is back");
         place.wait_chat(&hbd, &told);
     }
-    // This time it is not.
+    // This time it is not. How often it beats is on disk when the daemon stops in good order.
     send(&hbd, r#"{"host":"router000","interval":5}"#);
+    hbd.stop();
+    hbd = place.start();
+    beats.redirect(hbd.udp());
     beats.cut(&child);
     wait_state(&hbd, "child000", "OVERDUE");
     for _ in 0..kills {
