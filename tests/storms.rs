@@ -500,7 +500,8 @@ fn flaps(kills: usize) {
         place.wait_chat(&flapper.hbd, &TOLD[..told]);
     }
     let page = flapper.hbd.request("GET", "/", b"").1;
-    assert!(page.contains("flapping, told again if it is quiet until "), "{page}");
+    assert!(page.contains("web1 ipv4 is flapping: 6 changes in "), "{page}");
+    assert!(page.contains(", told again if it is quiet until "), "{page}");
     for number in 0..kills.max(4) * 2 {
         if number < kills {
             flapper.hbd = place.kill(flapper.hbd, &[]);

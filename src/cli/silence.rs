@@ -237,7 +237,7 @@ fn other_reasons(answer: &Json) -> String {
 
 fn flapping(what: &str, until: &str) -> String {
     let until = if until.is_empty() { String::new() } else { format!(" until {until}") };
-    format!("flapping: {what}  told again if it is quiet{until}\n")
+    format!("{what}  told again if it is quiet{until}\n")
 }
 
 fn silence_row(silence: &Json) -> [String; 4] {
@@ -384,7 +384,7 @@ mod tests {
                     "reasons": [{"why": "parent", "id": "router"}]},
                 {"text": "db3 ipv4 overdue", "out_at": "2026-11-22T03:55:00.000Z",
                     "reasons": [{"why": "parent", "id": "router"}]},
-                {"text": "db4 ipv4 is flapping", "out_at": null, "reasons": [
+                {"text": "db4 ipv4 is flapping: 7 changes in 4 min", "out_at": null, "reasons": [
                     {"why": "flapping", "id": "", "until": "2026-11-22T04:10:00.250Z"}]},
             ],
         });
@@ -396,7 +396,7 @@ s18   db1                until 2026-11-22T04:00:00Z, unless critical  db1       
 window firmware: router  until 2026-11-22T05:00:00Z  holds 1 thing back
 router is down  holds 2 things back
 a storm  holds 1 thing back
-flapping: db4 ipv4 is flapping  told again if it is quiet until 2026-11-22T04:10:00Z
+db4 ipv4 is flapping: 7 changes in 4 min  told again if it is quiet until 2026-11-22T04:10:00Z
 window nightly: web*, db1  next 2026-11-23T01:00:00Z to 03:30:00Z (Mon 02:00 to 04:30 Europe/Berlin)
 window late: --all  next 2026-11-23T23:00:00Z to 2026-11-24T01:00:00Z (Mon 23:00 to 01:00 UTC)
 no longer held back: web1 memory_monitor.percent = 97  follows 2026-11-22T03:54:00Z

@@ -451,7 +451,7 @@ fn mark_of(alert: &Json, now: Option<Wall>) -> String {
         let told = items(alert, "told").next().map_or("", |_| "told, then ");
         let reason = items(held, "reasons").last().unwrap_or(&Json::Null);
         let follows = now.zip(time(held, "out_at")).map(|(now, out)| out.since(now));
-        marks.push(format!("{told}{}", held_by(reason, follows, now)));
+        marks.push(format!("{told}{}", held_by(held, reason, follows, now)));
     }
     if alert["acknowledged"].is_string() {
         marks.push(format!("acknowledged {} ago", age(alert, "acknowledged", now)));
@@ -460,7 +460,7 @@ fn mark_of(alert: &Json, now: Option<Wall>) -> String {
 }
 
 /// `held back by s17 for 2 h more`, `held back by router, which is down`.
-fn held_by(reason: &Json, follows: Option<Duration>, now: Option<Wall>) -> String {
+fn held_by(held: &Json, reason: &Json, follows: Option<Duration>, now: Option<Wall>) -> String {
     let left = now.zip(time(reason, "until"));
     let left = left.map(|(now, end)| format_duration(end.since(now)));
     let why = field(reason, "why");
@@ -474,7 +474,9 @@ fn held_by(reason: &Json, follows: Option<Duration>, now: Option<Wall>) -> Strin
         (Some(left), _) => format!("held back by {by}, follows in {}", format_duration(left)),
         (None, _) if why == "parent" => format!("held back by {by}, which is down"),
         (None, Some(left)) if why == "flapping" => {
-            format!("flapping, told again if it is quiet for {left} more")
+            let text = field(held, "text");
+            let flapping = text.find("flapping: ").map_or("flapping", |at| &text[at..]);
+            format!("{flapping}, told again if it is quiet for {left} more")
         }
         (None, Some(left)) => format!("held back by {by} for {left} more"),
         (None, None) => format!("held back by {by}"),
@@ -663,6 +665,12 @@ web1  OVERDUE  3 h 5 min  3 h 5 min
             let text = overview(&hosts, &Json::Null, None, Style { width: 120, ..STYLE });
             assert!(text.contains(&format!(" ago [{words}]\n")), "{words}: {text}");
         }
+        hosts["alerts"][0]["held"] = json!({"text": "web1 ipv4 is flapping: 14 changes in 52 min",
+            "reasons": [{"why": "flapping", "until": end}]});
+        let text = overview(&hosts, &Json::Null, None, Style { width: 150, ..STYLE });
+        let words =
+            " ago [flapping: 14 changes in 52 min, told again if it is quiet for 12 min more]";
+        assert!(text.contains(words), "{text}");
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn silence(html: &mut Html, silence: &SilenceView) {
 fn held(html: &mut Html, held: &HeldView) {
     html.markup("<li><span class=w>").text(cut(&held.text)).markup("</span> <i>since ");
     moment(html, held.since);
-    held_reasons(html, held);
+    held_reasons(html, held, None);
     html.markup("</i>");
 }
 
@@ -151,7 +151,7 @@ pub fn alerts(html: &mut Html, alerts: &ReadResult<AlertView>, now: Wall) {
             let text = alert.text.strip_prefix(name).unwrap_or(&alert.text).trim_start();
             html.markup(": ").text(cut(text)).markup("</span> <i>").text(alert_details(alert, now));
             if let Some(held) = &alert.held {
-                held_reasons(html, held);
+                held_reasons(html, held, Some(flapping(&held.text)));
             }
             html.markup("</i>");
             if let Some(scope) = &alert.scope {
@@ -177,8 +177,14 @@ fn alert_details(alert: &AlertView, now: Wall) -> String {
     parts.join(", ")
 }
 
-/// `, held back by s17 until ..., router, which is down`, after what is held back.
-fn held_reasons(html: &mut Html, held: &HeldView) {
+/// `flapping: 14 changes in 52 min`, of `web1 ipv4 is flapping: 14 changes in 52 min`.
+fn flapping(text: &str) -> &str {
+    text.find("flapping: ").map_or("flapping", |at| &text[at..])
+}
+
+/// `, held back by s17 until ..., router, which is down`, after what is held back; with how it flaps,
+/// where that is not said yet.
+fn held_reasons(html: &mut Html, held: &HeldView, flapping: Option<&str>) {
     if let Some(at) = held.out_at {
         html.markup(", to be told at ");
         moment(html, at);
@@ -187,7 +193,12 @@ fn held_reasons(html: &mut Html, held: &HeldView) {
     let mut by = ", held back by ";
     for reason in &held.reasons {
         match reason.why {
-            "flapping" => drop(html.markup(", flapping, told again if it is quiet")),
+            "flapping" => {
+                if let Some(flapping) = flapping {
+                    html.markup(", ").text(cut(flapping));
+                }
+                html.markup(", told again if it is quiet");
+            }
             "storm" => drop(html.markup(by).markup("the storm")),
             "parent" => drop(html.markup(by).text(cut(&reason.id)).markup(", which is down")),
             _ => drop(html.markup(by).text(cut(&reason.id))),
@@ -325,10 +336,16 @@ mod tests {
             ),
         ] {
             let (mut html, mut at) = (Html::default(), Html::default());
-            held_reasons(&mut html, &held(&reasons));
+            held_reasons(&mut html, &held(&reasons), Some("flapping"));
             moment(&mut at, Wall(0));
             assert_eq!(html.as_str().replace(at.as_str(), "AT"), words);
         }
+        let mut html = Html::default();
+        held_reasons(&mut html, &held(&[("flapping", "", None)]), None);
+        assert_eq!(html.as_str(), ", told again if it is quiet");
+        let title = "web1 ipv4 is flapping: 14 changes in 52 min";
+        assert_eq!(flapping(title), "flapping: 14 changes in 52 min");
+        assert_eq!(flapping("web1 ipv4 overdue"), "flapping");
     }
 
     #[test]
