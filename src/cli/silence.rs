@@ -193,12 +193,13 @@ fn silences(answer: &Json) -> String {
         for (cell, width) in row.iter().zip(&widths) {
             text.push_str(&format!("{cell}{}  ", " ".repeat(width - columns(cell))));
         }
-        text.push_str(&format!("{}\n", holds(silence)));
+        text.push_str(&format!("{}\n", holds(count(silence))));
     }
     for window in windows {
         let until = until(window);
-        text.push_str(&format!("{}  {until}  {}\n", window_name(window), holds(window)));
+        text.push_str(&format!("{}  {until}  {}\n", window_name(window), holds(count(window))));
     }
+    text.push_str(&other_reasons(answer));
     for window in items(answer, "next") {
         text.push_str(&format!("{}  {}\n", window_name(window), next(window)));
     }
@@ -207,6 +208,36 @@ fn silences(answer: &Json) -> String {
         text.push_str(&format!("no longer held back: {what}  follows {at}\n"));
     }
     if text.is_empty() { "nothing is silenced\n".into() } else { text }
+}
+
+/// What else holds something back: hosts that are down, a storm, flapping.
+fn other_reasons(answer: &Json) -> String {
+    let mut holders: Vec<(String, u64)> = Vec::new();
+    let mut text = String::new();
+    for held in items(answer, "held").filter(|held| held["out_at"].is_null()) {
+        for reason in items(held, "reasons") {
+            let name = match reason["why"].as_str() {
+                Some("parent") => format!("{} is down", field(reason, "id")),
+                Some("storm") => "a storm".into(),
+                Some("flapping") => {
+                    text.push_str(&flapping(&field(held, "text"), &time(reason, "until")));
+                    continue;
+                }
+                _ => continue,
+            };
+            match holders.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, count)) => *count += 1,
+                None => holders.push((name, 1)),
+            }
+        }
+    }
+    let holders = holders.iter().map(|(name, count)| format!("{name}  {}\n", holds(*count)));
+    holders.collect::<String>() + &text
+}
+
+fn flapping(what: &str, until: &str) -> String {
+    let until = if until.is_empty() { String::new() } else { format!(" until {until}") };
+    format!("{what}  told again if it is quiet{until}\n")
 }
 
 fn silence_row(silence: &Json) -> [String; 4] {
@@ -222,12 +253,16 @@ fn until(silence: &Json) -> String {
     format!("until {until}{unless}")
 }
 
-fn holds(silence: &Json) -> String {
-    match silence["holds"].as_u64().unwrap_or_default() {
+fn holds(count: u64) -> String {
+    match count {
         0 => "holds nothing back".into(),
         1 => "holds 1 thing back".into(),
         count => format!("holds {count} things back"),
     }
+}
+
+fn count(silence: &Json) -> u64 {
+    silence["holds"].as_u64().unwrap_or_default()
 }
 
 fn window_name(window: &Json) -> String {
@@ -341,7 +376,16 @@ mod tests {
             ],
             "held": [
                 {"text": "web1 memory_monitor.percent = 97", "out_at": "2026-11-22T03:54:00.000Z"},
-                {"text": "web1 ipv4 overdue", "out_at": null},
+                {"text": "web1 ipv4 overdue", "out_at": null,
+                    "reasons": [{"why": "silence", "id": "s17"}]},
+                {"text": "db1 ipv4 overdue", "out_at": null, "reasons": [
+                    {"why": "parent", "id": "router"}, {"why": "storm", "id": "storm"}]},
+                {"text": "db2 ipv4 overdue", "out_at": null,
+                    "reasons": [{"why": "parent", "id": "router"}]},
+                {"text": "db3 ipv4 overdue", "out_at": "2026-11-22T03:55:00.000Z",
+                    "reasons": [{"why": "parent", "id": "router"}]},
+                {"text": "db4 ipv4 is flapping: 7 changes in 4 min", "out_at": null, "reasons": [
+                    {"why": "flapping", "id": "", "until": "2026-11-22T04:10:00.250Z"}]},
             ],
         });
         assert_eq!(
@@ -350,9 +394,13 @@ mod tests {
 s17   web1               until 2026-11-22T05:53:10Z                   ann: kernel update   holds 2 things back
 s18   db1                until 2026-11-22T04:00:00Z, unless critical  db1                  holds nothing back
 window firmware: router  until 2026-11-22T05:00:00Z  holds 1 thing back
+router is down  holds 2 things back
+a storm  holds 1 thing back
+db4 ipv4 is flapping: 7 changes in 4 min  told again if it is quiet until 2026-11-22T04:10:00Z
 window nightly: web*, db1  next 2026-11-23T01:00:00Z to 03:30:00Z (Mon 02:00 to 04:30 Europe/Berlin)
 window late: --all  next 2026-11-23T23:00:00Z to 2026-11-24T01:00:00Z (Mon 23:00 to 01:00 UTC)
 no longer held back: web1 memory_monitor.percent = 97  follows 2026-11-22T03:54:00Z
+no longer held back: db3 ipv4 overdue  follows 2026-11-22T03:55:00Z
 "
         );
         let one = json!({ "silences": [answer["silences"][0].clone()] });

@@ -450,21 +450,37 @@ fn mark_of(alert: &Json, now: Option<Wall>) -> String {
     if held.is_object() {
         let told = items(alert, "told").next().map_or("", |_| "told, then ");
         let reason = items(held, "reasons").last().unwrap_or(&Json::Null);
-        let (by, ends) = (field(reason, "id"), now.zip(time(reason, "until")));
-        let left = ends.map_or(String::new(), |(now, end)| format_duration(end.since(now)));
         let follows = now.zip(time(held, "out_at")).map(|(now, out)| out.since(now));
-        marks.push(match follows {
-            None => format!("{told}held back by {by} for {left} more"),
-            Some(Duration::ZERO) => format!("{told}held back by {by}, follows now"),
-            Some(left) => {
-                format!("{told}held back by {by}, follows in {}", format_duration(left))
-            }
-        });
+        marks.push(format!("{told}{}", held_by(held, reason, follows, now)));
     }
     if alert["acknowledged"].is_string() {
         marks.push(format!("acknowledged {} ago", age(alert, "acknowledged", now)));
     }
     if marks.is_empty() { String::new() } else { format!(" [{}]", marks.join("; ")) }
+}
+
+/// `held back by s17 for 2 h more`, `held back by router, which is down`.
+fn held_by(held: &Json, reason: &Json, follows: Option<Duration>, now: Option<Wall>) -> String {
+    let left = now.zip(time(reason, "until"));
+    let left = left.map(|(now, end)| format_duration(end.since(now)));
+    let why = field(reason, "why");
+    let by = match &*why {
+        "storm" => "the storm".into(),
+        "flapping" => "its flapping".into(),
+        _ => field(reason, "id"),
+    };
+    match (follows, left) {
+        (Some(Duration::ZERO), _) => format!("held back by {by}, follows now"),
+        (Some(left), _) => format!("held back by {by}, follows in {}", format_duration(left)),
+        (None, _) if why == "parent" => format!("held back by {by}, which is down"),
+        (None, Some(left)) if why == "flapping" => {
+            let text = field(held, "text");
+            let flapping = text.find("flapping: ").map_or("flapping", |at| &text[at..]);
+            format!("{flapping}, told again if it is quiet for {left} more")
+        }
+        (None, Some(left)) => format!("held back by {by} for {left} more"),
+        (None, None) => format!("held back by {by}"),
+    }
 }
 
 fn metric_tone(level: &str) -> Tone {
@@ -623,6 +639,38 @@ web1  OVERDUE  3 h 5 min  3 h 5 min
         hosts["alerts"][1]["held"]["out_at"] = json!("2026-11-21T20:12:48.000Z");
         let text = overview(&hosts, &Json::Null, None, Style { width: 120, ..STYLE });
         assert!(text.contains(" [told, then held back by s17, follows in 40 s]\n"), "{text}");
+    }
+
+    #[test]
+    fn hosts_that_are_down_storms_and_flapping_are_named_as_what_holds_back() {
+        let (mut hosts, _) = pictures(vec![host("web1", "OVERDUE", json!([]))], Vec::new());
+        let end = "2026-11-21T20:24:08.000Z";
+        for (why, id, until, out_at, words) in [
+            ("parent", "router", Json::Null, Json::Null, "held back by router, which is down"),
+            ("storm", "storm", Json::Null, Json::Null, "held back by the storm"),
+            (
+                "flapping",
+                "flapping",
+                json!(end),
+                Json::Null,
+                "flapping, told again if it is quiet for 12 min more",
+            ),
+            ("flapping", "flapping", Json::Null, Json::Null, "held back by its flapping"),
+            ("parent", "router", Json::Null, json!(NOW), "held back by router, follows now"),
+            ("storm", "storm", Json::Null, json!(end), "held back by the storm, follows in 12 min"),
+        ] {
+            let reasons = json!([{"why": why, "id": id, "until": until, "channels": ["mail"]}]);
+            hosts["alerts"] = json!([{"host": "web1", "scope": "web1/ipv4", "told": [],
+                "text": "ipv4 overdue", "held": {"reasons": reasons, "out_at": out_at}}]);
+            let text = overview(&hosts, &Json::Null, None, Style { width: 120, ..STYLE });
+            assert!(text.contains(&format!(" ago [{words}]\n")), "{words}: {text}");
+        }
+        hosts["alerts"][0]["held"] = json!({"text": "web1 ipv4 is flapping: 14 changes in 52 min",
+            "reasons": [{"why": "flapping", "until": end}]});
+        let text = overview(&hosts, &Json::Null, None, Style { width: 150, ..STYLE });
+        let words =
+            " ago [flapping: 14 changes in 52 min, told again if it is quiet for 12 min more]";
+        assert!(text.contains(words), "{text}");
     }
 
     #[test]

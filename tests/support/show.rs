@@ -292,7 +292,14 @@ impl Show {
         daemon.alerts[0].acknowledged = Some(now - HOUR);
         daemon.alerts[1].scope = Some(format!("db-primary/{EVIL}"));
         daemon.alerts[1].held = Some(held.clone());
-        daemon.held = vec![held];
+        let reason = |why, until| ReasonView { why, id: EVIL.into(), until, channels: Vec::new() };
+        let others = vec![
+            reason("parent", None),
+            reason("storm", None),
+            reason("flapping", Some(now + HOUR)),
+        ];
+        let also = HeldView { reasons: others, ..held.clone() };
+        daemon.held = vec![held, also];
         daemon.plans = vec![
             plan("1", "Nightly", "SUCCESS", Level::Ok, now),
             plan("2", EVIL, "PARTIAL", Level::Critical, now),

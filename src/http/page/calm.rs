@@ -34,13 +34,16 @@ pub fn quiet(html: &mut Html, calm: &CalmResult) {
     }
     html.markup("</ul>");
     more(html, silences.len(), "<a href=\"/api/v1/silences\">all as JSON</a></p>");
-    html.markup("<ul class=list>");
-    for one in held.held.iter().take(MAX_SHOWN) {
-        self::held(html, one);
-    }
-    html.markup("</ul>");
-    more(html, held.held.len(), "<a href=\"/api/v1/held\">all as JSON</a></p>");
+    held_list(html, &held.held);
     html.markup("</details></section>");
+}
+
+/// What is held back, and why.
+pub fn held_list(html: &mut Html, held: &[HeldView]) {
+    html.markup("<ul class=list>");
+    held.iter().take(MAX_SHOWN).for_each(|one| self::held(html, one));
+    html.markup("</ul>");
+    more(html, held.len(), "<a href=\"/api/v1/held\">all as JSON</a></p>");
 }
 
 fn more(html: &mut Html, count: usize, link: &'static str) {
@@ -50,25 +53,42 @@ fn more(html: &mut Html, count: usize, link: &'static str) {
     }
 }
 
-/// `2 silences and 1 window hold 3 things back`.
+/// `2 silences, 1 host that is down and a storm hold 43 things back`.
 fn summary(silences: &[SilenceView], held: &HeldListView) -> String {
     let windows = silences.iter().filter(|one| one.kind == "window").count();
     let silences = silences.len() - windows;
-    let parts: Vec<String> = [(silences, "silence", "silences"), (windows, "window", "windows")]
-        .into_iter()
-        .filter(|(number, ..)| *number > 0)
-        .map(|(number, one, many)| count(number, one, many))
-        .collect();
-    if parts.is_empty() {
+    let (mut parents, mut storm, mut flapping) = (Vec::new(), false, false);
+    let lasting = held.held.iter().filter(|one| one.out_at.is_none());
+    for reason in lasting.flat_map(|one| &one.reasons) {
+        match reason.why {
+            "parent" if !parents.contains(&&reason.id) => parents.push(&reason.id),
+            "storm" => storm = true,
+            "flapping" => flapping = true,
+            _ => {}
+        }
+    }
+    let counted = [
+        (silences, "silence", "silences"),
+        (windows, "window", "windows"),
+        (parents.len(), "host that is down", "hosts that are down"),
+    ];
+    let many = silences + windows + parents.len() + usize::from(storm) + usize::from(flapping) > 1;
+    let counted = counted.into_iter().filter(|(number, ..)| *number > 0);
+    let mut parts: Vec<String> =
+        counted.map(|(number, one, many)| count(number, one, many)).collect();
+    parts.extend(storm.then(|| "a storm".into()));
+    parts.extend(flapping.then(|| "flapping".into()));
+    let Some(last) = parts.pop() else {
         let things = count(held.held.len(), "thing that was", "things that were");
         return format!("{things} held back will be told soon");
-    }
-    let hold = if silences + windows == 1 { "holds" } else { "hold" };
+    };
+    let hold = if many { "hold" } else { "holds" };
     let things = match held.count {
         0 => "nothing".into(),
         number => count(number, "thing", "things"),
     };
-    format!("{} {hold} {things} back", parts.join(" and "))
+    let before = if parts.is_empty() { "" } else { " and " };
+    format!("{}{before}{last} {hold} {things} back", parts.join(", "))
 }
 
 /// `s17 web1 until ..., ann: kernel update, holds 2 things back [End]`.
@@ -100,7 +120,7 @@ fn silence(html: &mut Html, silence: &SilenceView) {
 fn held(html: &mut Html, held: &HeldView) {
     html.markup("<li><span class=w>").text(cut(&held.text)).markup("</span> <i>since ");
     moment(html, held.since);
-    held_reasons(html, held);
+    held_reasons(html, held, None);
     html.markup("</i>");
 }
 
@@ -131,7 +151,7 @@ pub fn alerts(html: &mut Html, alerts: &ReadResult<AlertView>, now: Wall) {
             let text = alert.text.strip_prefix(name).unwrap_or(&alert.text).trim_start();
             html.markup(": ").text(cut(text)).markup("</span> <i>").text(alert_details(alert, now));
             if let Some(held) = &alert.held {
-                held_reasons(html, held);
+                held_reasons(html, held, Some(flapping(&held.text)));
             }
             html.markup("</i>");
             if let Some(scope) = &alert.scope {
@@ -157,18 +177,38 @@ fn alert_details(alert: &AlertView, now: Wall) -> String {
     parts.join(", ")
 }
 
-/// `, held back by s17 until ...`, after what is held back.
-fn held_reasons(html: &mut Html, held: &HeldView) {
+/// `flapping: 14 changes in 52 min`, of `web1 ipv4 is flapping: 14 changes in 52 min`.
+fn flapping(text: &str) -> &str {
+    text.find("flapping: ").map_or("flapping", |at| &text[at..])
+}
+
+/// `, held back by s17 until ..., router, which is down`, after what is held back; with how it flaps,
+/// where that is not said yet.
+fn held_reasons(html: &mut Html, held: &HeldView, flapping: Option<&str>) {
     if let Some(at) = held.out_at {
         html.markup(", to be told at ");
         moment(html, at);
         return;
     }
-    for (index, reason) in held.reasons.iter().enumerate() {
-        html.markup(if index == 0 { ", held back by " } else { ", " }).text(cut(&reason.id));
+    let mut by = ", held back by ";
+    for reason in &held.reasons {
+        match reason.why {
+            "flapping" => {
+                if let Some(flapping) = flapping {
+                    html.markup(", ").text(cut(flapping));
+                }
+                html.markup(", told again if it is quiet");
+            }
+            "storm" => drop(html.markup(by).markup("the storm")),
+            "parent" => drop(html.markup(by).text(cut(&reason.id)).markup(", which is down")),
+            _ => drop(html.markup(by).text(cut(&reason.id))),
+        }
         if let Some(until) = reason.until {
             html.markup(" until ");
             moment(html, until);
+        }
+        if reason.why != "flapping" {
+            by = ", ";
         }
     }
 }
@@ -221,6 +261,8 @@ impl CalmForm<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Level;
+    use crate::view::calm::ReasonView;
 
     fn view(kind: &'static str) -> SilenceView {
         SilenceView {
@@ -234,6 +276,76 @@ mod tests {
             unless: None,
             holds: 0,
         }
+    }
+
+    fn held(reasons: &[(&'static str, &str, Option<Wall>)]) -> HeldView {
+        let reason = |(why, id, until): &(&'static str, &str, Option<Wall>)| ReasonView {
+            why,
+            id: (*id).into(),
+            until: *until,
+            channels: Vec::new(),
+        };
+        HeldView {
+            subject: "host web1".into(),
+            text: "web1 ipv4 overdue".into(),
+            level: Level::Critical,
+            since: Wall(0),
+            reasons: reasons.iter().map(reason).collect(),
+            out_at: None,
+        }
+    }
+
+    #[test]
+    fn the_line_counts_hosts_that_are_down_and_names_storms_and_flapping() {
+        let parent = |name| held(&[("parent", name, None)]);
+        let (storm, flapping) =
+            (held(&[("storm", "storm", None)]), held(&[("flapping", "", None)]));
+        let both = held(&[("silence", "s1", None), ("parent", "router", None)]);
+        let out = HeldView { out_at: Some(Wall(0)), ..parent("router") };
+        for (kinds, held, line) in [
+            (vec![], vec![parent("router"); 2], "1 host that is down holds 2 things back"),
+            (vec![], vec![storm.clone(); 3], "a storm holds 3 things back"),
+            (vec![], vec![flapping.clone()], "flapping holds 1 thing back"),
+            (
+                vec!["silence"],
+                vec![both, parent("wan1"), storm, flapping],
+                "1 silence, 2 hosts that are down, a storm and flapping hold 4 things back",
+            ),
+            (vec![], vec![out], "1 thing that was held back will be told soon"),
+        ] {
+            let silences: Vec<_> = kinds.into_iter().map(view).collect();
+            let count = held.len();
+            assert_eq!(summary(&silences, &HeldListView { held, count }), line);
+        }
+    }
+
+    #[test]
+    fn each_kind_of_reason_has_its_words() {
+        let until = Some(Wall(0));
+        for (reasons, words) in [
+            (vec![("parent", "router", None)], ", held back by router, which is down"),
+            (vec![("storm", "storm", None)], ", held back by the storm"),
+            (vec![("flapping", "flapping", None)], ", flapping, told again if it is quiet"),
+            (
+                vec![("silence", "s1", until), ("storm", "storm", None), ("flapping", "", until)],
+                ", held back by s1 until AT, the storm, flapping, told again if it is quiet until AT",
+            ),
+            (
+                vec![("flapping", "", None), ("window", "<b>", None), ("parent", "a", None)],
+                ", flapping, told again if it is quiet, held back by &lt;b&gt;, a, which is down",
+            ),
+        ] {
+            let (mut html, mut at) = (Html::default(), Html::default());
+            held_reasons(&mut html, &held(&reasons), Some("flapping"));
+            moment(&mut at, Wall(0));
+            assert_eq!(html.as_str().replace(at.as_str(), "AT"), words);
+        }
+        let mut html = Html::default();
+        held_reasons(&mut html, &held(&[("flapping", "", None)]), None);
+        assert_eq!(html.as_str(), ", told again if it is quiet");
+        let title = "web1 ipv4 is flapping: 14 changes in 52 min";
+        assert_eq!(flapping(title), "flapping: 14 changes in 52 min");
+        assert_eq!(flapping("web1 ipv4 overdue"), "flapping");
     }
 
     #[test]

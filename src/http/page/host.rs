@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::calm::CalmForm;
+use super::calm::{CalmForm, held_list};
 use super::charts::{BarScale, ChartWindow, DAYS, HOURS, bars, min_mean_max, sparkline};
 use super::filter::{PageQuery, TimeRange};
 use super::format::{about, ago, exact, limit, metric, percent};
@@ -13,6 +13,7 @@ use super::panels::{self, ReadResult, cut};
 use super::summary::{Health, class_of};
 use crate::clock::{Wall, format_duration};
 use crate::event::Level;
+use crate::view::calm::HeldView;
 use crate::view::{
     AvailabilityView, EventView, HostState, HostView, MetricView, NotificationView, SeriesView,
     UptimeSlice,
@@ -29,6 +30,8 @@ pub struct HostPage<'a> {
     pub host: &'a HostView,
     /// Its availability; an error says why that is not known.
     pub past: &'a Result<Option<AvailabilityView>, String>,
+    /// What is held back about it.
+    pub held: &'a [HeldView],
     /// The maintenance windows about it within the last day.
     pub windows: &'a [Range<Wall>],
     /// Its metrics over time.
@@ -65,6 +68,9 @@ impl HostPage<'_> {
             html.markup("<p class=note>Silent by ")
                 .text(self.host.quiet.join(", "))
                 .markup(".</p>");
+        }
+        if !self.held.is_empty() {
+            held_list(html, self.held);
         }
         let name = &self.host.name;
         CalmForm { scope: name, host: Some(name), acknowledged: None, told: true }.render(html);

@@ -12,7 +12,7 @@ use super::metrics::HOSTS_AT_ONCE;
 use super::response::Response;
 use super::service::Daemon;
 use crate::clock::Wall;
-use crate::event::Level;
+use crate::event::{Level, Subject};
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 
 pub(super) mod badge;
@@ -143,9 +143,13 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
         NotificationQuery { limit: MAX_EVENTS, host: about, ..NotificationQuery::default() };
     let (_, days) = query.span.label_and_days();
     let series = SeriesQuery { range: DAY * days as u32, ..SeriesQuery::default() };
+    let subject = Subject::Host(name.to_owned()).to_string();
+    let mut held = daemon.held().map(|list| list.held).unwrap_or_default();
+    held.retain(|one| one.subject == subject);
     let page = HostPage {
         query: &query,
         host: &view,
+        held: &held,
         past: &daemon.availability(name),
         windows: &daemon.windows(name, &(request.now - DAY..request.now)),
         series: &daemon.series(name, &series).map(Option::unwrap_or_default),
