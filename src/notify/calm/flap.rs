@@ -226,6 +226,12 @@ pub struct Flaps {
     writes: Vec<Write>,
 }
 
+/// Whether the change is part of another piece of news, or of none: what only comes and goes with the
+/// host that it is reached through, or with a storm, does not flap itself.
+fn is_explained(event: &Event) -> bool {
+    event.untold || event.in_storm || !event.behind.is_empty()
+}
+
 fn flap_key(incident: &Incident) -> String {
     format!("flap/{}", incident.key())
 }
@@ -316,7 +322,7 @@ impl Flaps {
     ) -> bool {
         let settings = self.settings;
         let Some(flap) = self.known.get_mut(incident) else {
-            if is_news && !event.untold {
+            if is_news && !is_explained(event) {
                 self.begin_to_count(incident, Flap::new(event, level, state, now), now);
             }
             return false;
@@ -326,7 +332,7 @@ impl Flaps {
             flap.state = state;
             return flaps;
         }
-        if event.untold && !flaps {
+        if is_explained(event) && !flaps {
             return false;
         }
         let was_quiet = flap.is_quiet(settings, now);
