@@ -38,8 +38,9 @@ mod certificates;
 #[path = "../support/crowd.rs"]
 mod crowd;
 mod crowds;
+mod silences;
 
-const ALL: [(&str, fn()); 11] = [
+const ALL: [(&str, fn()); 12] = [
     ("sizes", sizes),
     ("rates", datagram_rates),
     ("start", start_and_idle),
@@ -51,6 +52,7 @@ const ALL: [(&str, fn()); 11] = [
     ("many-start", start_with_many),
     ("many-hosts", many_hosts),
     ("year", year),
+    ("silences", silences::silences),
 ];
 
 fn main() {
