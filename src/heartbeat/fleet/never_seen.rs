@@ -2,6 +2,7 @@
 
 use crate::clock::{Mono, Now};
 use crate::event::{Event, EventKind};
+use crate::heartbeat::connection::Connection;
 use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind};
 
@@ -35,6 +36,10 @@ impl Fleet {
             configured: host.configured_since,
             clock: self.clock_check.difference((host_index, None), Mono(i64::MIN)),
         };
-        Some(self.explained(host_index, Event::new(now.wall, kind)))
+        // When what explains it ends, it has as long to beat as any other.
+        let any = Connection::new(host.name.clone(), now);
+        let patience = any.expectation(&host.profile, &self.common).timeout();
+        let event = Event { patience, ..Event::new(now.wall, kind) };
+        Some(self.explained(host_index, event))
     }
 }

@@ -271,11 +271,13 @@ impl Fleet {
             of: count.of,
             within: whole_seconds(count.last.since(count.first)),
         };
+        // When it comes out of a hold, then before its hosts do.
+        let patience = self.timeouts(&hosts).min().unwrap_or_default();
         let silent = hosts.len();
         let storm = Storm { id, since: now.wall, last_beat, hosts, silent, calm_since: None };
         self.set_storm(Some(storm));
         self.schedule_storm(now.mono + COUNT_INTERVAL);
-        Event::new(now.wall, kind)
+        Event { patience, ..Event::new(now.wall, kind) }
     }
 
     /// A host belongs to a storm from now on; 0: to none.
@@ -329,12 +331,15 @@ impl Fleet {
 
     /// How long its hosts have to be heard again.
     fn storm_patience(&self, storm: &Storm) -> Duration {
-        let hosts = storm.hosts.iter().map(|host| &self.hosts[*host as usize]);
-        let timeouts = hosts.flat_map(|host| {
+        self.timeouts(&storm.hosts).max().unwrap_or_default().min(MAX_PATIENCE)
+    }
+
+    /// Within what time the connections of these hosts must beat.
+    fn timeouts(&self, hosts: &BTreeSet<u32>) -> impl Iterator<Item = Duration> {
+        hosts.iter().map(|host| &self.hosts[*host as usize]).flat_map(|host| {
             let timeout = |one: &Connection| one.expectation(&host.profile, &self.common).timeout();
             host.connections.iter().map(timeout)
-        });
-        timeouts.max().unwrap_or_default().min(MAX_PATIENCE)
+        })
     }
 
     fn end_storm(&mut self, storm: &Storm, now: Now) -> Event {

@@ -406,6 +406,69 @@ fn hosts_that_are_reached_through_another_one_do_not_count() {
     assert_eq!(test.fleet.storm(), None);
 }
 
+/// Twelve of fourteen hosts are cut off, and with these the hosts `c0` and `c1` behind one of them.
+fn with_those_behind_one() -> TestFleet {
+    let mut config = hosts(14);
+    for child in ["c0", "c1"] {
+        config.hosts.insert(child.into(), config.hosts[&name(0)].clone());
+        config.depends_on.insert(child.into(), vec![vec![name(0)]]);
+    }
+    TestFleet::with(config)
+}
+
+#[test]
+fn hosts_behind_one_that_is_in_a_storm_were_told_one_by_one() {
+    // They fall due before it, with it, and after it.
+    for at in [0, 5, 9] {
+        let mut test = with_those_behind_one();
+        beat_for(&mut test, 0..14, MINUTES);
+        for second in 0..110 {
+            if second == at {
+                test.beat("c0").beat("c1");
+            }
+            let hosts = if second < 10 { 0..14 } else { 12..14 };
+            beat_for(&mut test, hosts, 1);
+        }
+        let told = short(&mut test);
+        let expected = [vec!["storm".into()], all("(hNN)", 0..12)].concat();
+        let behind = ["(c0)".to_owned(), "(c1)".to_owned()];
+        assert_eq!(sorted(told), sorted([expected, behind.to_vec()].concat()), "{at}");
+    }
+    // One of them was never heard.
+    let mut test = with_those_behind_one();
+    test.wait(23 * HOUR + 58 * MINUTE).take_events();
+    beat_for(&mut test, 0..14, 30);
+    beat_for(&mut test, 12..14, 150);
+    let events = test.take_events();
+    let unheard: Vec<&Event> =
+        events.iter().filter(|event| matches!(event.kind, EventKind::NeverSeen { .. })).collect();
+    assert_eq!(unheard.len(), 2);
+    assert!(unheard.iter().all(|event| event.in_storm && event.behind == [name(0)]));
+}
+
+#[test]
+fn hosts_that_were_down_before_the_machine_booted_counted_as_silent_since_then() {
+    let mut config = hosts(5);
+    config.settings.interval = SECOND;
+    config.settings.grace = Some(5 * SECOND);
+    let mut test = TestFleet::with(config);
+    for host in 0..3 {
+        test.beat(&name(host)).wait(2 * MINUTE);
+    }
+    test.beat("h03").beat("h04").wait(SECOND);
+    assert_eq!(short(&mut test), all("hNN", 0..3));
+    test.wait(Duration::ZERO).beat("h03").beat("h04").wait(SECOND);
+    let (rows, last_alive) = (test.rows(), test.last_alive());
+    test.kernel.push('x');
+    test.now = Now { mono: Mono(8_000), wall: test.now.wall + MINUTE };
+    test.start(rows, Some(last_alive)).beat("h03").beat("h04");
+    for _ in 0..20 {
+        test.wait(SECOND).beat("h04");
+    }
+    assert_eq!(short(&mut test), ["h03"], "at once");
+    assert_eq!(test.fleet.storm(), None);
+}
+
 #[test]
 fn switched_off_everything_is_told_at_its_deadline() {
     let mut config = hosts(14);

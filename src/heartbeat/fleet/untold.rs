@@ -43,10 +43,16 @@ impl Fleet {
             return event;
         }
         // There is no beat that was promised: who is up is up.
-        let path = self.path(host_index, Mono(i64::MIN));
-        let behind = self.names_of(path.down());
-        self.hosts[host_index as usize].set_behind(!behind.is_empty());
-        Event { behind, ..event }
+        let down = self.path(host_index, Mono(i64::MIN)).down();
+        self.hosts[host_index as usize].set_behind(!down.is_empty());
+        let in_storm = self.is_any_in_storm(&down);
+        Event { behind: self.names_of(down), in_storm, ..event }
+    }
+
+    /// Whether one of these belongs to the storm that lasts: nobody is told of that one, and it
+    /// explains nothing by itself.
+    fn is_any_in_storm(&self, hosts: &[u32]) -> bool {
+        hosts.iter().any(|host| self.storms.has(*host))
     }
 
     pub(super) fn names_of(&self, hosts: impl IntoIterator<Item = u32>) -> Vec<String> {
@@ -113,14 +119,17 @@ impl Fleet {
             self.deadlines.push(DeadlineEntry { at: until, host: host_index, kind });
             return None;
         }
-        let behind = self.names_of(path.down());
+        let down = path.down();
+        let by_parents = self.is_any_in_storm(&down);
+        let behind = self.names_of(down);
         let host = &mut self.hosts[host_index as usize];
         let untold = host.take_untold(connection)?;
         host.must_store_now = true;
         host.set_behind(!behind.is_empty());
         // Those that are reached through it wait for this.
         self.wake(host_index, now);
-        let in_storm = untold.for_storm.is_some() && self.storms.has(host_index);
+        let by_itself = untold.for_storm.is_some() && self.storms.has(host_index);
+        let in_storm = by_itself || by_parents;
         let mut event = Event { behind, in_storm, ..untold.event };
         if let EventKind::Overdue { others_down, others_count, .. } = &mut event.kind {
             let also_down = self.also_down(host_index);

@@ -449,6 +449,19 @@ fn a_host_that_was_never_heard_or_did_not_come_back_may_be_behind_another() {
 }
 
 #[test]
+fn a_host_that_was_never_heard_had_no_time_to_beat_when_its_parent_was_back() {
+    let mut config = hosts(&["router", "web1: router"]);
+    config.hosts.get_mut("web1").unwrap().interval = Some(MINUTE);
+    let mut test = TestFleet::with(config);
+    test.wait(23 * HOUR).beat("router").wait(2 * HOUR);
+    let events = test.take_events();
+    let patience = |event: &Event| (told(event), event.patience);
+    let unheard = "web1 was never heard behind router".to_owned();
+    let expected = [(ROUTER.to_owned(), 40 * SECOND), (unheard, 3 * MINUTE)];
+    assert_eq!(events.iter().map(patience).collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn a_parent_that_is_up_again_or_not_expected_any_more_is_reported_with_that() {
     let lines = ["router", "web1: router"];
     let down = || {

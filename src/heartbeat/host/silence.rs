@@ -58,8 +58,10 @@ impl Host {
     /// After a restart: it belongs to the storm of that number, and may have fallen silent just now.
     pub fn restore_silence(&mut self, storm: u16, now: Now) {
         self.set_storm(storm);
-        if self.state == HostState::Overdue && self.since <= now.wall {
-            self.note_fall(now.mono - now.wall.since(self.since));
+        let at = now.mono - now.wall.since(self.since);
+        // Before the machine booted: that is long ago as far as storms go.
+        if self.state == HostState::Overdue && self.since <= now.wall && seconds(at) > 0 {
+            self.note_fall(at);
         }
     }
 }

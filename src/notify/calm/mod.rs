@@ -170,15 +170,26 @@ impl Calm {
 
     /// What holds back an event of this level about `target`.
     fn reasons(&mut self, target: Target, level: Level, now: Now) -> Vec<Reason> {
+        self.reasons_for_all(&[target], level, now)
+    }
+
+    /// What holds back an event of this level about all of these: each overlay covers every one.
+    fn reasons_for_all(&mut self, targets: &[Target], level: Level, now: Now) -> Vec<Reason> {
+        if targets.is_empty() {
+            return Vec::new();
+        }
         self.update_running(now.wall);
         let speaks = |unless: Option<Level>| unless.is_none_or(|unless| level < unless);
         let silences = self.silences.iter().filter(|(_, silence)| {
-            speaks(silence.unless) && silence.is_running(now) && silence.covers(target)
+            speaks(silence.unless)
+                && silence.is_running(now)
+                && targets.iter().all(|target| silence.covers(*target))
         });
         let silences = silences.map(|(number, silence)| silence_reason(*number, silence, now));
         let windows = self.settings.windows.iter().zip(&self.running.1);
         let windows = windows.filter_map(|(window, running)| {
-            let running = running.filter(|_| speaks(window.unless) && window.covers(target))?;
+            let covers = targets.iter().all(|target| window.covers(*target));
+            let running = running.filter(|_| speaks(window.unless) && covers)?;
             Some(Reason {
                 why: ReasonKind::Window,
                 id: window.name.clone(),
@@ -255,8 +266,9 @@ impl Calm {
             }
         };
         let reasons = match target {
-            Some(target) if !described.history_only => self.reasons(target, event.level, now),
-            _ => Vec::new(),
+            _ if described.history_only => Vec::new(),
+            Some(target) => self.reasons(target, event.level, now),
+            None => self.reasons_for_all(&Target::of_storm(event), event.level, now),
         };
         match described.incident.opens() {
             None if reasons.is_empty() => Ruling { hearing, ..Ruling::default() },

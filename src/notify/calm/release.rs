@@ -50,9 +50,11 @@ impl Calm {
     pub fn review(&mut self, now: Now) {
         let mut held = std::mem::take(&mut self.held);
         for (incident, one) in &mut held {
-            let target = Target::of_incident(incident);
-            let overlays =
-                target.map(|target| self.reasons(target, one.event.level, now)).unwrap_or_default();
+            let level = one.event.level;
+            let overlays = match Target::of_incident(incident) {
+                Some(target) => self.reasons(target, level, now),
+                None => self.reasons_for_all(&Target::of_storm(&one.event), level, now),
+            };
             if one.review(overlays, &self.causes, now) {
                 self.writes.push(Write::put(Table::Calm, held_key(incident), one));
             }

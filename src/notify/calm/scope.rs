@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::config_file::suggestion::suggestion;
-use crate::event::{Incident, Subject};
+use crate::event::{CalmEvent, Event, EventKind, Incident, StormEvent, Subject};
 
 /// The longest part of a scope behind its first name, in bytes: the longest path of a metric, and room.
 const MAX_TEXT: usize = 500;
@@ -35,6 +35,8 @@ pub enum Target<'a> {
     Part { host: &'a str, part: &'a str },
     /// A backup plan.
     Plan(&'a str),
+    /// Hosts that are not named.
+    OtherHosts,
 }
 
 /// Why a scope is about nothing.
@@ -93,10 +95,15 @@ impl CalmScope {
             (CalmScope::Parts { host: pattern, part: parts }, Target::Part { host, part }) => {
                 matches(pattern, host) && matches(parts, part)
             }
+            (CalmScope::Hosts(pattern), Target::OtherHosts) => {
+                pattern.bytes().all(|byte| byte == b'*')
+            }
             (CalmScope::Plan(plan), Target::Plan(id)) => plan == id,
             (CalmScope::Hosts(_), Target::Plan(_))
-            | (CalmScope::Parts { .. }, Target::Host(_) | Target::Plan(_))
-            | (CalmScope::Plan(_), Target::Host(_) | Target::Part { .. }) => false,
+            | (CalmScope::Parts { .. }, Target::Host(_) | Target::Plan(_) | Target::OtherHosts)
+            | (CalmScope::Plan(_), Target::Host(_) | Target::Part { .. } | Target::OtherHosts) => {
+                false
+            }
         }
     }
 
@@ -181,7 +188,18 @@ impl From<CalmScope> for String {
 }
 
 impl<'a> Target<'a> {
-    /// What an incident is about; none for the daemon's own.
+    /// What a storm is about: its hosts, of which the event names some. Empty for any other event.
+    pub fn of_storm(event: &'a Event) -> Vec<Target<'a>> {
+        let EventKind::Calm(CalmEvent::Storm(StormEvent::Began { hosts, count, .. })) = &event.kind
+        else {
+            return Vec::new();
+        };
+        let others = (*count > hosts.len()).then_some(Target::OtherHosts);
+        hosts.iter().map(|host| Target::Host(host)).chain(others).collect()
+    }
+
+    /// What an incident is about; none for the daemon's own, and for a storm, which is about several
+    /// hosts.
     pub fn of_incident(incident: &'a Incident) -> Option<Target<'a>> {
         match incident {
             Incident::Connection { host, connection: part }
@@ -205,6 +223,7 @@ impl<'a> Target<'a> {
                 CalmScope::Parts { host: host.to_owned(), part: part.to_owned() }
             }
             Target::Plan(plan) => CalmScope::Plan(plan.to_owned()),
+            Target::OtherHosts => CalmScope::All,
         }
     }
 

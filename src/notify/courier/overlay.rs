@@ -394,7 +394,7 @@ pub fn acknowledgement_event(
 ) -> Event {
     let host = |open: &OpenIncident| match Target::of_incident(&open.incident) {
         Some(Target::Host(host) | Target::Part { host, .. }) => Some(host.to_owned()),
-        Some(Target::Plan(_)) | None => None,
+        Some(Target::Plan(_) | Target::OtherHosts) | None => None,
     };
     let hosts: BTreeSet<Option<String>> = open.iter().map(host).insert_all();
     let kind = CalmEvent::Acknowledged {

@@ -723,3 +723,45 @@ fn a_storm_and_its_end_are_one_message_where_the_channel_was_cut_off_too() {
                  then the 12 hosts are back (gone for: 1 h)";
     assert_eq!(told[0], format!("mail {title}"));
 }
+
+#[test]
+fn a_storm_of_hosts_that_were_all_silenced_was_told_nonetheless() {
+    // The event names one of its hosts: of several that is not all of them.
+    for (scope, count) in [("--all", 12), ("*", 12), ("web*", 1), ("web1", 1)] {
+        for window in [false, true] {
+            let silenced = || match window {
+                true => TestOverlay::in_window(scope),
+                false => {
+                    let mut test = TestOverlay::new();
+                    test.silence(scope, HOUR);
+                    test
+                }
+            };
+            let name = format!("{scope} {window}");
+            let mut test = silenced();
+            test.storm(count).overdue_in_storm("web1");
+            assert_eq!((test.told(), test.held()), (vec![], 2), "{name}");
+            test.wait(HOUR / 2).restart().storm_over(count).back("web1").wait(HOUR);
+            assert_eq!((test.told(), test.calm_rows()), (vec![], 0), "{name}");
+            // It goes on when that ends: then it is told, and holds its host back.
+            let mut test = silenced();
+            test.storm(count).overdue_in_storm("web1").wait(2 * HOUR);
+            let title = format!(
+                "{count} of 14 hosts fell silent within 20 s: probably this machine's own uplink"
+            );
+            assert_eq!(test.told(), [format!("mail {title}"), format!("pager {title}")], "{name}");
+            assert_eq!(test.reasons(), ["storm storm: mail pager"], "{name}");
+            test.storm_over(count).told();
+            test.wait(PATIENCE);
+            assert_eq!(test.told(), OVERDUE, "{name}");
+        }
+    }
+    for (scope, count) in [("web1", 12), ("web*", 12), ("web2", 1), ("web1/ipv4", 1)] {
+        let mut test = TestOverlay::new();
+        if scope == "web2" {
+            test.routes.hosts.insert("web2".into(), HostRoute { watch: true, channels: None });
+        }
+        test.silence(scope, HOUR).storm(count);
+        assert_eq!(test.told().len(), 2, "{scope}");
+    }
+}
