@@ -392,8 +392,11 @@ impl Calm {
         let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
         let first = Incident::connection(host, "");
         let connections = self.held.range(first..).map(|(incident, _)| incident.clone());
-        let never_seen = Incident::NeverSeen { host: host.to_owned() };
-        let all: Vec<Incident> = connections.take_while(of_host).chain([never_seen]).collect();
+        let of_whole = [
+            Incident::NeverSeen { host: host.to_owned() },
+            Incident::NotBack { host: host.to_owned() },
+        ];
+        let all: Vec<Incident> = connections.take_while(of_host).chain(of_whole).collect();
         for incident in all {
             if let Some(one) = self.held.get_mut(&incident)
                 && one.clear_parents()

@@ -509,6 +509,9 @@ fn of_two_parents_of_which_one_suffices_one_is_up() {
     test.overdue_behind("web2", &["router"]);
     let kind = EventKind::NeverSeen { host: "web1".into(), configured: Wall(0), clock: None };
     let behind = both.map(str::to_owned).to_vec();
+    test.accept(Event { behind: behind.clone(), ..event(test.now, kind) });
+    let kind =
+        EventKind::NotBack { host: "web1".into(), since: test.now.wall, within: 15 * MINUTE };
     test.accept(Event { behind, ..event(test.now, kind) });
     // The router stays down; web2 has no other way.
     test.parent_up("switch");
@@ -518,8 +521,9 @@ fn of_two_parents_of_which_one_suffices_one_is_up() {
     assert_eq!(test.told(), OVERDUE);
     assert_eq!(test.reasons(), ["parent router: mail pager"]);
     let words = "while router was overdue and switch was overdue";
-    assert_eq!(test.detail("web1 ipv4 overdue").unwrap(), words);
-    assert!(test.messages.iter().any(|message| message.title == "web1 was never heard"));
+    for title in ["web1 ipv4 overdue", "web1 was never heard", "web1 has not come back"] {
+        assert_eq!(test.detail(title).as_deref(), Some(words), "{title}");
+    }
     assert_eq!(test.calm_rows(), 1);
     // One alone explains it again when it is down again in time.
     test.parent_up("router");
@@ -655,6 +659,39 @@ fn no_event_is_held_for_the_pager_when_the_newest_one_is_none_of_its() {
     test.up("router").told();
     test.wait(PATIENCE);
     assert_eq!(test.told(), [OVERDUE[0]]);
+}
+
+#[test]
+fn a_parent_that_was_back_before_its_silence_was_told_explains_nothing() {
+    let mut test = TestOverlay::with(CalmSettings::default());
+    test.add_parents();
+    for _ in 0..3 {
+        test.overdue("router").up("router");
+    }
+    // It flaps, and everybody knows that it does.
+    test.overdue("router").overdue_behind("web1", &BEHIND).up("router").told();
+    assert_eq!(test.held(), 2);
+    // It was silent once more, for so short a time that nobody was told.
+    test.parent_up("router");
+    let silent = Event { untold: true, ..test.overdue_event("router", "ipv4", true) };
+    test.accept(silent).back("router").wait(PATIENCE);
+    assert_eq!(test.told(), OVERDUE);
+}
+
+#[test]
+fn a_channel_that_was_told_of_one_connection_does_not_know_that_the_host_is_down() {
+    let mut test = TestOverlay::with_parents();
+    test.overdue_over("router", "ipv6", false);
+    assert_eq!(test.told(), ["mail router ipv6 overdue"]);
+    test.silence("router", HOUR).overdue_over("router", "ipv4", true);
+    test.overdue_behind("web1", &BEHIND);
+    assert_eq!(test.told(), OVERDUE, "nobody was told that the router is down");
+    // All of its connections were shut down.
+    let mut test = TestOverlay::with_parents();
+    test.routes.channels.get_mut("pager").unwrap().min_level = Level::Warning;
+    test.shutdown("router", "ipv4").shutdown("router", "ipv6").told();
+    test.overdue_behind("web1", &BEHIND);
+    assert_eq!((test.told(), test.held()), (vec![], 1));
 }
 
 /// Channels that put many messages into one.

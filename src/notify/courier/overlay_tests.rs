@@ -148,7 +148,9 @@ impl TestOverlay {
     }
 
     fn accept_one(&mut self, event: &Event) {
-        if let EventKind::Overdue { host, was_last_up: true, .. } = &event.kind {
+        if let EventKind::Overdue { host, was_last_up: true, .. } = &event.kind
+            && !event.untold
+        {
             self.up.remove(host);
         }
         if self.outbox.acknowledged(event, self.now).is_some() {
