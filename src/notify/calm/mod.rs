@@ -438,7 +438,7 @@ impl Calm {
     /// held back of it, and it does not flap any more.
     pub fn close_silently(&mut self, incident: &Incident) {
         self.release_quietly(incident);
-        self.flaps.forget(incident);
+        self.flaps.close(incident);
     }
 
     /// An incident is over, or its newest event is told: nothing of it is held back any more.

@@ -679,6 +679,28 @@ fn a_parent_that_was_back_before_its_silence_was_told_explains_nothing() {
 }
 
 #[test]
+fn a_host_flaps_itself_unless_a_channel_knows_why() {
+    for known in [true, false] {
+        let mut test = TestOverlay::with(CalmSettings::default());
+        test.add_parents();
+        if !known {
+            test.silence("router", 4 * HOUR);
+        }
+        for _ in 0..5 {
+            test.overdue("router").overdue_behind("web1", &BEHIND).wait(MINUTE);
+            test.up("router").back("web1").wait(MINUTE);
+        }
+        let told = test.told();
+        let of_web1 = told.iter().filter(|title| title.contains(" web1 ")).count();
+        assert_eq!(of_web1, if known { 0 } else { 12 }, "{told:?}");
+        test.wait(HOUR);
+        let host = if known { "router" } else { "web1" };
+        let title = format!("{host} ipv4 has settled: up (10 changes in 9 min)");
+        assert_eq!(test.told(), [format!("mail {title}"), format!("pager {title}")]);
+    }
+}
+
+#[test]
 fn a_channel_that_was_told_of_one_connection_does_not_know_that_the_host_is_down() {
     let mut test = TestOverlay::with_parents();
     test.overdue_over("router", "ipv6", false);
