@@ -72,7 +72,7 @@ impl TestOverlay {
 
     /// What is held back, and by which reasons from which channels.
     fn held_views(&self) -> Vec<HeldView> {
-        self.overlay.calm.held_view(self.now).held
+        self.overlay.calm.held_view(None, self.now).held
     }
 
     fn reasons(&self) -> Vec<String> {
@@ -714,6 +714,26 @@ fn a_channel_that_was_told_of_one_connection_does_not_know_that_the_host_is_down
     test.shutdown("router", "ipv4").shutdown("router", "ipv6").told();
     test.overdue_behind("web1", &BEHIND);
     assert_eq!((test.told(), test.held()), (vec![], 1));
+}
+
+#[test]
+fn of_very_many_things_that_are_held_back_the_oldest_are_shown() {
+    let mut test = TestOverlay::with_parents();
+    test.works = false;
+    test.overdue("router");
+    for number in (0..1_005).rev() {
+        let name = format!("node{number:04}");
+        test.routes.hosts.insert(name.clone(), HostRoute { watch: true, channels: None });
+        let overdue = test.overdue_event(&name, "ipv4", true);
+        test.accept_one(&Event { behind: vec!["router".into()], ..overdue });
+        test.now = test.now.later(SECOND);
+    }
+    let view = test.overlay.calm.held_view(None, test.now);
+    assert_eq!((view.held.len(), view.count), (1_000, 1_005));
+    assert_eq!(view.held[0].text, "node1004 ipv4 overdue");
+    assert_eq!(view.held[999].text, "node0005 ipv4 overdue");
+    let view = test.overlay.calm.held_view(Some("node0000"), test.now);
+    assert_eq!((view.held[0].text.as_str(), view.count), ("node0000 ipv4 overdue", 1));
 }
 
 /// Channels that put many messages into one.

@@ -600,7 +600,7 @@ fn what_flaps_is_shown_with_a_name_and_an_end() {
     let mut test = flapping();
     test.flapped().overdue("web1").wait(5 * MINUTE);
     let calm = &test.overlay.calm;
-    let view = calm.held_view(test.now);
+    let view = calm.held_view(None, test.now);
     assert_eq!((view.held.len(), view.count), (1, 1));
     let one = &view.held[0];
     assert_eq!(one.text, "web1 ipv4 is flapping: 7 changes in 12 min");
@@ -616,7 +616,7 @@ fn what_flaps_is_shown_with_a_name_and_an_end() {
     let mut test = flapping();
     test.silence("web1", HOUR).flap(3);
     let calm = &test.overlay.calm;
-    let view = calm.held_view(test.now);
+    let view = calm.held_view(None, test.now);
     let reasons: Vec<_> = view.held[0].reasons.iter().map(|one| one.why).collect();
     assert_eq!((view.count, reasons), (1, vec!["silence", "flapping"]));
     assert_eq!(calm.stats(test.now).held, [1, 0, 0, 0, 0, 1]);
