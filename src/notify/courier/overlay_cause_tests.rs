@@ -736,6 +736,24 @@ fn of_very_many_things_that_are_held_back_the_oldest_are_shown() {
     assert_eq!((view.held[0].text.as_str(), view.count), ("node0000 ipv4 overdue", 1));
 }
 
+#[test]
+fn a_channel_that_takes_over_is_told_once_what_was_held_back_from_the_one_that_is_gone() {
+    let mut test = TestOverlay::with_parents();
+    let only_mail = HostRoute { watch: true, channels: Some(vec!["mail".into()]) };
+    test.routes.hosts.insert("router".into(), only_mail);
+    test.overdue_over("web1", "ipv4", false).overdue("router").told();
+    test.overdue_behind("web1", &BEHIND);
+    assert_eq!(test.told(), ["pager web1 ipv4 overdue"]);
+    test.rename("mail", "post");
+    let route = HostRoute { watch: true, channels: Some(vec!["post".into()]) };
+    test.routes.hosts.insert("router".into(), route);
+    test.turn();
+    assert_eq!(test.told(), ["post router ipv4 overdue", "post web1 ipv4 overdue"]);
+    test.up("router").told();
+    test.wait(HOUR);
+    assert_eq!((test.told(), test.calm_rows()), (vec![], 0));
+}
+
 /// Channels that put many messages into one.
 fn with_digests(test: &mut TestOverlay) {
     let digest = Some(TextLimit { max: 4000, unit: TextUnit::Bytes });
