@@ -151,7 +151,7 @@ impl Daemon for TestDaemon {
         Ok(SilencesView { now: Wall(0), silences: Vec::new(), next: Vec::new() })
     }
 
-    fn held(&self) -> Result<HeldListView, String> {
+    fn held(&self, _: Option<&str>) -> Result<HeldListView, String> {
         Ok(HeldListView { held: Vec::new(), count: 0 })
     }
 

@@ -150,8 +150,9 @@ pub fn alerts(monitor: &Monitor, courier: &Courier) -> Result<Vec<AlertView>, St
         // Of what nobody was told of, as all of it is held back.
         let unheard = calm.held_incidents().filter(|held| outbox.open_incident(held).is_none());
         let unheard = unheard.filter_map(|incident| {
-            let held = calm.held_incident(incident, now)?;
+            // Nearly all are of hosts, and come with their state.
             let view = alert_view(incident, describe_incident(incident)?, None, now);
+            let held = calm.held_incident(incident, now)?;
             Some(AlertView { level: held.level, since: Some(held.since), held: Some(held), ..view })
         });
         of_hosts.chain(others).chain(unheard).collect::<Vec<AlertView>>()

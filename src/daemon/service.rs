@@ -202,8 +202,8 @@ impl Daemon for Services {
         self.courier.silences(calm::TIMEOUT).map_err(|why| why.to_string())
     }
 
-    fn held(&self) -> Result<HeldListView, String> {
-        self.courier.held(calm::TIMEOUT).map_err(|why| why.to_string())
+    fn held(&self, host: Option<&str>) -> Result<HeldListView, String> {
+        self.courier.held(host, calm::TIMEOUT).map_err(|why| why.to_string())
     }
 
     fn calm(&self, command: CalmCommand) -> Result<CalmAnswer, CalmRefusal> {

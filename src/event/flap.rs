@@ -86,6 +86,13 @@ impl FlapState {
 }
 
 impl FlapEvent {
+    /// What changes, or did.
+    pub fn incident(&self) -> &Incident {
+        match self {
+            FlapEvent::Flapping { incident, .. } | FlapEvent::Settled { incident, .. } => incident,
+        }
+    }
+
     /// What an event of this kind means.
     pub fn describe(&self) -> EventDescription {
         match self {

@@ -189,6 +189,13 @@ impl AlarmState {
         let unknown = self.what.is_none() || other.what.is_none();
         self.level == other.level && (unknown || self.what == other.what)
     }
+
+    /// Whether this, of a connection, says that the whole host may not be heard: that it is overdue while
+    /// another one beats does not.
+    pub fn says_silent(&self) -> bool {
+        let is_whole = |what: &str| matches!(what, "shutdown" | "flapping");
+        self.level == Level::Critical || self.what.as_deref().is_some_and(is_whole)
+    }
 }
 
 impl Event {

@@ -317,7 +317,7 @@ fn silences(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
 }
 
 fn held(daemon: &Arc<dyn Daemon>, target: &str) -> Handled {
-    read_history(daemon, target, |daemon| Ok(Response::json(200, &daemon.held()?)))
+    read_history(daemon, target, |daemon| Ok(Response::json(200, &daemon.held(None)?)))
 }
 
 fn forget_backup(daemon: &Arc<dyn Daemon>, plan: &str, target: &str) -> Response {

@@ -437,7 +437,7 @@ mod tests {
         fn silences(&self) -> Result<SilencesView, String> {
             Err(String::new())
         }
-        fn held(&self) -> Result<HeldListView, String> {
+        fn held(&self, _: Option<&str>) -> Result<HeldListView, String> {
             Err(String::new())
         }
         fn calm(&self, _: CalmCommand) -> Result<CalmAnswer, CalmRefusal> {

@@ -125,11 +125,11 @@ pub trait Daemon: Send + Sync {
     /// As [`Daemon::availabilities`].
     fn silences(&self) -> Result<SilencesView, String>;
 
-    /// What is held back.
+    /// What is held back, of one host or in all.
     ///
     /// # Errors
     /// As [`Daemon::availabilities`].
-    fn held(&self) -> Result<HeldListView, String>;
+    fn held(&self, host: Option<&str>) -> Result<HeldListView, String>;
 
     /// Does what is asked of silences and acknowledgements: it is stored when this returns.
     ///

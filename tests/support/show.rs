@@ -176,8 +176,12 @@ impl Daemon for ShowDaemon {
         self.kept(|show| SilencesView { now, silences: show.silences.clone(), next: Vec::new() })
     }
 
-    fn held(&self) -> Result<HeldListView, String> {
-        self.kept(|show| HeldListView { held: show.held.clone(), count: show.held.len() })
+    fn held(&self, host: Option<&str>) -> Result<HeldListView, String> {
+        self.kept(|show| {
+            let mut held = show.held.clone();
+            held.retain(|one| host.is_none_or(|host| one.subject == format!("host {host}")));
+            HeldListView { count: held.len(), held }
+        })
     }
 
     fn calm(&self, _: CalmCommand) -> Result<CalmAnswer, CalmRefusal> {

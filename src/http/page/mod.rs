@@ -12,7 +12,7 @@ use super::metrics::HOSTS_AT_ONCE;
 use super::response::Response;
 use super::service::Daemon;
 use crate::clock::Wall;
-use crate::event::{Level, Subject};
+use crate::event::Level;
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 
 pub(super) mod badge;
@@ -59,7 +59,7 @@ pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
         hosts::counts(&mut html, &selection);
     }
     html.markup("</div>");
-    let quiet = daemon.silences().and_then(|silences| Ok((silences, daemon.held()?)));
+    let quiet = daemon.silences().and_then(|silences| Ok((silences, daemon.held(None)?)));
     // One note is enough of a disk that is slow.
     if quiet.is_ok() || alerts.is_ok() {
         calm::quiet(&mut html, &quiet);
@@ -143,9 +143,7 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
         NotificationQuery { limit: MAX_EVENTS, host: about, ..NotificationQuery::default() };
     let (_, days) = query.span.label_and_days();
     let series = SeriesQuery { range: DAY * days as u32, ..SeriesQuery::default() };
-    let subject = Subject::Host(name.to_owned()).to_string();
-    let mut held = daemon.held().map(|list| list.held).unwrap_or_default();
-    held.retain(|one| one.subject == subject);
+    let held = daemon.held(Some(name)).map(|list| list.held).unwrap_or_default();
     let page = HostPage {
         query: &query,
         host: &view,

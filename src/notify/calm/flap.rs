@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use super::Told;
 use super::reason::{Reason, ReasonKind};
 use crate::clock::{Mono, Now};
-use crate::event::{Event, EventKind, FlapEvent, FlapState, Incident, IncidentChange, Level};
+use crate::event::{
+    CalmEvent, Event, EventKind, FlapEvent, FlapState, Incident, IncidentChange, Level,
+};
 use crate::store::{Table, Write};
 
 /// What the history and the API call the reason.
@@ -227,9 +229,11 @@ pub struct Flaps {
 }
 
 /// Whether the change is part of another piece of news, or of none: what only comes and goes with the
-/// host that it is reached through, or with a storm, does not flap itself.
-fn is_explained(event: &Event) -> bool {
-    event.untold || event.in_storm || !event.behind.is_empty()
+/// host that it is reached through, or with a storm, does not flap itself, unless none of `hearing` was
+/// told of that.
+fn is_explained(event: &Event, hearing: &BTreeSet<String>, told: &Told) -> bool {
+    let knows = |known: &BTreeSet<String>| !known.is_disjoint(hearing);
+    event.untold || told.causes.values().any(knows)
 }
 
 fn flap_key(incident: &Incident) -> String {
@@ -265,7 +269,7 @@ impl Flaps {
         }
         let described = event.kind.describe();
         if let EventKind::Forgotten { .. } = event.kind {
-            described.incident.closes().iter().for_each(|incident| self.forget(incident));
+            described.incident.closes().iter().for_each(|incident| self.close(incident));
         }
         let Some(state) = event.kind.flap_state() else { return Absorbed::Nothing };
         match described.incident {
@@ -274,17 +278,18 @@ impl Flaps {
                     return self.on_reminder(&incident, state);
                 }
                 let is_news = !hearing.is_empty() || !told.opened.is_empty();
-                let level = event.level;
-                match self.on_change(&incident, event, (level, state), is_news, now) {
+                let (level, counts) = (event.level, !is_explained(event, hearing, told));
+                match self.on_change(&incident, event, (level, state), (is_news, counts), now) {
                     true => Absorbed::Whole,
                     false => Absorbed::Nothing,
                 }
             }
             IncidentChange::Closes(incidents) => {
                 let (is_news, level) = (!told.ended.is_empty(), Level::Ok);
+                let counts = !is_explained(event, hearing, told);
                 let mut absorbed = Vec::new();
                 for incident in incidents {
-                    if self.on_change(&incident, event, (level, state), is_news, now) {
+                    if self.on_change(&incident, event, (level, state), (is_news, counts), now) {
                         absorbed.push(incident);
                     }
                 }
@@ -310,19 +315,19 @@ impl Flaps {
         Absorbed::Reminder
     }
 
-    /// Something is at another level, or over; whether that is absorbed. Of what nobody hears, changes
-    /// are not counted.
+    /// Something is at another level, or over; whether that is absorbed. Of what nobody hears, or what
+    /// else explains, changes are not counted.
     fn on_change(
         &mut self,
         incident: &Incident,
         event: &Event,
         (level, state): (Level, FlapState),
-        is_news: bool,
+        (is_news, counts): (bool, bool),
         now: Now,
     ) -> bool {
         let settings = self.settings;
         let Some(flap) = self.known.get_mut(incident) else {
-            if is_news && !is_explained(event) {
+            if is_news && counts {
                 self.begin_to_count(incident, Flap::new(event, level, state, now), now);
             }
             return false;
@@ -332,7 +337,7 @@ impl Flaps {
             flap.state = state;
             return flaps;
         }
-        if is_explained(event) && !flaps {
+        if !counts && !flaps {
             return false;
         }
         let was_quiet = flap.is_quiet(settings, now);
@@ -397,8 +402,16 @@ impl Flaps {
         }
     }
 
-    /// An incident has lost its subject.
-    pub fn forget(&mut self, incident: &Incident) {
+    /// An incident has lost its subject: nobody is told that it flaps, or did.
+    pub fn close(&mut self, incident: &Incident) {
+        self.events.retain(|event| match &event.kind {
+            EventKind::Calm(CalmEvent::Flap(event)) => event.incident() != incident,
+            _ => true,
+        });
+        self.forget(incident);
+    }
+
+    fn forget(&mut self, incident: &Incident) {
         if let Some(flap) = self.known.remove(incident) {
             self.flapping -= usize::from(flap.flapping.is_some());
             self.writes.push(Write::remove(Table::Calm, flap_key(incident)));

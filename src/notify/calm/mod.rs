@@ -404,8 +404,11 @@ impl Calm {
         let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
         let first = Incident::connection(host, "");
         let connections = self.held.range(first..).map(|(incident, _)| incident.clone());
-        let never_seen = Incident::NeverSeen { host: host.to_owned() };
-        let all: Vec<Incident> = connections.take_while(of_host).chain([never_seen]).collect();
+        let of_whole = [
+            Incident::NeverSeen { host: host.to_owned() },
+            Incident::NotBack { host: host.to_owned() },
+        ];
+        let all: Vec<Incident> = connections.take_while(of_host).chain(of_whole).collect();
         for incident in all {
             if let Some(one) = self.held.get_mut(&incident)
                 && one.clear_parents()
@@ -447,7 +450,7 @@ impl Calm {
     /// held back of it, and it does not flap any more.
     pub fn close_silently(&mut self, incident: &Incident) {
         self.release_quietly(incident);
-        self.flaps.forget(incident);
+        self.flaps.close(incident);
     }
 
     /// An incident is over, or its newest event is told: nothing of it is held back any more.

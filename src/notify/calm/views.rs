@@ -152,21 +152,38 @@ impl Calm {
         held.chain(self.notes.values().map(|note| note.reasons.as_slice()))
     }
 
-    /// What is held back, the oldest first.
-    pub fn held_view(&self, now: Now) -> HeldListView {
+    /// What is held back, of one host or in all, the oldest first.
+    pub fn held_view(&self, host: Option<&str>, now: Now) -> HeldListView {
+        let is_of = |incident: &Incident| {
+            host.is_none_or(|host| match Target::of_incident(incident) {
+                Some(Target::Host(of) | Target::Part { host: of, .. }) => of == host,
+                Some(Target::Plan(_)) | None => false,
+            })
+        };
+        let mut oldest: Vec<&HeldIncident> =
+            self.held.values().filter(|held| is_of(&held.incident)).collect();
+        // Of very many each one would be put into words.
+        if oldest.len() > MAX_SHOWN {
+            oldest.select_nth_unstable_by_key(MAX_SHOWN, |held| (held.since, held.id));
+            oldest.truncate(MAX_SHOWN);
+        }
         let mut held: Vec<HeldView> =
-            self.held.values().map(|held| self.incident_view(held, now)).collect();
-        held.extend(
-            self.notes.values().map(|note| self.event_view(&note.event, &note.reasons, now)),
-        );
+            oldest.into_iter().map(|held| self.incident_view(held, now)).collect();
+        let notes = self.notes.values().filter(|note| host.is_none_or(|host| note.host == host));
+        held.extend(notes.map(|note| self.event_view(&note.event, &note.reasons, now)));
         // Of these nothing else is held back.
         let flapping = self.flaps.flapping(now).filter(|(one, ..)| !self.held.contains_key(*one));
+        let flapping = flapping.filter(|(incident, ..)| is_of(incident));
         let before = held.len();
         held.extend(flapping.map(|(_, event, reason)| self.event_view(&event, &[reason], now)));
         let flapping = held.len() - before;
         held.sort_unstable_by(|one, other| (one.since, &one.text).cmp(&(other.since, &other.text)));
         held.truncate(MAX_SHOWN);
-        HeldListView { held, count: self.all_reasons().count() + flapping }
+        let count = match host {
+            None => self.all_reasons().count() + flapping,
+            Some(_) => held.iter().filter(|one| one.out_at.is_none()).count(),
+        };
+        HeldListView { held, count }
     }
 
     /// The open incidents of which something is held back.

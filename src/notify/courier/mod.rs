@@ -282,12 +282,13 @@ impl Courier {
         self.inspect_calm(timeout, |calm, _, now| calm.silences(now))
     }
 
-    /// What is held back at present.
+    /// What is held back at present, of one host or in all.
     ///
     /// # Errors
     /// As [`Courier::inspect_calm`].
-    pub fn held(&self, timeout: Duration) -> Result<HeldListView, CalmError> {
-        self.inspect_calm(timeout, |calm, _, now| calm.held_view(now))
+    pub fn held(&self, host: Option<&str>, timeout: Duration) -> Result<HeldListView, CalmError> {
+        let host = host.map(str::to_owned);
+        self.inspect_calm(timeout, move |calm, _, now| calm.held_view(host.as_deref(), now))
     }
 
     /// As [`Courier::inspect`], with what is silent and held back, and the time.
@@ -466,7 +467,7 @@ mod tests {
         let row = |store: &Store, _: &Outbox| store.rows(Table::Calm).len();
         assert_eq!(courier.inspect(TIMEOUT, row), Ok(2), "the silence and its number");
         assert_eq!(courier.silences(TIMEOUT).unwrap().silences, [set.silence]);
-        assert!(courier.held(TIMEOUT).unwrap().held.is_empty());
+        assert!(courier.held(None, TIMEOUT).unwrap().held.is_empty());
         let new = NewAcknowledgement {
             scope: CalmScope::All,
             by: "ann".into(),

@@ -115,7 +115,9 @@ impl Overlay {
         now: Now,
     ) -> Option<Passed> {
         let id = outbox.next_event(now.wall);
-        if let EventKind::Overdue { host, was_last_up: true, .. } = &event.kind {
+        if let EventKind::Overdue { host, was_last_up: true, .. } = &event.kind
+            && !event.untold
+        {
             self.calm.set_parent(host, false);
         }
         let hearing = outbox.audience(event, routes);
@@ -138,7 +140,9 @@ impl Overlay {
         let ruling = self.calm.rule(event, id, hearing, &told, now);
         let Ruling { hearing, mut held_by, dropped } = ruling;
         let flaps = is_flapping(&event.kind);
+        // Of what nobody was told of no reminder waits.
         if (flaps || !held_by.is_empty())
+            && !told.opened.is_empty()
             && let Some(incident) = event.incident().opens()
         {
             let why = if flaps { FLAPPING } else { SILENCED };

@@ -72,7 +72,7 @@ impl TestOverlay {
 
     /// What is held back, and by which reasons from which channels.
     fn held_views(&self) -> Vec<HeldView> {
-        self.overlay.calm.held_view(self.now).held
+        self.overlay.calm.held_view(None, self.now).held
     }
 
     fn reasons(&self) -> Vec<String> {
@@ -509,6 +509,9 @@ fn of_two_parents_of_which_one_suffices_one_is_up() {
     test.overdue_behind("web2", &["router"]);
     let kind = EventKind::NeverSeen { host: "web1".into(), configured: Wall(0), clock: None };
     let behind = both.map(str::to_owned).to_vec();
+    test.accept(Event { behind: behind.clone(), ..event(test.now, kind) });
+    let kind =
+        EventKind::NotBack { host: "web1".into(), since: test.now.wall, within: 15 * MINUTE };
     test.accept(Event { behind, ..event(test.now, kind) });
     // The router stays down; web2 has no other way.
     test.parent_up("switch");
@@ -518,8 +521,9 @@ fn of_two_parents_of_which_one_suffices_one_is_up() {
     assert_eq!(test.told(), OVERDUE);
     assert_eq!(test.reasons(), ["parent router: mail pager"]);
     let words = "while router was overdue and switch was overdue";
-    assert_eq!(test.detail("web1 ipv4 overdue").unwrap(), words);
-    assert!(test.messages.iter().any(|message| message.title == "web1 was never heard"));
+    for title in ["web1 ipv4 overdue", "web1 was never heard", "web1 has not come back"] {
+        assert_eq!(test.detail(title).as_deref(), Some(words), "{title}");
+    }
     assert_eq!(test.calm_rows(), 1);
     // One alone explains it again when it is down again in time.
     test.parent_up("router");
@@ -655,6 +659,99 @@ fn no_event_is_held_for_the_pager_when_the_newest_one_is_none_of_its() {
     test.up("router").told();
     test.wait(PATIENCE);
     assert_eq!(test.told(), [OVERDUE[0]]);
+}
+
+#[test]
+fn a_parent_that_was_back_before_its_silence_was_told_explains_nothing() {
+    let mut test = TestOverlay::with(CalmSettings::default());
+    test.add_parents();
+    for _ in 0..3 {
+        test.overdue("router").up("router");
+    }
+    // It flaps, and everybody knows that it does.
+    test.overdue("router").overdue_behind("web1", &BEHIND).up("router").told();
+    assert_eq!(test.held(), 2);
+    // It was silent once more, for so short a time that nobody was told.
+    test.parent_up("router");
+    let silent = Event { untold: true, ..test.overdue_event("router", "ipv4", true) };
+    test.accept(silent).back("router").wait(PATIENCE);
+    assert_eq!(test.told(), OVERDUE);
+}
+
+#[test]
+fn a_host_flaps_itself_unless_a_channel_knows_why() {
+    for known in [true, false] {
+        let mut test = TestOverlay::with(CalmSettings::default());
+        test.add_parents();
+        if !known {
+            test.silence("router", 4 * HOUR);
+        }
+        for _ in 0..5 {
+            test.overdue("router").overdue_behind("web1", &BEHIND).wait(MINUTE);
+            test.up("router").back("web1").wait(MINUTE);
+        }
+        let told = test.told();
+        let of_web1 = told.iter().filter(|title| title.contains(" web1 ")).count();
+        assert_eq!(of_web1, if known { 0 } else { 12 }, "{told:?}");
+        test.wait(HOUR);
+        let host = if known { "router" } else { "web1" };
+        let title = format!("{host} ipv4 has settled: up (10 changes in 9 min)");
+        assert_eq!(test.told(), [format!("mail {title}"), format!("pager {title}")]);
+    }
+}
+
+#[test]
+fn a_channel_that_was_told_of_one_connection_does_not_know_that_the_host_is_down() {
+    let mut test = TestOverlay::with_parents();
+    test.overdue_over("router", "ipv6", false);
+    assert_eq!(test.told(), ["mail router ipv6 overdue"]);
+    test.silence("router", HOUR).overdue_over("router", "ipv4", true);
+    test.overdue_behind("web1", &BEHIND);
+    assert_eq!(test.told(), OVERDUE, "nobody was told that the router is down");
+    // All of its connections were shut down.
+    let mut test = TestOverlay::with_parents();
+    test.routes.channels.get_mut("pager").unwrap().min_level = Level::Warning;
+    test.shutdown("router", "ipv4").shutdown("router", "ipv6").told();
+    test.overdue_behind("web1", &BEHIND);
+    assert_eq!((test.told(), test.held()), (vec![], 1));
+}
+
+#[test]
+fn of_very_many_things_that_are_held_back_the_oldest_are_shown() {
+    let mut test = TestOverlay::with_parents();
+    test.works = false;
+    test.overdue("router");
+    for number in (0..1_005).rev() {
+        let name = format!("node{number:04}");
+        test.routes.hosts.insert(name.clone(), HostRoute { watch: true, channels: None });
+        let overdue = test.overdue_event(&name, "ipv4", true);
+        test.accept_one(&Event { behind: vec!["router".into()], ..overdue });
+        test.now = test.now.later(SECOND);
+    }
+    let view = test.overlay.calm.held_view(None, test.now);
+    assert_eq!((view.held.len(), view.count), (1_000, 1_005));
+    assert_eq!(view.held[0].text, "node1004 ipv4 overdue");
+    assert_eq!(view.held[999].text, "node0005 ipv4 overdue");
+    let view = test.overlay.calm.held_view(Some("node0000"), test.now);
+    assert_eq!((view.held[0].text.as_str(), view.count), ("node0000 ipv4 overdue", 1));
+}
+
+#[test]
+fn a_channel_that_takes_over_is_told_once_what_was_held_back_from_the_one_that_is_gone() {
+    let mut test = TestOverlay::with_parents();
+    let only_mail = HostRoute { watch: true, channels: Some(vec!["mail".into()]) };
+    test.routes.hosts.insert("router".into(), only_mail);
+    test.overdue_over("web1", "ipv4", false).overdue("router").told();
+    test.overdue_behind("web1", &BEHIND);
+    assert_eq!(test.told(), ["pager web1 ipv4 overdue"]);
+    test.rename("mail", "post");
+    let route = HostRoute { watch: true, channels: Some(vec!["post".into()]) };
+    test.routes.hosts.insert("router".into(), route);
+    test.turn();
+    assert_eq!(test.told(), ["post router ipv4 overdue", "post web1 ipv4 overdue"]);
+    test.up("router").told();
+    test.wait(HOUR);
+    assert_eq!((test.told(), test.calm_rows()), (vec![], 0));
 }
 
 /// Channels that put many messages into one.

@@ -501,6 +501,35 @@ fn what_ends_without_an_event_flaps_no_more() {
 }
 
 #[test]
+fn what_ends_in_the_turn_in_which_it_begins_to_flap_is_not_told_as_flapping() {
+    let connection = ForgottenConnection {
+        name: "ipv4".into(),
+        last_seen: Wall(0),
+        silent_for: Some(HOUR),
+        was_last: true,
+        closes: vec![ipv4()],
+    };
+    let forgotten = EventKind::Forgotten { host: "web1".into(), connection };
+    for event_of_end in [None, Some(forgotten)] {
+        let mut test = flapping();
+        test.flap(2).overdue("web1").told();
+        let kind = EventKind::Shutdown { host: "web1".into(), connection: "ipv4".into() };
+        test.accept_one(&event(test.now, kind));
+        match event_of_end {
+            Some(kind) => test.accept_one(&event(test.now, kind)),
+            None => {
+                test.outbox.close_silently(&ipv4());
+                test.overlay.calm.close_silently(&ipv4());
+            }
+        }
+        test.wait(HOUR);
+        let told = test.told();
+        assert!(!told.iter().any(|title| title.contains("flapping")), "{told:?}");
+        assert_eq!((test.outbox.open_incidents().count(), test.calm_rows()), (0, 0));
+    }
+}
+
+#[test]
 fn of_what_nobody_hears_nothing_is_kept() {
     let mut test = flapping();
     for _ in 0..10 {
@@ -571,7 +600,7 @@ fn what_flaps_is_shown_with_a_name_and_an_end() {
     let mut test = flapping();
     test.flapped().overdue("web1").wait(5 * MINUTE);
     let calm = &test.overlay.calm;
-    let view = calm.held_view(test.now);
+    let view = calm.held_view(None, test.now);
     assert_eq!((view.held.len(), view.count), (1, 1));
     let one = &view.held[0];
     assert_eq!(one.text, "web1 ipv4 is flapping: 7 changes in 12 min");
@@ -587,7 +616,7 @@ fn what_flaps_is_shown_with_a_name_and_an_end() {
     let mut test = flapping();
     test.silence("web1", HOUR).flap(3);
     let calm = &test.overlay.calm;
-    let view = calm.held_view(test.now);
+    let view = calm.held_view(None, test.now);
     let reasons: Vec<_> = view.held[0].reasons.iter().map(|one| one.why).collect();
     assert_eq!((view.count, reasons), (1, vec!["silence", "flapping"]));
     assert_eq!(calm.stats(test.now).held, [1, 0, 0, 0, 0, 1]);

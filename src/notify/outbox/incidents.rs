@@ -250,13 +250,18 @@ impl Incidents {
         self.open.get(incident).into_iter().flat_map(OpenIncident::knowing).cloned().insert_all()
     }
 
-    /// The channels that know that a host is not heard, or will.
+    /// The channels that know that a host is not heard, or will: that one of its connections is overdue
+    /// while others beat does not say so.
     pub fn told_of_silence(&self, host: &str) -> BTreeSet<String> {
         let mut channels = self.told_of(&Incident::NotBack { host: host.to_owned() });
         let first = Incident::connection(host, "");
         let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
         let connections = self.open.range(first..).take_while(|(incident, _)| of_host(incident));
-        channels.extend(connections.flat_map(|(_, open)| open.knowing()).cloned());
+        let of_connections = connections.flat_map(|(_, open)| {
+            let told = open.told();
+            open.knowing().filter(move |name| told[*name].says_silent())
+        });
+        channels.extend(of_connections.cloned());
         channels
     }
 

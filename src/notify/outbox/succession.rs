@@ -367,6 +367,9 @@ impl Outbox {
         let open = self.incidents.get(incident).filter(|open| open.is_critical_and_unseen());
         let Some(open) = open.filter(|_| !channels.is_empty()) else { return };
         let (at, title) = (open.since.unwrap_or(now.wall), open.title());
+        let told_last = open.channels.values().max_by_key(|given| given.events.last());
+        let state = told_last.and_then(|given| given.told.clone());
+        let state = state.filter(|told| told.level == Level::Critical);
         let message = Arc::new(Message {
             event: self.next_event(now.wall),
             at,
@@ -383,7 +386,12 @@ impl Outbox {
             ..ChannelTarget::default()
         };
         for name in channels {
-            self.enqueue(name, &message, Some(incident), &target, now);
+            if self.enqueue(name, &message, Some(incident), &target, now) > 0
+                && let Some(state) = &state
+            {
+                // It says what was told last, to whomever.
+                self.incidents.record_told(incident, name, state);
+            }
         }
     }
 }
