@@ -40,6 +40,7 @@ impl Place {
             "notification_channels:\n  log: {{type: log}}\n{channels}\
              default_notification_channels: [{defaults}]\n\
              heartbeat: {{port: 0}}\nreceiver: {{port: 0}}\nhistory: {{max_bytes: 1000000}}\n\
+             calm: {{flapping: off}}\n\
              hosts:\n  web1: {{watch: true}}\n  web2: {{watch: true}}\n{hosts}state_dir: {}\n",
             place.0.path().join("state").display()
         );

@@ -37,6 +37,10 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// For how long at most half of a storm's hosts must be silent at most until it is over.
 const MAX_PATIENCE: Duration = Duration::from_secs(2 * 60);
 
+/// A storm that lasts this long from the last beat before it is over, whoever is silent: what more
+/// than half of its hosts have in common is told, and each of them must be.
+const MAX_STORM: Duration = Duration::from_secs(3600);
+
 /// What the silence of a connection means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fall {
@@ -315,6 +319,9 @@ impl Fleet {
         }
         let silent = storm.hosts.iter().filter(|host| self.is_silent(**host, now.mono));
         storm.silent = silent.count();
+        if now.mono.since(storm.last_beat.mono) >= MAX_STORM {
+            return Some(self.end_storm(&storm, now));
+        }
         if storm.silent * 2 > storm.hosts.len() {
             storm.calm_since = None;
         } else {

@@ -145,6 +145,19 @@ fn a_storm_of_which_more_than_half_stay_away_goes_on() {
 }
 
 #[test]
+fn a_storm_of_hosts_that_stay_away_held_the_others_back_for_ever() {
+    let mut test = beating(4);
+    beat_for(&mut test, 3..4, 58 * MINUTES);
+    assert_eq!(short(&mut test).len(), 4, "the storm, and three of four in it");
+    beat_for(&mut test, 3..4, 2 * MINUTES);
+    let title = "0 of the 3 hosts are back; still silent: h00, h01, h02";
+    assert_eq!(test.titles(), [title]);
+    // The fourth one is told as ever.
+    test.wait(MINUTE);
+    assert_eq!(short(&mut test), ["h03"]);
+}
+
+#[test]
 fn half_of_the_hosts_or_less_are_told_at_their_deadlines() {
     for silent in [1, 2, 7] {
         let mut test = beating(14);

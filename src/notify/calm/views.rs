@@ -157,7 +157,7 @@ impl Calm {
         let is_of = |incident: &Incident| {
             host.is_none_or(|host| match Target::of_incident(incident) {
                 Some(Target::Host(of) | Target::Part { host: of, .. }) => of == host,
-                Some(Target::Plan(_)) | None => false,
+                Some(Target::Plan(_) | Target::OtherHosts) | None => false,
             })
         };
         let mut oldest: Vec<&HeldIncident> =
