@@ -1,7 +1,7 @@
 //! hbc as a script would run it, against a socket that answers by a rule.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -201,12 +201,26 @@ fn enter_link_local_network() -> bool {
     entered && ip("link set lo up") && ip("address add fe80::1/64 dev lo nodad")
 }
 
+/// Whether a datagram to the link-local address of this network arrives.
+fn link_local_network_carries() -> bool {
+    let socket = UdpSocket::bind("[::]:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    // The interface lo of a new network is its first one.
+    let itself = SocketAddrV6::new("fe80::1".parse().unwrap(), port_of(&socket), 0, 1);
+    (0..5).any(|_| socket.send_to(b"x", itself).is_ok() && socket.recv(&mut [0; 1]).is_ok())
+}
+
+fn port_of(socket: &UdpSocket) -> u16 {
+    socket.local_addr().unwrap().port()
+}
+
 #[test]
 fn a_server_behind_one_interface_was_no_server() {
     let tried = thread::spawn(|| {
         if !enter_link_local_network() {
             return;
         }
+        assert!(link_local_network_carries(), "the network that was made for this carries nothing");
         let server = Server::answering("[::]:0");
         let address = format!("[fe80::1%lo]:{}", server.address.port());
         let (code, out, error) = told(&send(&address, &["--host", "web1", "--wait", "20s"]));
