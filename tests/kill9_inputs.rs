@@ -233,7 +233,7 @@ impl Torture {
         let path = self.folder.path().join("heartbeat.yaml");
         let mut text = format!(
             "state_dir: {state}\nheartbeat: {{port: 0}}\nreceiver: {{port: 0}}\n\
-             calm: {{flapping: off}}\ncorrelator: {{wait_seconds: 0, redis_url: \"redis://127.0.0.1:1\"}}\n\
+             calm: {{flapping: off, storm: off}}\ncorrelator: {{wait_seconds: 0, redis_url: \"redis://127.0.0.1:1\"}}\n\
              renotify_interval: {renotify}\n\
              default_notification_channels: [log]\nnotification_channels:\n  log: {{type: log}}\n",
             state = self.folder.path().join("state").display(),
