@@ -10,34 +10,54 @@ use crate::problem::Severity;
 /// The names of what is defined elsewhere: channels, threshold sets.
 pub type NameSet = BTreeSet<String>;
 
-impl Section<'_> {
+/// The entries of a list; anything else is its own only one.
+fn entries(node: &Node) -> &[Node] {
+    match &node.value {
+        NodeValue::List(nodes) => nodes,
+        NodeValue::Scalar { .. } | NodeValue::Map(_) => std::slice::from_ref(node),
+    }
+}
+
+impl<'a> Section<'a> {
     /// A list of texts. One value where a list is wanted is a list of one.
     pub fn texts(&mut self, key: &'static str) -> Option<Vec<String>> {
         Some(self.list_items(key)?.into_iter().map(|(text, _)| text).collect())
     }
 
-    fn list_items(&mut self, key: &'static str) -> Option<Vec<(String, Option<usize>)>> {
+    /// The entries of a list; one value where a list is wanted is a list of one.
+    fn list_nodes(&mut self, key: &'static str) -> Option<&'a [Node]> {
         let node = self.node(key)?;
-        let nodes = match &node.value {
-            NodeValue::List(nodes) => nodes.as_slice(),
-            NodeValue::Scalar { .. } => std::slice::from_ref(node),
-            NodeValue::Map(_) => return self.refuse(key, "must be a list, not a map"),
-        };
-        let line = self.line_of(key);
+        match &node.value {
+            NodeValue::Map(_) => self.refuse(key, "must be a list, not a map"),
+            NodeValue::List(_) | NodeValue::Scalar { .. } => Some(entries(node)),
+        }
+    }
+
+    /// The text of an entry of a list; another one is refused as not what is `wanted`.
+    fn list_item(
+        &self,
+        key: &str,
+        node: &Node,
+        line: Option<usize>,
+        wanted: &str,
+    ) -> Option<String> {
+        match &node.value {
+            NodeValue::Scalar { text, .. } if !is_null(node) => self.single_line(key, text),
+            _ => {
+                self.report(Severity::Error, line, key, format!("must be a list of {wanted}"));
+                None
+            }
+        }
+    }
+
+    fn list_items(&mut self, key: &'static str) -> Option<Vec<(String, Option<usize>)>> {
+        let nodes = self.list_nodes(key)?;
+        let of_key = self.line_of(key);
         let mut list_items = Vec::with_capacity(nodes.len());
         for node in nodes {
-            match &node.value {
-                NodeValue::Scalar { text, .. } if !is_null(node) => {
-                    list_items
-                        .extend(self.single_line(key, text).map(|text| (text, node.line.or(line))));
-                }
-                _ => self.report(
-                    Severity::Error,
-                    node.line.or(line),
-                    key,
-                    "must be a list of single values".into(),
-                ),
-            }
+            let line = node.line.or(of_key);
+            let text = self.list_item(key, node, line, "single values");
+            list_items.extend(text.map(|text| (text, line)));
         }
         Some(list_items)
     }
@@ -53,15 +73,26 @@ impl Section<'_> {
     pub fn names(&mut self, key: &'static str, sort: &str, known: &NameSet) -> Option<Vec<String>> {
         let mut names: Vec<String> = Vec::new();
         for (name, line) in self.list_items(key)? {
-            self.check_name(key, line, sort, known, &name);
-            if names.contains(&name) {
-                let what = format!("names \"{name}\" twice");
-                self.report(Severity::Warning, line, key, what);
-            } else {
-                names.push(name);
-            }
+            self.add_name(key, line, (sort, known), name, &mut names);
         }
         Some(names)
+    }
+
+    /// Adds a name that must be among the known ones of that sort, once.
+    fn add_name(
+        &self,
+        key: &str,
+        line: Option<usize>,
+        (sort, known): (&str, &NameSet),
+        name: String,
+        names: &mut Vec<String>,
+    ) {
+        self.check_name(key, line, sort, known, &name);
+        if names.contains(&name) {
+            self.report(Severity::Warning, line, key, format!("names \"{name}\" twice"));
+        } else {
+            names.push(name);
+        }
     }
 
     /// A list whose entries are names or lists of names, each of them among the known ones of that
@@ -72,32 +103,22 @@ impl Section<'_> {
         sort: &str,
         known: &NameSet,
     ) -> Option<Vec<Vec<String>>> {
-        let node = self.node(key)?;
-        let nodes = match &node.value {
-            NodeValue::List(nodes) => nodes.as_slice(),
-            NodeValue::Scalar { .. } => std::slice::from_ref(node),
-            NodeValue::Map(_) => return self.refuse(key, "must be a list, not a map"),
-        };
-        let line = self.line_of(key);
+        let nodes = self.list_nodes(key)?;
+        let of_key = self.line_of(key);
+        let wanted = format!("{sort}s and lists of {sort}s");
         let mut groups: Vec<Vec<String>> = Vec::with_capacity(nodes.len());
         for node in nodes {
-            let line = node.line.or(line);
-            let members = match &node.value {
-                NodeValue::List(members) => members.as_slice(),
-                NodeValue::Scalar { .. } | NodeValue::Map(_) => std::slice::from_ref(node),
-            };
+            let line = node.line.or(of_key);
+            let members = entries(node);
             if members.is_empty() {
                 let what = format!("has an empty list in it: name a {sort}");
                 self.report(Severity::Error, line, key, what);
             }
             let mut group: Vec<String> = Vec::with_capacity(members.len());
             for member in members {
-                let Some(name) = self.group_member(key, sort, member, line) else { continue };
-                self.check_name(key, member.line.or(line), sort, known, &name);
-                if group.contains(&name) {
-                    self.report(Severity::Warning, line, key, format!("names \"{name}\" twice"));
-                } else {
-                    group.push(name);
+                let line = member.line.or(line);
+                if let Some(name) = self.list_item(key, member, line, &wanted) {
+                    self.add_name(key, line, (sort, known), name, &mut group);
                 }
             }
             if groups.contains(&group) {
@@ -108,23 +129,6 @@ impl Section<'_> {
             }
         }
         Some(groups)
-    }
-
-    fn group_member(
-        &self,
-        key: &str,
-        sort: &str,
-        node: &Node,
-        line: Option<usize>,
-    ) -> Option<String> {
-        match &node.value {
-            NodeValue::Scalar { text, .. } if !is_null(node) => self.single_line(key, text),
-            _ => {
-                let what = format!("must be a list of {sort}s and lists of {sort}s");
-                self.report(Severity::Error, node.line.or(line), key, what);
-                None
-            }
-        }
     }
 
     /// A map whose values are names, each of them among the known ones of that sort; empty when it
