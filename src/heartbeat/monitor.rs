@@ -19,7 +19,7 @@ use crate::heartbeat::datagram::{
 };
 use crate::heartbeat::event_limits::Load;
 use crate::heartbeat::fleet::ingest::change_of;
-use crate::heartbeat::fleet::storm::{StormView, storm_write};
+use crate::heartbeat::fleet::storm::storm_write;
 use crate::heartbeat::fleet::{
     AddressChange, Changes, ConnectionId, Fleet, KeyUsage, NotForgotten, OpenProblem,
 };
@@ -503,11 +503,6 @@ impl Monitor {
         let state = self.lock();
         let storm = state.fleet.storm_row().map(|row| storm_write(&Some(row)));
         state.fleet.all_rows().iter().map(host_row).chain(storm).collect()
-    }
-
-    /// The storm that lasts.
-    pub fn storm(&self) -> Option<StormView> {
-        self.lock().fleet.storm()
     }
 
     /// At most `count` hosts, from the index `from` on.

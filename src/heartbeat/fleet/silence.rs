@@ -51,11 +51,16 @@ impl Count {
             HostSilence::Beats => self.of += 1,
             HostSilence::Since(last_seen) => {
                 self.of += 1;
-                self.silent += 1;
-                self.first = self.first.min(last_seen);
-                self.last = self.last.max(last_seen);
+                self.add_silent(last_seen);
             }
         }
+    }
+
+    /// One of the hosts that were added is silent.
+    pub fn add_silent(&mut self, last_seen: Mono) {
+        self.silent += 1;
+        self.first = self.first.min(last_seen);
+        self.last = self.last.max(last_seen);
     }
 }
 
@@ -117,9 +122,7 @@ impl Fleet {
             HostState::Overdue => self.silence_while_down(host, now),
             HostState::New | HostState::Shutdown => HostSilence::NotCounted,
         };
-        let has_parents =
-            || self.dependencies.has_parents(host_index) && self.has_parents(host_index);
-        if silence != HostSilence::NotCounted && has_parents() {
+        if silence != HostSilence::NotCounted && self.has_parents(host_index) {
             HostSilence::NotCounted
         } else {
             silence

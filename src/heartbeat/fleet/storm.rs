@@ -92,8 +92,6 @@ struct Storm {
     last_beat: Now,
     /// Its hosts.
     hosts: BTreeSet<u32>,
-    /// How many of these were silent when they were looked at last.
-    silent: usize,
     /// Since when at most half of them are.
     calm_since: Option<Mono>,
 }
@@ -130,17 +128,6 @@ pub fn storm_write(row: &Option<StormRow>) -> Write {
         Some(row) => Write::put(Table::Meta, STORM_KEY, row),
         None => Write::remove(Table::Meta, STORM_KEY),
     }
-}
-
-/// A storm as people see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StormView {
-    /// Since when it is known.
-    pub since: Wall,
-    /// How many hosts fell silent.
-    pub hosts: usize,
-    /// How many of them are silent still.
-    pub silent: usize,
 }
 
 impl Storms {
@@ -184,8 +171,7 @@ impl Fleet {
         let host = &self.hosts[host_index as usize];
         let is_added = known.is_some() && host.fell_at() >= seconds(at).max(1);
         if !is_added && self.silence(host_index, None, at) == HostSilence::Beats {
-            count.add(HostSilence::Since(last_beat));
-            count.of -= 1;
+            count.add_silent(last_beat);
         }
         self.storms.counted = Some((at, count));
         count
@@ -277,8 +263,7 @@ impl Fleet {
         };
         // When it comes out of a hold, then before its hosts do.
         let patience = self.timeouts(&hosts).min().unwrap_or_default();
-        let silent = hosts.len();
-        let storm = Storm { id, since: now.wall, last_beat, hosts, silent, calm_since: None };
+        let storm = Storm { id, since: now.wall, last_beat, hosts, calm_since: None };
         self.set_storm(Some(storm));
         self.schedule_storm(now.mono + COUNT_INTERVAL);
         Event { patience, ..Event::new(now.wall, kind) }
@@ -317,12 +302,11 @@ impl Fleet {
             self.set_storm(None);
             return None;
         }
-        let silent = storm.hosts.iter().filter(|host| self.is_silent(**host, now.mono));
-        storm.silent = silent.count();
         if now.mono.since(storm.last_beat.mono) >= MAX_STORM {
             return Some(self.end_storm(&storm, now));
         }
-        if storm.silent * 2 > storm.hosts.len() {
+        let silent = storm.hosts.iter().filter(|host| self.is_silent(**host, now.mono));
+        if silent.count() * 2 > storm.hosts.len() {
             storm.calm_since = None;
         } else {
             let since = *storm.calm_since.get_or_insert(now.mono);
@@ -383,8 +367,8 @@ impl Fleet {
         };
         let hosts = self.hosts_of_storm(id);
         let mono = now.mono - now.wall.since(last_beat);
-        let (last_beat, silent) = (Now { mono, wall: last_beat }, hosts.len());
-        let storm = Storm { id, since, last_beat, hosts, silent, calm_since: None };
+        let last_beat = Now { mono, wall: last_beat };
+        let storm = Storm { id, since, last_beat, hosts, calm_since: None };
         self.storms.current = Some(storm);
         self.schedule_storm(now.mono + COUNT_INTERVAL);
         self.end_storm_if_off(now);
@@ -440,16 +424,6 @@ impl Fleet {
             let event = self.end_storm(&storm, now);
             self.pending.events.push(event);
         }
-    }
-
-    /// The storm that lasts.
-    pub fn storm(&self) -> Option<StormView> {
-        let view = |storm: &Storm| StormView {
-            since: storm.since,
-            hosts: storm.hosts.len(),
-            silent: storm.silent,
-        };
-        self.storms.current.as_ref().map(view)
     }
 
     /// The row of the storm that lasts.

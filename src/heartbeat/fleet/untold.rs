@@ -33,6 +33,10 @@ impl Fleet {
 
     /// Whether a host is reached through others of which one at least is watched and was heard.
     pub(super) fn has_parents(&self, host_index: u32) -> bool {
+        // Of nearly all hosts: without a look at what there is above them.
+        if !self.dependencies.has_parents(host_index) {
+            return false;
+        }
         let mut parents = self.dependencies.ancestors(host_index).into_iter();
         parents.any(|parent| self.hosts[parent as usize].explains())
     }
