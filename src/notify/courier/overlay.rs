@@ -9,7 +9,7 @@ use crate::event::{CalmEvent, Event, EventId, EventKind, Incident, SilenceNotice
 use crate::notify::calm::scope::{CalmScope, Target};
 use crate::notify::calm::{
     Absorbed, Calm, CalmError, CalmSettings, Due, FLAPPING, NewSilence, Released, Ruling,
-    SilenceSelection, checked_comment, is_flapping, is_news,
+    SilenceSelection, Told, checked_comment, is_flapping, is_news,
 };
 use crate::notify::outbox::{Acknowledgement, OpenIncident, Outbox};
 use crate::notify::routing::Routes;
@@ -193,7 +193,7 @@ impl Overlay {
     ) -> Option<Passed> {
         let event = &released.event;
         let told = outbox.told(event);
-        let mut hearing = news(event, outbox, routes);
+        let mut hearing = news(event, &told, outbox, routes);
         if let Some(channels) = &released.channels {
             hearing.retain(|channel| channels.contains(channel));
         }
@@ -208,7 +208,7 @@ impl Overlay {
 
     /// After a reload: what is held comes out to the channels that there are now.
     pub fn readdress(&mut self, outbox: &Outbox, routes: &Routes, now: Now) {
-        self.calm.readdress(|event| news(event, outbox, routes), now);
+        self.calm.readdress(|event| news(event, &outbox.told(event), outbox, routes), now);
     }
 
     /// A host asks for a silence of its own.
@@ -314,8 +314,8 @@ impl Overlay {
 }
 
 /// The channels of an event that were told something else.
-fn news(event: &Event, outbox: &Outbox, routes: &Routes) -> BTreeSet<String> {
-    let (told, state) = (outbox.told(event), event.alarm_state());
+fn news(event: &Event, told: &Told, outbox: &Outbox, routes: &Routes) -> BTreeSet<String> {
+    let state = event.alarm_state();
     let mut hearing = outbox.audience(event, routes);
     hearing.retain(|channel| is_news(&state, told.opened.get(channel)));
     hearing
