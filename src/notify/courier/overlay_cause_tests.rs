@@ -99,6 +99,13 @@ struct Case {
 }
 
 impl Case {
+    /// The host's connection was told as overdue before the reason began.
+    fn warn_before(&mut self) {
+        let mut before = TestOverlay::new();
+        before.overdue_over("web1", "ipv4", false);
+        self.test.adopt_incidents(&before);
+    }
+
     fn overdue(&mut self, last: bool) -> &mut TestOverlay {
         let behind = self.parents.iter().map(|name| name.to_string()).collect();
         let event = self.test.overdue_event("web1", "ipv4", last);
@@ -220,10 +227,7 @@ fn a_host_that_is_back_in_time_was_never_told_of() {
 fn what_was_told_before_ends_at_once_and_comes_out_only_if_it_differs() {
     for mut case in cases() {
         let name = case.name;
-        let mut before = TestOverlay::new();
-        before.overdue_over("web1", "ipv4", false);
-        // Told before the reason began.
-        case.test.adopt_incidents(&before);
+        case.warn_before();
         // Its newest state is held, at the level that was told.
         case.overdue(true).wait(MINUTE);
         assert_eq!((case.test.told(), case.test.held()), (vec![], 1), "{name}");
@@ -241,9 +245,7 @@ fn what_was_told_before_ends_at_once_and_comes_out_only_if_it_differs() {
 fn a_worse_state_than_was_told_comes_out() {
     for mut case in cases() {
         let name = case.name;
-        let mut before = TestOverlay::new();
-        before.overdue_over("web1", "ipv4", false);
-        case.test.adopt_incidents(&before);
+        case.warn_before();
         case.overdue(true).wait(MINUTE);
         case.end();
         case.test.wait(PATIENCE);

@@ -477,6 +477,17 @@ fn without_flapping_it_settles_at_once_and_other_numbers_count_from_then_on() {
     assert_eq!((test.told().len(), test.calm_rows()), (2, 0));
 }
 
+fn forgotten() -> EventKind {
+    let connection = ForgottenConnection {
+        name: "ipv4".into(),
+        last_seen: Wall(0),
+        silent_for: Some(HOUR),
+        was_last: true,
+        closes: vec![ipv4()],
+    };
+    EventKind::Forgotten { host: "web1".into(), connection }
+}
+
 #[test]
 fn what_ends_without_an_event_flaps_no_more() {
     let mut test = flapping();
@@ -487,30 +498,14 @@ fn what_ends_without_an_event_flaps_no_more() {
     assert_eq!((test.told(), test.calm_rows()), (vec![], 0));
     let mut test = flapping();
     test.flapped().overdue("web1");
-    let connection = ForgottenConnection {
-        name: "ipv4".into(),
-        last_seen: Wall(0),
-        silent_for: Some(HOUR),
-        was_last: true,
-        closes: vec![ipv4()],
-    };
-    let kind = EventKind::Forgotten { host: "web1".into(), connection };
-    test.accept(event(test.now, kind)).wait(HOUR);
+    test.accept(event(test.now, forgotten())).wait(HOUR);
     assert_eq!(test.told(), both("web1 ipv4 is forgotten"), "to whoever was told that it flaps");
     assert_eq!(test.calm_rows(), 0);
 }
 
 #[test]
 fn what_ends_in_the_turn_in_which_it_begins_to_flap_is_not_told_as_flapping() {
-    let connection = ForgottenConnection {
-        name: "ipv4".into(),
-        last_seen: Wall(0),
-        silent_for: Some(HOUR),
-        was_last: true,
-        closes: vec![ipv4()],
-    };
-    let forgotten = EventKind::Forgotten { host: "web1".into(), connection };
-    for event_of_end in [None, Some(forgotten)] {
+    for event_of_end in [None, Some(forgotten())] {
         let mut test = flapping();
         test.flap(2).overdue("web1").told();
         let kind = EventKind::Shutdown { host: "web1".into(), connection: "ipv4".into() };

@@ -199,14 +199,20 @@ fn an_alarm_that_was_given_up_is_told_with_its_end_or_before_it() {
     assert_eq!(job.delivery.message.level, Level::Info, "no phone rings for what is over");
 }
 
-#[test]
-fn an_alarm_that_ends_while_its_notice_is_in_flight_has_an_end() {
+/// An alarm was given up, and ended while the notice of that was in flight.
+fn in_flight_at_the_end() -> (TestOutbox, DeliveryAttempt) {
     let mut test = TestOutbox::with(&["mm"]);
     test.overdue("web1");
     fail_all(&mut test);
     test.wait(25 * HOUR).expire();
     let job = test.one();
     test.back("web1");
+    (test, job)
+}
+
+#[test]
+fn an_alarm_that_ends_while_its_notice_is_in_flight_has_an_end() {
+    let (mut test, job) = in_flight_at_the_end();
     test.finish(&job, Ok(Delivered::default()));
     assert_eq!(test.drain(), ["mm: web1 ipv4 is back"]);
 }
@@ -220,12 +226,7 @@ fn the_end_of_an_alarm_was_told_though_the_notice_of_it_never_arrived() {
         (Failure::channel_refused("no"), false),
         (Failure::Unknown("lost".into()), true),
     ] {
-        let mut test = TestOutbox::with(&["mm"]);
-        test.overdue("web1");
-        fail_all(&mut test);
-        test.wait(25 * HOUR).expire();
-        let job = test.one();
-        test.back("web1");
+        let (mut test, job) = in_flight_at_the_end();
         test.finish(&job, Err(failure.clone()));
         let told = test.wait(HOUR).drain();
         assert_eq!(told.contains(&"mm: web1 ipv4 is back".to_owned()), has_end, "{failure:?}");
@@ -236,13 +237,8 @@ fn the_end_of_an_alarm_was_told_though_the_notice_of_it_never_arrived() {
 
 #[test]
 fn after_a_crash_in_the_attempt_of_a_notice_the_end_follows() {
-    let mut test = TestOutbox::with(&["mm"]);
-    test.overdue("web1");
-    fail_all(&mut test);
-    test.wait(25 * HOUR).expire();
-    let mut disk = BTreeMap::new();
-    test.one();
-    test.back("web1").crash(&mut disk);
+    let (mut test, _) = in_flight_at_the_end();
+    test.crash(&mut BTreeMap::new());
     let told = test.wait(HOUR).drain();
     assert!(told.iter().any(|line| line == "mm: web1 ipv4 is back"), "{told:?}");
     assert_eq!(told.len(), 2);
