@@ -24,6 +24,40 @@ fn rendered(manual: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+#[test]
+fn a_terminal_of_80_columns_shows_them_without_a_warning_and_every_quote_whole() {
+    for manual in ["hbd.8", "hbc.8", "heartbeat.yaml.5"] {
+        let output = Command::new("groff")
+            .args(["-man", "-ww", "-Tutf8", "-P-c", "-P-b", "-P-u"])
+            .arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("packaging/man").join(manual))
+            .output()
+            .expect("groff is there: the package groff-base");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{manual}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let wide: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{manual}: {wide:#?}");
+        let mut open = None;
+        for (place, quote) in text.match_indices(['\u{2018}', '\u{2019}']) {
+            let opens = quote == "\u{2018}";
+            let around: String = text[..place].chars().rev().take(40).collect();
+            let around: String = around.chars().rev().collect();
+            // An apostrophe is none.
+            let letter = around.chars().last().is_some_and(char::is_alphanumeric);
+            let whole = if opens { open.is_none() } else { open.is_some() || letter };
+            assert!(whole, "{manual}: a quote in a quote behind {around:?}");
+            open = opens.then_some(place);
+        }
+        let commands: Vec<&str> = text
+            .lines()
+            .skip_while(|line| !line.starts_with("SYNOPSIS"))
+            .take_while(|line| !line.starts_with("DESCRIPTION"))
+            .collect();
+        let name = manual.trim_end_matches(".8");
+        let twice = commands.iter().find(|line| line.matches(&format!("{name} ")).count() > 1);
+        assert_eq!(twice, None, "two commands in one line");
+    }
+}
+
 fn has_word(text: &str, word: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     text.split(|c| !part(c)).any(|found| found == word)
