@@ -166,7 +166,7 @@ fn read(top: &mut Section) -> Config {
             .section("heartbeat", |section| heartbeat::HeartbeatSettings::read(section, &hosts))
             .unwrap_or_default(),
         receiver: top
-            .section("receiver", |section| read_receiver(section, &host_names))
+            .section("receiver", |section| read_receiver(section, &host_names, &hosts))
             .unwrap_or_default(),
         correlator: top.section("correlator", CorrelatorSettings::read).unwrap_or_default(),
         repo_check: top.section("repo_check", RepoCheckSettings::read),
@@ -219,8 +219,13 @@ fn check_dyndns(top: &Section, config: &Config, lines: &BTreeMap<String, Option<
     }
 }
 
-fn read_receiver(section: &mut Section, hosts: &NameSet) -> http::ReceiverSettings {
-    let receiver = http::ReceiverSettings::read(section, hosts);
+fn read_receiver(
+    section: &mut Section,
+    names: &NameSet,
+    hosts: &BTreeMap<String, HostSettings>,
+) -> http::ReceiverSettings {
+    let groups = hosts.values().flat_map(|host| &host.labels.groups).cloned().insert_all();
+    let receiver = http::ReceiverSettings::read(section, names, &groups);
     if receiver.alert_names.is_empty() {
         section.warning("alert_names", "is empty: no alert is about backups, and none is told");
     }

@@ -218,6 +218,7 @@ fn view(name: &str) -> HostView {
         connections: vec![ConnectionView {
             name: "ipv4".into(),
             state: HostState::Up,
+            since: Some(Wall(0)),
             last_seen: Some(Wall(1000)),
             interval: Duration::from_secs(10),
             address: Some("192.0.2.1".into()),
@@ -234,6 +235,9 @@ fn view(name: &str) -> HostView {
         }],
         channels: vec!["ops".into()],
         quiet: Vec::new(),
+        note: None,
+        link: None,
+        groups: Vec::new(),
     }
 }
 

@@ -91,6 +91,9 @@ fn every_page_is_sound_on_every_screen() {
     let sites = [
         ("none", Site::open(Show::default()), "/"),
         ("three", Site::open(Show::with(3)), "/"),
+        ("twenty-five", Site::open(Show::mixed(25)), "/"),
+        ("hundreds", Site::open(Show::mixed(300)), "/?sort=group"),
+        ("public", Site::open_public(Show::mixed(25), &["web", "db"]), "/public"),
         ("ugly", Site::open(Show::ugly()), "/"),
         ("thousand", Site::open(Show::with(1000)), "/"),
         ("host", Site::open(Show::ugly()), "/hosts/web7"),
@@ -148,7 +151,7 @@ fn a_host_that_falls_silent_turns_red_within_five_seconds() {
     let red = "getComputedStyle(document.querySelector('tr.bad td b')).color";
     assert_eq!(browser.value(red), "rgb(179, 33, 26)");
     assert_eq!(browser.value("document.querySelector('h1').innerText"), "3 hosts are overdue");
-    assert_eq!(browser.value("document.title"), "3 hosts are overdue \u{b7} Heartbeat");
+    assert_eq!(browser.value("document.title"), "(3) Heartbeat");
     browser.picture("red");
     assert_eq!(browser.console(), Vec::<String>::new());
 }
@@ -174,7 +177,7 @@ fn what_strangers_call_things_does_nothing() {
         );
         assert_eq!(found, 0, "{path}");
         let title = browser.value("document.title");
-        assert!(title.as_str().unwrap().ends_with(" \u{b7} Heartbeat"), "{path}: {title}");
+        assert!(title.as_str().unwrap().ends_with("Heartbeat"), "{path}: {title}");
     }
     browser.open(&real.url("/hosts/web1"));
     let text = browser.value("document.querySelector('main').innerText");
@@ -244,6 +247,201 @@ fn the_filter_works_at_once_and_survives_a_refresh() {
 }
 
 #[test]
+fn no_line_of_the_list_is_wrapped_and_the_worst_come_first() {
+    let _alone = alone();
+    let browser = Browser::start();
+    browser.screen(1280, 900, false);
+    for (name, show, path) in [
+        ("3", Show::with(3), "/"),
+        ("25", Show::mixed(25), "/"),
+        ("300", Show::mixed(300), "/?sort=group"),
+        ("ugly", Show::ugly(), "/"),
+    ] {
+        let site = Site::open(show);
+        browser.open(&format!("{}{path}", site.url));
+        let high = "[...document.querySelectorAll('.hosts tbody tr:not(.group)')]
+            .filter(row => row.offsetHeight > 40).map(row => row.innerText)";
+        assert_eq!(browser.value(high), json!([]), "{name}");
+        let wide = browser.value("document.querySelector('.hosts th').offsetWidth");
+        assert!(wide.as_u64() > Some(150), "{name}: {wide}");
+        // What a column has no room for is cut, and none of that is a number.
+        let cut = "[...document.querySelectorAll('.hosts td')]
+            .filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.innerText)";
+        assert_eq!(browser.value(cut), json!([]), "{name}");
+    }
+    let site = Site::open(Show::ugly());
+    browser.open(&site.url);
+    let states = browser.value(
+        "[...document.querySelectorAll('.hosts tbody td:nth-child(2) b')].map(one => one.innerText)",
+    );
+    let mut expected = vec!["overdue", "overdue", "critical", "degraded", "degraded"];
+    expected.extend(["silent", "shut down", "never heard", "up"]);
+    assert_eq!(states.as_array().unwrap()[..9], expected, "{states}");
+}
+
+#[test]
+fn the_list_is_sorted_by_its_heads_without_a_script() {
+    let _alone = alone();
+    let mut show = Show::mixed(25);
+    show.hosts[11].metrics.clear();
+    let site = Site::open(show);
+    let browser = Browser::start();
+    browser.scripts(false);
+    browser.open(&format!("{}/?q=web&state=up", site.url));
+    let sorted = "document.querySelector('[aria-sort]').innerText.trim() + ' ' +
+        document.querySelector('[aria-sort]').getAttribute('aria-sort')";
+    assert_eq!(browser.value(sorted), "State descending");
+    let column = "[...document.querySelectorAll('.hosts tbody td:nth-child(4)')]
+        .map(cell => parseInt(cell.innerText))";
+    let press = |head: &str| {
+        browser.run(&format!(
+            "[...document.querySelectorAll('.hosts thead a')].find(a => a.innerText.startsWith('{head}')).click()"
+        ));
+    };
+    press("CPU");
+    browser.wait("location.search === '?q=web&state=up&sort=cpu'");
+    assert_eq!(browser.value(sorted), "CPU descending");
+    let busiest = browser.value(column);
+    let mut values: Vec<i64> =
+        busiest.as_array().unwrap().iter().filter_map(serde_json::Value::as_i64).collect();
+    let fell = values.clone();
+    values.sort_unstable_by(|a, b| b.cmp(a));
+    assert_eq!(fell, values);
+    let last = "[...document.querySelectorAll('.hosts tbody tr')].pop().dataset.k";
+    assert_eq!(browser.value(last), "web11", "what is not known comes last");
+    press("CPU");
+    browser.wait("location.search === '?q=web&state=up&sort=-cpu'");
+    assert_eq!(browser.value(sorted), "CPU ascending");
+    assert_eq!(browser.value(last), "web11");
+    // A filter keeps the order, and a group is one link away.
+    browser.run("document.querySelector('#filter button').click()");
+    browser.wait("location.search === '?q=web&state=up&sort=-cpu'");
+    browser.run(
+        "[...document.querySelectorAll('.groups a')].find(a => a.innerText.startsWith('db')).click()",
+    );
+    browser.wait("location.search.includes('group=db')");
+    let rows =
+        browser.value("[...document.querySelectorAll('.hosts tbody th')].map(r => r.innerText)");
+    let rows = rows.as_array().unwrap();
+    assert!(
+        !rows.is_empty() && rows.iter().all(|row| row.as_str().unwrap().contains("db")),
+        "{rows:?}"
+    );
+}
+
+#[test]
+fn a_host_shows_what_people_wrote_about_it_and_an_alert_reads_as_people_say_it() {
+    let site = Site::open(Show::ugly());
+    let page = site.get("/");
+    let link = "href=\"https://wiki.example/web9?a=b&amp;c\"";
+    assert!(page.contains(link) && page.contains("rack 3, &lt;script"), "{page}");
+    assert!(page.contains("disk / 97\u{a0}% full, limit 95\u{a0}%"), "{page}");
+    assert!(page.contains("<span class=\"i w\">disk_monitor.root.percent</span>"), "{page}");
+    let own = site.get("/hosts/web9");
+    assert!(own.contains(link) && own.contains("href=\"/?group=web\""), "{own}");
+}
+
+#[test]
+fn a_channel_is_tested_by_its_button_and_only_from_the_page_itself() {
+    let _alone = alone();
+    let site = Site::open(Show::ugly());
+    let browser = Browser::start();
+    browser.scripts(false);
+    browser.open(&site.url);
+    for (channel, words) in [("mail", "test sent"), ("oncall", "test failed")] {
+        browser.run(&format!("document.querySelector('[data-k={channel}] button').click()"));
+        let said = format!("document.querySelector('#channels [data-k={channel}]').innerText");
+        browser.wait(&format!("{said}.includes('{words}')"));
+        assert_eq!(browser.value("location.pathname + location.hash"), "/#channels");
+    }
+    let said = browser.value("document.querySelector('#channels [data-k=oncall]').innerText");
+    assert!(said.as_str().unwrap().contains("signal-cli says <script>"), "{said}");
+    assert_eq!(site.daemon.show().sent.len(), 2);
+    let post = |kind: &str, origin: &str, body: &str| {
+        let request = ureq::post(format!("{}/test", site.url)).header("Content-Type", kind);
+        let request = request.config().max_redirects(0).http_status_as_error(false).build();
+        let request = if origin.is_empty() { request } else { request.header("Origin", origin) };
+        request.send(body).unwrap().status().as_u16()
+    };
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(post(form, "http://evil.example", "channel=mail"), 403);
+    assert_eq!(post("application/json", "", "{\"channel\":\"mail\"}"), 415);
+    assert_eq!(post(form, "", "channel=nobody"), 400);
+    assert_eq!(post(form, "", "chanel=mail"), 400);
+    assert_eq!(site.daemon.show().sent.len(), 2, "nothing more was sent");
+    assert_eq!(post(form, "", "channel=mail"), 303);
+}
+
+#[test]
+fn everybody_may_see_the_states_of_the_public_groups_and_nothing_else() {
+    let mut show = Show::ugly();
+    show.hosts[9].name = "shop<1>".into();
+    let site = Site::open_public(show, &["web"]);
+    let get = |target: &str, host: &str| {
+        let request = ureq::get(format!("{}{target}", site.url)).header("Host", host);
+        let mut answer = request.config().http_status_as_error(false).build().call().unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    };
+    let (status, page) = get("/public", "status.example");
+    assert_eq!(status, 200, "{page}");
+    for shown in ["shop&lt;1&gt;", "web10", "web7", "24 hours", "degraded"] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    // Of these three hosts one is degraded.
+    assert!(page.contains("<title>(1) Heartbeat</title>"), "{page}");
+    for secret in [
+        "db-primary",
+        "web11",
+        "rack 3",
+        "customer",
+        "wiki.example",
+        "192.0.2.1",
+        "CPU",
+        "oncall",
+        "/hosts/",
+        "/api/",
+        "<form",
+        "all groups",
+        "signal",
+        "hbd 0",
+        "web, ",
+    ] {
+        let body = page.split_once("<body>").unwrap().1.split("<script>").next().unwrap();
+        assert!(!body.contains(secret), "{secret}: {body}");
+    }
+    assert_eq!(get("/public?part=1&q=x&state=wrong&sort=cpu", "a").0, 200);
+    let badge = |name: &str| get(&format!("/api/v1/hosts/{name}/badge.svg"), "status.example").0;
+    assert_eq!((badge("web10"), badge("shop%3C1%3E")), (200, 200));
+    assert_eq!((badge("web11"), badge("db-primary"), badge("nobody")), (401, 401, 401));
+    for target in [
+        "/",
+        "/?public",
+        "/public/",
+        "/public/x",
+        "/Public",
+        "//public",
+        "/public%2f",
+        "/hosts/web10",
+        "/api/v1/hosts",
+        "/api/v1/hosts/web10",
+        "/api/v1/hosts/web10/history",
+        "/metrics",
+        "/api/v1/hosts/web10/badge.svg/",
+        "/favicon.ico",
+        "/-/ready",
+    ] {
+        assert_eq!(get(target, "127.0.0.1").0, 401, "{target}");
+    }
+    let post = ureq::post(format!("{}/public", site.url));
+    let post = post.config().http_status_as_error(false).build().send("").unwrap();
+    assert_eq!(post.status(), 401);
+    let none = Site::open_public(Show::ugly(), &[]);
+    let request = ureq::get(format!("{}/public", none.url));
+    let answer = request.config().http_status_as_error(false).build().call().unwrap();
+    assert_eq!(answer.status(), 401, "off is as if there were no such thing");
+}
+
+#[test]
 fn without_a_script_it_is_all_there() {
     let _alone = alone();
     let site = Site::open(Show::with(300));
@@ -259,6 +457,7 @@ fn without_a_script_it_is_all_there() {
     browser.press(&format!("web77{ENTER}"));
     browser.wait("document.querySelectorAll('.hosts tbody tr').length === 1");
     assert_eq!(browser.value("location.search"), "?q=web77&state=");
+    assert_eq!(browser.value("document.title"), "(1) Heartbeat");
     browser.run("document.querySelector('.hosts tbody a').focus()");
     browser.press(ENTER);
     browser.wait("location.pathname === '/hosts/web77'");
@@ -412,15 +611,15 @@ fn what_cannot_be_read_is_not_taken_for_well() {
 fn fifty_hosts_are_light_and_nothing_new_is_nothing() {
     let site = Site::open(Show::with(50));
     let page = site.get("/");
-    println!(
-        "50 hosts: {} bytes, 1000 hosts: {} bytes",
-        page.len(),
-        Site::open(Show::with(1000)).get("/").len()
-    );
+    let many = Site::open(Show::mixed(1000)).get("/");
+    println!("50 hosts: {} bytes, 1000 hosts: {} bytes", page.len(), many.len());
     assert!(page.len() < 60_000, "{}", page.len());
+    assert!(many.len() < 200_000, "{}", many.len());
     assert_eq!(page.matches("<tr").count(), 51);
-    let heads = ["Host", "State", "Connections, last heard", "Metrics", "24 hours", "90 days"];
-    assert!(heads.iter().all(|head| page.contains(&format!("<th scope=col>{head}<"))), "{page}");
+    for head in ["Host", "State", "Last heard", "CPU", "Memory", "Disk", "Load"] {
+        assert!(page.contains(&format!(">{head}</a>")), "{head}: {page}");
+    }
+    assert!(page.contains("<th scope=col>24 hours<th scope=col>90 days<"), "{page}");
     let get = |tag: &str| {
         ureq::get(format!("{}/?part=1", site.url)).header("If-None-Match", tag).call().unwrap()
     };

@@ -24,6 +24,12 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
         (was, is) if was != is => sentences.push("receiver.token: another one".into()),
         _ => {}
     }
+    if was.public_groups != is.public_groups {
+        sentences.push(match is.public_groups.as_slice() {
+            [] => "receiver.public: nothing is shown without the token any more".into(),
+            groups => format!("receiver.public: everybody is shown {}", groups.join(", ")),
+        });
+    }
     match (&was.tls, &is.tls) {
         (Some(_), None) => sentences.push("receiver.tls: plain HTTP".into()),
         (was, Some(is)) if was.as_ref().is_none_or(|was| was.certificate != is.certificate) => {
@@ -51,6 +57,7 @@ fn whole_sections(old: &Config, new: &Config) -> [(&'static str, bool); 12] {
         let mut settings = config.receiver.clone();
         (settings.host, settings.port) = (String::new(), 0);
         (settings.token, settings.tls) = (None, None);
+        settings.public_groups.clear();
         settings
     };
     let limits = |config: &Config| (config.calm.longest_silence, config.calm.longest_host_silence);

@@ -61,7 +61,7 @@ use self::service::Services;
 use self::summary::Summaries;
 use self::threads::Threads;
 use self::watchdog::{Progress, ThreadCheck};
-use self::wiring::{Current, HeartbeatAlerts};
+use self::wiring::{Current, HeartbeatAlerts, LabelledHosts};
 
 /// The arenas of the allocator that all threads of the daemon share.
 const ARENAS: i32 = 2;
@@ -222,6 +222,7 @@ impl Startup {
             backups,
             summaries,
             heartbeat_alerts: Arc::new(Current::new(HeartbeatAlerts::from_config(config))),
+            labels: Current::new(LabelledHosts::from_config(config)),
             reloads: Reloads::new(config, self.now),
         }
     }
@@ -413,6 +414,7 @@ impl RunningDaemon {
         services.backups.reporter.reconfigure(wiring::pipeline_settings(config));
         history::reconfigure(&services.recorder, &services.courier, config.history.clone());
         services.heartbeat_alerts.replace(HeartbeatAlerts::from_config(config));
+        services.labels.replace(LabelledHosts::from_config(config));
         let notifier = Notifier::new(config).sharing(services.courier.channel_state());
         services.notifier.replace(notifier);
         let poller = self.alert_poller.reconfigure(&config.receiver);

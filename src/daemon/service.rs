@@ -15,7 +15,7 @@ use super::history;
 use super::notifications;
 use super::reload::Reloads;
 use super::summary::Summaries;
-use super::wiring::{Current, HeartbeatAlerts};
+use super::wiring::{Current, HeartbeatAlerts, LabelledHosts};
 use crate::backup::alert;
 use crate::backup::outcome::Outcome;
 use crate::backup::pipeline::AlertAdmission;
@@ -67,6 +67,8 @@ pub struct Services {
     pub updater: Arc<Updater>,
     /// The alerts that count as heartbeats.
     pub heartbeat_alerts: Arc<Current<HeartbeatAlerts>>,
+    /// What the configuration says about hosts for people.
+    pub labels: Current<LabelledHosts>,
     /// Requests for a reload, and the result of the last one.
     pub reloads: Reloads,
 }
@@ -81,14 +83,20 @@ impl Daemon for Services {
 
     fn hosts(&self, from: usize, count: usize) -> Vec<HostView> {
         let quiet = self.courier.calm();
+        let labels = self.labels.get();
         let mut hosts = self.monitor.views(from, count);
-        hosts.iter_mut().for_each(|host| host.quiet = quiet.quiet(&host.name));
+        for host in &mut hosts {
+            host.quiet = quiet.quiet(&host.name);
+            labels.label(host);
+        }
         hosts
     }
 
     fn host(&self, name: &str) -> Option<HostView> {
-        let quiet = self.courier.calm().quiet(name);
-        self.monitor.view(name).map(|host| HostView { quiet, ..host })
+        let mut host = self.monitor.view(name)?;
+        host.quiet = self.courier.calm().quiet(name);
+        self.labels.get().label(&mut host);
+        Some(host)
     }
 
     fn ingest_heartbeat(&self, body: &[u8], peer: IpAddr) -> Ingest {

@@ -14,18 +14,21 @@ use crate::btree::InsertAll;
 use crate::config::Config;
 use crate::heartbeat::event_limits::Load;
 use crate::heartbeat::monitor::Monitor;
-use crate::heartbeat::settings::{Expectation, FleetConfig};
-use crate::http::Credentials;
+use crate::heartbeat::settings::{Expectation, FleetConfig, HostSettings};
+use crate::http::{Credentials, PublicHosts};
 use crate::notify::courier::Courier;
 use crate::notify::outbox::Room;
 use crate::notify::routing::{self, Routes};
 use crate::notify::settings::NotifySettings;
 use crate::thread::lock;
+use crate::view::{HostLabels, HostView};
 
 /// The rules of the monitor.
 pub fn fleet_config(config: &Config) -> FleetConfig {
     let own = local_agent::expectation(config);
     let mut hosts = config.hosts.clone();
+    // Hosts that differ in nothing else share what the monitor knows of them.
+    hosts.values_mut().for_each(|host| host.labels = HostLabels::default());
     if let Some((host, _)) = &own {
         hosts.entry(host.clone()).or_default();
     }
@@ -48,7 +51,41 @@ pub fn credentials(config: &Config) -> Credentials {
     let receiver = &config.receiver;
     let certificate = receiver.tls.as_ref().map(|tls| Arc::clone(&tls.certificate));
     let trusted_proxies = receiver.trusted_proxies.clone();
-    Credentials { token: receiver.token.clone(), certificate, trusted_proxies }
+    let is_public = |host: &HostSettings| {
+        host.labels.groups.iter().any(|group| receiver.public_groups.contains(group))
+    };
+    let public = config.hosts.iter().filter(|(_, host)| is_public(host));
+    let public = PublicHosts {
+        groups: receiver.public_groups.clone(),
+        hosts: public.map(|(name, _)| name.clone()).collect(),
+    };
+    Credentials {
+        token: receiver.token.clone(),
+        certificate,
+        trusted_proxies,
+        public: Arc::new(public),
+    }
+}
+
+/// What the configuration says about hosts for people, by name, in order.
+#[derive(Debug, Default)]
+pub struct LabelledHosts(Vec<(String, HostLabels)>);
+
+impl LabelledHosts {
+    /// Those of `hosts`.
+    pub fn from_config(config: &Config) -> LabelledHosts {
+        let labelled = config.hosts.iter().filter(|(_, host)| host.labels != HostLabels::default());
+        LabelledHosts(labelled.map(|(name, host)| (name.clone(), host.labels.clone())).collect())
+    }
+
+    /// Adds what is said about a host.
+    pub fn label(&self, host: &mut HostView) {
+        let found = self.0.binary_search_by(|(name, _)| name.as_str().cmp(&host.name));
+        if let Ok(index) = found {
+            let HostLabels { note, link, groups } = self.0[index].1.clone();
+            (host.note, host.link, host.groups) = (note, link, groups);
+        }
+    }
 }
 
 /// The settings of what looks at backup plans and tells of them.

@@ -34,6 +34,7 @@ pub mod fleet;
 mod flood_tests;
 mod goodbye;
 mod host;
+mod labels;
 pub mod listener;
 mod loop_clock;
 mod metric;

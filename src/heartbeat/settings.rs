@@ -13,9 +13,11 @@ use crate::heartbeat::auth::HostKeys;
 use crate::heartbeat::datagram::ShutdownReason;
 use crate::heartbeat::depends_on::DependencySettings;
 use crate::heartbeat::fleet::dependencies::DependsOn;
+use crate::heartbeat::labels;
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::problem::Severity;
 use crate::secret::Secret;
+use crate::view::HostLabels;
 
 /// The name of the connection of heartbeats that come as alerts of an Alertmanager.
 pub const ALERTMANAGER: &str = "alertmanager";
@@ -166,6 +168,8 @@ pub struct HostSettings {
     pub grace: Option<Duration>,
     /// Within what time it is to be back after a shutdown; zero: never reported.
     pub back_within: Option<Duration>,
+    /// What people are shown beside it.
+    pub labels: HostLabels,
 }
 
 impl Default for HostSettings {
@@ -180,6 +184,7 @@ impl Default for HostSettings {
             interval: None,
             grace: None,
             back_within: None,
+            labels: HostLabels::default(),
         }
     }
 }
@@ -204,6 +209,7 @@ impl HostSettings {
             interval: section.duration_within("interval", INTERVALS),
             grace: section.duration("grace"),
             back_within: section.duration("back_within"),
+            labels: labels::read(section),
         };
         check_previous(section, &settings.key, &settings.previous_key);
         settings

@@ -24,6 +24,8 @@ pub fn refuse(
     let route = route(&head.method, &head.target);
     let public = match route {
         Ok(Route::Healthy) => true,
+        // Under any name, as all is with the token. Without one it is guarded as everything else is.
+        Ok(ref route) if authenticator.opens(route) => false,
         _ => match authenticator.check(head.header("Authorization"), client, now) {
             Decision::Public => true,
             Decision::Allowed => false,

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::json;
 
+use super::auth::Authenticator;
 use super::calm;
+use super::channel_test::{self, ChannelTests};
 use super::exchange::{ApiRequest, Deferral, Handled, is_of_type};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::openapi;
 use super::page::{self, PageRequest, badge};
+use super::public::PublicHosts;
 use super::query;
 use super::refusals::RefusedAlerts;
 use super::response::{GeneratedBody, Response};
-use super::routes::{Route, route};
-use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendResponse};
+use super::routes::{NoRoute, Route, route};
+use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendResponse};
 use crate::clock::{Now, Wall};
 use crate::escape;
 use crate::event::EventId;
@@ -30,12 +33,16 @@ pub struct Handler {
     pub daemon: Arc<dyn Daemon>,
     /// What was refused, for `/metrics`.
     pub refused: Arc<RefusedAlerts>,
+    /// Knows what everybody may see.
+    pub authenticator: Arc<Authenticator>,
+    /// The last test of each channel.
+    pub tests: ChannelTests,
 }
 
 impl Handler {
     /// Handles a request that may be made: the front has checked its token.
     pub fn handle(&self, request: &ApiRequest) -> Handled {
-        let Handler { daemon, refused } = self;
+        let Handler { daemon, refused, authenticator, tests } = self;
         let target = request.target;
         let ready = match route(request.method, target) {
             Err(none) => none.response(target),
@@ -57,22 +64,21 @@ impl Handler {
             Ok(Route::Badge(name)) => of_host(daemon, target, &name, badge::badge),
             Ok(Route::Forget(name)) => forget(daemon, target, &name),
             Ok(Route::OpenApi) => Response::json_bytes(openapi::document()),
-            Ok(Route::Channels) => {
-                let now = Now::read().wall.to_string();
-                Response::json(200, &Channels { now, channels: daemon.channels() })
-            }
+            Ok(Route::Channels) => channels(daemon),
             Ok(Route::Icon) => page::icon(),
             Ok(Route::ForgetBackup(plan)) => forget_backup(daemon, &plan, target),
-            Ok(Route::Dyndns) => {
-                let now = Now::read().wall.to_string();
-                Response::json(200, &Dyndns { now, names: daemon.dyndns() })
-            }
+            Ok(Route::Dyndns) => dyndns(daemon),
             Ok(Route::Calm(route)) => return calm::handle(daemon, route, request),
             Ok(Route::Form(route)) => return calm::handle_form(daemon, route, request),
             Ok(Route::Notify) => return notify(daemon, request),
             Ok(Route::Notifications) => return notifications(daemon, target),
-            Ok(Route::Page) => return page(daemon, None, request),
-            Ok(Route::HostPage(name)) => return page(daemon, Some(name), request),
+            Ok(Route::TestChannel) => return channel_test::handle(daemon, tests, request),
+            Ok(Route::Page) => return page(daemon, PageKind::Overview(tests.clone()), request),
+            Ok(Route::HostPage(name)) => return page(daemon, PageKind::Host(name), request),
+            Ok(Route::PublicPage) => match authenticator.public() {
+                public if public.is_on() => return page(daemon, PageKind::Public(public), request),
+                _ => NoRoute::NotFound.response(target),
+            },
             Ok(Route::Events) => return events(daemon, target),
             Ok(Route::Alerts) => return alerts(daemon, target),
             Ok(Route::Backups) => return backups(daemon, target),
@@ -122,15 +128,29 @@ fn forget(daemon: &Arc<dyn Daemon>, target: &str, host: &str) -> Response {
     }
 }
 
-/// The page of everything, or of one host.
-fn page(daemon: &Arc<dyn Daemon>, host: Option<String>, request: &ApiRequest) -> Handled {
+/// Which page is asked for.
+enum PageKind {
+    /// That of everything.
+    Overview(ChannelTests),
+    /// That of a host.
+    Host(String),
+    /// That of what everybody may see.
+    Public(Arc<PublicHosts>),
+}
+
+fn page(daemon: &Arc<dyn Daemon>, kind: PageKind, request: &ApiRequest) -> Handled {
     let (daemon, target) = (Arc::clone(daemon), request.target.to_owned());
     let etag = request.if_none_match.map(str::to_owned);
-    Handled::deferred(Deferral::Page, move || {
+    let deferral = match kind {
+        PageKind::Public(_) => Deferral::PublicPage,
+        PageKind::Overview(_) | PageKind::Host(_) => Deferral::Page,
+    };
+    Handled::deferred(deferral, move || {
         let request = PageRequest { target: &target, etag: etag.as_deref(), now: Now::read().wall };
-        match host {
-            Some(name) => page::host(&*daemon, &name, request),
-            None => page::overview(&*daemon, request),
+        match kind {
+            PageKind::Overview(tests) => page::overview(&*daemon, &tests.results(), request),
+            PageKind::Host(name) => page::host(&*daemon, &name, request),
+            PageKind::Public(public) => page::public(&*daemon, &public, request),
         }
     })
 }
@@ -141,10 +161,20 @@ struct Channels {
     channels: Vec<ChannelView>,
 }
 
+fn channels(daemon: &Arc<dyn Daemon>) -> Response {
+    let now = Now::read().wall.to_string();
+    Response::json(200, &Channels { now, channels: daemon.channels() })
+}
+
 #[derive(Serialize)]
 struct Dyndns {
     now: String,
     names: Vec<DyndnsView>,
+}
+
+fn dyndns(daemon: &Arc<dyn Daemon>) -> Response {
+    let now = Now::read().wall.to_string();
+    Response::json(200, &Dyndns { now, names: daemon.dyndns() })
 }
 
 /// `next` goes into `before` of the next request; null when there is no more.
@@ -174,18 +204,11 @@ fn notify(daemon: &Arc<dyn Daemon>, request: &ApiRequest) -> Handled {
     }
     match query::parse_notify(request.body).map(|request| daemon.notify(request)) {
         Err(why) => Handled::Ready(Response::error(&target, 400, &why)),
-        Ok(Err(why)) => Handled::Ready(send_error(&target, why)),
+        Ok(Err(why)) => Handled::Ready(Response::not_sent(&target, why)),
         Ok(Ok(send)) => Handled::deferred(Deferral::Wait, move || match send() {
             Ok(report) => notify_response(report),
-            Err(why) => send_error(&target, why),
+            Err(why) => Response::not_sent(&target, why),
         }),
-    }
-}
-
-fn send_error(target: &str, why: SendError) -> Response {
-    match why {
-        SendError::NoChannel(why) => Response::error(target, 400, &why),
-        SendError::Busy(why) => Response::error(target, 503, &why),
     }
 }
 

@@ -10,8 +10,9 @@ use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeCo
 use log::warn;
 use ring::hmac;
 
-use super::Credentials;
 use super::client_address::{TrustedProxies, network};
+use super::routes::Route;
+use super::{Credentials, PublicHosts};
 use crate::clock::Mono;
 use crate::secret::Secret;
 use crate::thread::lock;
@@ -29,6 +30,7 @@ pub struct Authenticator {
 struct AccessRules {
     token: Option<Token>,
     proxies: TrustedProxies,
+    public: Arc<PublicHosts>,
 }
 
 #[derive(Default)]
@@ -68,6 +70,17 @@ impl Authenticator {
         self.rules().proxies.client(peer, forwarded_for)
     }
 
+    /// What is shown without the token, too.
+    pub fn public(&self) -> Arc<PublicHosts> {
+        Arc::clone(&self.rules().public)
+    }
+
+    /// Whether a token is wanted, but not for this.
+    pub fn opens(&self, route: &Route) -> bool {
+        let rules = self.rules();
+        rules.token.is_some() && rules.public.covers(route)
+    }
+
     /// Decides by the `Authorization` of a request from `client`. None at all is no attempt. The
     /// right token is let in whatever came from that address before: others may share it.
     pub fn check(&self, authorization: Option<&str>, client: IpAddr, now: Mono) -> Decision {
@@ -96,7 +109,8 @@ impl Authenticator {
 impl AccessRules {
     fn new(credentials: &Credentials) -> AccessRules {
         let proxies = credentials.trusted_proxies.clone();
-        AccessRules { token: credentials.token.as_ref().map(Token::new), proxies }
+        let public = Arc::clone(&credentials.public);
+        AccessRules { token: credentials.token.as_ref().map(Token::new), proxies, public }
     }
 }
 

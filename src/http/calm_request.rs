@@ -224,6 +224,15 @@ impl RequestFields {
         self.finish(request)
     }
 
+    /// The name of a channel.
+    ///
+    /// # Errors
+    /// As [`RequestFields::silence`].
+    pub fn channel(mut self) -> Result<String, String> {
+        let channel = self.required("channel", RequestFields::text);
+        self.finish(channel)
+    }
+
     /// Silences or acknowledgements to end: `id`, or those of the scope in the body.
     ///
     /// # Errors

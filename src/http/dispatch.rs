@@ -24,6 +24,7 @@ pub struct Dispatcher {
     commits: ThreadLimit,
     history: ThreadLimit,
     pages: ThreadLimit,
+    public_pages: ThreadLimit,
     /// What waits for the disk, in the order in which the disk gets it: one thread waits for all.
     pending: Sender<PendingCommit>,
 }
@@ -59,6 +60,7 @@ impl Dispatcher {
             ),
             history: lane("looks into the history", "http-search", 4),
             pages: lane("pages", "http-page", 8),
+            public_pages: lane("readers of the public page", "http-public", 4),
             pending,
         }
     }
@@ -69,6 +71,7 @@ impl Dispatcher {
             Deferral::Commit => &self.commits,
             Deferral::History => &self.history,
             Deferral::Page => &self.pages,
+            Deferral::PublicPage => &self.public_pages,
         }
     }
 
@@ -89,6 +92,14 @@ impl Dispatcher {
                 let what = self.streams.what;
                 self.pages.spawn(request, move |request, permit| {
                     respond_page(request, permit, (&streams, what), work);
+                });
+            }
+            Handled::Deferred(Deferral::PublicPage, work) => {
+                // To the end of its sending: who reads it slowly takes one of these few, too.
+                self.public_pages.spawn(request, |request, permit| {
+                    let response = run(&request, work);
+                    send(request, response);
+                    drop(permit);
                 });
             }
             Handled::Deferred(deferral, work) => {

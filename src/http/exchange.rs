@@ -63,6 +63,8 @@ pub enum Deferral {
     History,
     /// It is a page: it looks at every host, and into the history.
     Page,
+    /// It is the page that strangers may see: they keep nobody else from a page.
+    PublicPage,
 }
 
 impl Handled {

@@ -358,6 +358,7 @@ mod tests {
             state: HostState::Up,
             since: None,
             connections: vec![ConnectionView {
+                since: None,
                 name: "ipv4".into(),
                 state: HostState::Up,
                 last_seen: Some(Wall(1_795_291_928_667)),
@@ -378,6 +379,9 @@ mod tests {
                 .into(),
             channels: Vec::new(),
             quiet: Vec::new(),
+            note: None,
+            link: None,
+            groups: Vec::new(),
         }
     }
 

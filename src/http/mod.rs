@@ -21,6 +21,7 @@ mod api;
 mod auth;
 mod calm;
 pub mod calm_request;
+mod channel_test;
 pub mod client_address;
 mod dispatch;
 mod exchange;
@@ -33,6 +34,7 @@ mod openapi;
 mod origin;
 mod page;
 mod poll_url;
+mod public;
 pub mod query;
 mod refusals;
 mod response;
@@ -41,10 +43,12 @@ pub mod service;
 pub mod settings;
 
 pub use front::upstream::HealthProbe;
+pub use public::PublicHosts;
 pub use service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob, SendResponse};
 
 use self::api::Handler;
 use self::auth::Authenticator;
+use self::channel_test::ChannelTests;
 use self::client_address::TrustedProxies;
 use self::dispatch::{Dispatcher, PendingCommit, respond_to_commits, run_handler};
 use self::front::Front;
@@ -66,6 +70,8 @@ pub struct Credentials {
     pub certificate: Option<Arc<ServerCertificate>>,
     /// The proxies whose word about their clients is taken.
     pub trusted_proxies: TrustedProxies,
+    /// What is shown without the token, too.
+    pub public: Arc<PublicHosts>,
 }
 
 /// The running server.
@@ -102,7 +108,12 @@ impl HttpServer {
         let certificate = Arc::new(CurrentCertificate::new(credentials.certificate));
         let (pending, commits) = unbounded();
         let refused = Arc::new(RefusedAlerts::default());
-        let handler = Handler { daemon, refused: Arc::clone(&refused) };
+        let handler = Handler {
+            daemon,
+            refused: Arc::clone(&refused),
+            authenticator: Arc::clone(&authenticator),
+            tests: ChannelTests::default(),
+        };
         let dispatcher = Arc::new(Dispatcher::new(handler, pending));
         let (alive, ended) = bounded(0);
         let open = || {

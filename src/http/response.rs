@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use tiny_http::StatusCode;
 
+use super::service::SendError;
 use crate::clock::Wall;
 use crate::escape::{self, LineBreaks, visible};
 
@@ -83,6 +84,14 @@ impl Response {
             Response::text(status, why)
         };
         if status == 503 { response.with_header("Retry-After", "5") } else { response }
+    }
+
+    /// The error of a message that was not sent.
+    pub fn not_sent(target: &str, why: SendError) -> Response {
+        match why {
+            SendError::NoChannel(why) => Response::error(target, 400, &why),
+            SendError::Busy(why) => Response::error(target, 503, &why),
+        }
     }
 
     /// Whether it may be too large to be sent by a handler: a client may take its time to read it.

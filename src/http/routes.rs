@@ -11,6 +11,8 @@ pub enum Route {
     Page,
     /// The page of one host, by name.
     HostPage(String),
+    /// The page of what everybody may see.
+    PublicPage,
     /// The icon of the pages.
     Icon,
     /// The process runs.
@@ -43,6 +45,8 @@ pub enum Route {
     Form(FormRoute),
     /// A message to send at once.
     Notify,
+    /// A test message to one channel, by a form of the page.
+    TestChannel,
     /// The configuration is to be read again.
     Reload,
     /// The availability of a host, and its metrics over time.
@@ -90,9 +94,10 @@ pub enum FormRoute {
 pub(super) type Make = fn(String) -> Route;
 
 /// Method, path (`*` is one segment, percent-decoded), route. HEAD goes with GET.
-pub(super) const ROUTES: [(&str, &str, Make); 33] = [
+pub(super) const ROUTES: [(&str, &str, Make); 35] = [
     ("GET", "/", |_| Route::Page),
     ("GET", "/hosts/*", Route::HostPage),
+    ("GET", "/public", |_| Route::PublicPage),
     ("GET", "/favicon.ico", |_| Route::Icon),
     ("GET", "/-/healthy", |_| Route::Healthy),
     ("GET", "/-/ready", |_| Route::Ready),
@@ -123,6 +128,7 @@ pub(super) const ROUTES: [(&str, &str, Make); 33] = [
     ("POST", "/silence", |_| Route::Form(FormRoute::Silence)),
     ("POST", "/unsilence", |_| Route::Form(FormRoute::Unsilence)),
     ("POST", "/ack", |_| Route::Form(FormRoute::Acknowledge)),
+    ("POST", "/test", |_| Route::TestChannel),
     ("GET", "/api/v1/openapi.json", |_| Route::OpenApi),
 ];
 
@@ -230,6 +236,10 @@ mod tests {
             ("GET", "/?q=a&state=wrong", Ok(Route::Page)),
             ("GET", "/hosts/web%2D1", Ok(Route::HostPage("web-1".into()))),
             ("GET", "/favicon.ico", Ok(Route::Icon)),
+            ("GET", "/public?page=2", Ok(Route::PublicPage)),
+            ("POST", "/public", Err(NoRoute::WrongMethod("GET, HEAD".into()))),
+            ("GET", "/public/x", Err(NoRoute::NotFound)),
+            ("POST", "/test", Ok(Route::TestChannel)),
             ("POST", "/alert/", Ok(Route::Alert)),
             ("POST", "//alert?x", Ok(Route::Alert)),
             ("GET", "/alert/", Err(NoRoute::WrongMethod("POST".into()))),

@@ -26,6 +26,8 @@ pub struct ReceiverSettings {
     pub tls: Option<TlsSettings>,
     /// The proxies whose word about their clients is taken.
     pub trusted_proxies: TrustedProxies,
+    /// The groups of hosts that everybody is shown, without the token; none: nobody.
+    pub public_groups: Vec<String>,
     /// The alerts that are about backups, by `alertname`.
     pub alert_names: Vec<String>,
     /// An Alertmanager that is polled for its alerts: `http://127.0.0.1:9093`.
@@ -44,6 +46,7 @@ impl Default for ReceiverSettings {
             token: None,
             tls: None,
             trusted_proxies: TrustedProxies::default(),
+            public_groups: Vec::new(),
             alert_names: ["NsBackupFailed", "NsBackupMissing", "BackupFailed", "backup_failed"]
                 .map(String::from)
                 .into(),
@@ -55,8 +58,8 @@ impl Default for ReceiverSettings {
 }
 
 impl ReceiverSettings {
-    /// Reads the section; `hosts` are the names under `hosts`.
-    pub fn read(section: &mut Section, hosts: &NameSet) -> ReceiverSettings {
+    /// Reads the section; `hosts` are the names under `hosts`, and `groups` those that they are in.
+    pub fn read(section: &mut Section, hosts: &NameSet, groups: &NameSet) -> ReceiverSettings {
         let intervals = Duration::from_secs(5)..=Duration::from_secs(3600);
         let usual = ReceiverSettings::default();
         let settings = ReceiverSettings {
@@ -65,6 +68,9 @@ impl ReceiverSettings {
             token: section.secret("token", "token_file"),
             tls: section.section("tls", read_tls).flatten(),
             trusted_proxies: read_trusted_proxies(section),
+            public_groups: section
+                .section("public", |section| read_public(section, groups))
+                .unwrap_or_default(),
             alert_names: section.texts("alert_names").unwrap_or(usual.alert_names),
             poll_url: read_poll_url(section),
             poll_interval: section
@@ -132,6 +138,15 @@ fn read_tls(section: &mut Section) -> Option<TlsSettings> {
         section.warning("key_file", format!("others can read {name}: chmod o-r {name}"));
     }
     Some(TlsSettings { certificate_file, key_file, certificate: Arc::new(certificate) })
+}
+
+fn read_public(section: &mut Section, groups: &NameSet) -> Vec<String> {
+    section.require("groups");
+    let shown = section.names("groups", "group", groups).unwrap_or_default();
+    if shown.is_empty() && section.given("groups") {
+        section.error("groups", "must name a group: leave public out to show nothing");
+    }
+    shown
 }
 
 fn read_trusted_proxies(section: &mut Section) -> TrustedProxies {

@@ -59,6 +59,23 @@ pub struct HostView {
     pub channels: Vec<String>,
     /// The ids of the silences and windows that are about it, or a part of it.
     pub quiet: Vec<String>,
+    /// What people wrote about it.
+    pub note: Option<String>,
+    /// Where more is to be found about it: an `http` or `https` URL.
+    pub link: Option<String>,
+    /// The groups that it is in, the first of them is the one that it is listed under.
+    pub groups: Vec<String>,
+}
+
+/// What the configuration says about a host for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostLabels {
+    /// A note.
+    pub note: Option<String>,
+    /// An `http` or `https` URL.
+    pub link: Option<String>,
+    /// The groups that it is in, each once.
+    pub groups: Vec<String>,
 }
 
 /// One path to a host.
@@ -68,6 +85,9 @@ pub struct ConnectionView {
     pub name: String,
     /// Its state.
     pub state: HostState,
+    /// Since when it is in that state; null when nothing was received over it yet.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: Option<Wall>,
     /// When its last datagram came.
     #[serde(serialize_with = "rfc3339")]
     pub last_seen: Option<Wall>,

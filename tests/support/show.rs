@@ -8,10 +8,11 @@ use std::time::Duration;
 use heartbeat::clock::{Now, Wall};
 use heartbeat::event::{EventId, Level};
 use heartbeat::http::calm_request::CalmCommand;
-use heartbeat::http::query::NotifyRequest;
+use heartbeat::http::query::{NotifyRequest, Recipients};
 use heartbeat::http::service::{CalmRefusal, MetricsSnapshot};
 use heartbeat::http::{
-    Credentials, Daemon, HttpServer, Ingest, IngestResult, ReloadResult, SendError, SendJob,
+    Credentials, Daemon, HttpServer, Ingest, IngestResult, PublicHosts, ReloadResult, SendError,
+    SendJob, SendResponse,
 };
 use heartbeat::secret::Secret;
 use heartbeat::view::calm::{
@@ -40,6 +41,8 @@ pub struct Show {
     pub told: Vec<NotificationView>,
     pub silences: Vec<SilenceView>,
     pub held: Vec<HeldView>,
+    /// The test messages that were sent.
+    pub sent: Vec<String>,
     pub slow: bool,
 }
 
@@ -192,8 +195,26 @@ impl Daemon for ShowDaemon {
         ReloadResult::NotTried("there is no configuration".into())
     }
 
-    fn notify(&self, _: NotifyRequest) -> Result<SendJob, SendError> {
-        Err(SendError::NoChannel("nobody".into()))
+    /// The channel `oncall` does not work.
+    fn notify(&self, request: NotifyRequest) -> Result<SendJob, SendError> {
+        let Recipients::Channels(channels) = request.recipients else {
+            return Err(SendError::NoChannel("nobody".into()));
+        };
+        let known = |name: &String| self.show().channels.iter().any(|one| one.name == *name);
+        if !channels.iter().all(known) {
+            return Err(SendError::NoChannel("there is no such channel".into()));
+        }
+        self.show().sent.push(request.message);
+        Ok(Box::new(move || {
+            let mut sent = SendResponse::default();
+            for name in channels {
+                if name == "oncall" {
+                    sent.why.insert(name.clone(), format!("signal-cli says {EVIL}"));
+                }
+                sent.results.insert(name.clone(), name != "oncall");
+            }
+            Ok(sent)
+        }))
     }
 }
 
@@ -206,6 +227,59 @@ impl Show {
         let events =
             (0..20).map(|n| event(&format!("web{n} ipv4 is back"), Level::Ok, now - HOUR * n));
         Show { hosts, channels, events: events.collect(), ..Show::default() }
+    }
+
+    /// So many hosts in groups, one in nine of them in some trouble.
+    pub fn mixed(count: usize) -> Show {
+        let now = Now::read().wall;
+        let mut show = Show::with(count);
+        for (number, host) in show.hosts.iter_mut().enumerate() {
+            host.groups = vec![["web", "db", "mail", "shop"][number % 4].to_owned()];
+            host.metrics[3].value = (number % 13) as f64 / 4.0;
+            match number % 45 {
+                2 => overdue(host, now - HOUR * 3),
+                9 => {
+                    host.metrics[1].value = 96.4;
+                    host.metrics[1].level = Some(Level::Critical);
+                    host.metrics[1].since = Some(now - HOUR / 4);
+                }
+                18 | 27 => {
+                    host.metrics[2].value = 88.0;
+                    host.metrics[2].level = Some(Level::Warning);
+                    host.metrics[2].since = Some(now - HOUR * 50);
+                }
+                36 => host.state = HostState::Shutdown,
+                _ => {}
+            }
+            if number % 10 == 3 {
+                host.note = Some("rack 3".into());
+            }
+        }
+        let told = |host: &HostView| {
+            let (text, scope, level) = match host.metrics.iter().find(|m| m.level > Some(Level::Ok))
+            {
+                Some(metric) => (metric.path.clone(), metric.path.clone(), metric.level?),
+                None if host.state == HostState::Overdue => {
+                    ("ipv4 overdue".into(), "ipv4".into(), Level::Critical)
+                }
+                None => return None,
+            };
+            Some(AlertView {
+                subject: format!("host {}", host.name),
+                host: Some(host.name.clone()),
+                text,
+                level,
+                since: Some(now - HOUR / 4),
+                channels: vec!["mail".into()],
+                acknowledged: None,
+                scope: Some(format!("{}/{scope}", host.name)),
+                told: vec!["mail".into()],
+                held: None,
+            })
+        };
+        show.alerts = show.hosts.iter().filter_map(told).collect();
+        show.alerts.sort_by_key(|alert| std::cmp::Reverse(alert.level));
+        show
     }
 
     /// Everything that can be wrong, and everything that can be attacked.
@@ -243,9 +317,17 @@ impl Show {
             state: HostState::Overdue,
             ..vpn
         });
+        hosts[2].groups = vec!["db".into()];
+        hosts[9].groups = vec!["web".into(), EVIL.into()];
+        hosts[9].note = Some(format!("rack 3, {EVIL}"));
+        hosts[9].link = Some("https://wiki.example/web9?a=b&c".into());
+        hosts[10].groups = vec!["web".into()];
+        hosts[10].note = Some("the shop of a customer who calls at night ".repeat(9));
+        hosts[7].groups = vec!["web".into()];
         for (text, level) in [
             ("ipv4 overdue", Level::Critical),
             (EVIL, Level::Critical),
+            ("disk_monitor.root.percent = 97.0 (> 95.0)", Level::Critical),
             ("does not deliver", Level::Warning),
         ] {
             let host = (level == Level::Critical).then(|| "db-primary".to_owned());
@@ -296,6 +378,10 @@ impl Show {
         daemon.alerts[0].acknowledged = Some(now - HOUR);
         daemon.alerts[1].scope = Some(format!("db-primary/{EVIL}"));
         daemon.alerts[1].held = Some(held.clone());
+        daemon.alerts[2].scope = Some("db-primary/disk_monitor.root.percent".into());
+        let disk = &mut daemon.hosts[2].metrics[2];
+        (disk.value, disk.level) = (97.0, Some(Level::Critical));
+        disk.limit = Some("> 95.0".into());
         let reason = |why, until| ReasonView { why, id: EVIL.into(), until, channels: Vec::new() };
         let others = vec![
             reason("parent", None),
@@ -328,6 +414,7 @@ pub fn overdue(host: &mut HostView, since: Wall) {
     host.since = Some(since);
     for connection in &mut host.connections {
         connection.state = HostState::Overdue;
+        connection.since = Some(since);
         connection.last_seen = Some(since - HOUR / 60);
     }
 }
@@ -356,6 +443,7 @@ fn usual(number: usize) -> HostView {
         connections: vec![ConnectionView {
             name: "ipv4".into(),
             state: HostState::Up,
+            since: None,
             last_seen: Some(now - Duration::from_secs(3)),
             interval: Duration::from_secs(10),
             address: Some("192.0.2.1".into()),
@@ -370,6 +458,9 @@ fn usual(number: usize) -> HostView {
         ],
         channels: vec!["mail".into()],
         quiet: Vec::new(),
+        note: None,
+        link: None,
+        groups: Vec::new(),
     }
 }
 
@@ -473,10 +564,30 @@ impl Site {
     }
 
     pub fn open_at(address: SocketAddr, show: Show, token: Option<&str>) -> Site {
+        let access = Credentials { token: token.map(Secret::new), ..Credentials::default() };
+        Site::open_with(address, show, access)
+    }
+
+    /// With a token, and these groups for everybody.
+    pub fn open_public(show: Show, groups: &[&str]) -> Site {
+        let is_public =
+            |host: &&HostView| host.groups.iter().any(|group| groups.contains(&group.as_str()));
+        let mut hosts: Vec<String> =
+            show.hosts.iter().filter(is_public).map(|host| host.name.clone()).collect();
+        hosts.sort();
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let access = Credentials {
+            token: Some(Secret::new("s3cret")),
+            public: Arc::new(PublicHosts { groups, hosts }),
+            ..Credentials::default()
+        };
+        Site::open_with(SocketAddr::from(([127, 0, 0, 1], 0)), show, access)
+    }
+
+    fn open_with(address: SocketAddr, show: Show, access: Credentials) -> Site {
         let scratch = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind(address).unwrap();
         let daemon = Arc::new(ShowDaemon(Mutex::new(show)));
-        let access = Credentials { token: token.map(Secret::new), ..Credentials::default() };
         let web = HttpServer::start(listener, daemon.clone(), access, scratch.path()).unwrap();
         let url = format!("http://{}", web.address());
         Site { web: Some(web), daemon, url, _scratch: scratch }

@@ -47,6 +47,9 @@ impl Fleet {
             metrics,
             channels: host.profile.channels.clone(),
             quiet: Vec::new(),
+            note: None,
+            link: None,
+            groups: Vec::new(),
         }
     }
 
@@ -57,6 +60,7 @@ impl Fleet {
             .map(|connection| ConnectionView {
                 name: connection.name.as_ref().into(),
                 state: connection.state,
+                since: (connection.state != HostState::New).then_some(connection.since),
                 last_seen: (connection.state != HostState::New)
                     .then_some(connection.last_seen.wall),
                 interval: connection.expectation(&host.profile, &self.common).interval,

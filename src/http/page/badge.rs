@@ -74,6 +74,7 @@ mod tests {
         let connection = |state: &HostState| ConnectionView {
             name: "ipv4".into(),
             state: *state,
+            since: None,
             last_seen: None,
             interval: Duration::from_secs(10),
             address: None,
@@ -97,6 +98,9 @@ mod tests {
             }],
             channels: Vec::new(),
             quiet: Vec::new(),
+            note: None,
+            link: None,
+            groups: Vec::new(),
         }
     }
 

@@ -3,13 +3,18 @@
 use super::format::{about, count};
 use super::html::Html;
 use super::panels::{ReadResult, badge, cut, moment, section, unreadable};
+use super::problem::metric_problem;
 use super::summary::class_of;
 use crate::clock::Wall;
-use crate::view::AlertView;
 use crate::view::calm::{HeldListView, HeldView, SilenceView, SilencesView};
+use crate::view::{AlertView, MetricView};
 
-/// Alerts, silences, and things that are held back, that are shown.
+/// Silences, and things that are held back, that are shown.
 const MAX_SHOWN: usize = 50;
+/// Alerts that are shown: each has a form, and the page is to stay light.
+const MAX_ALERTS: usize = 30;
+/// Alerts that are shown without being asked for.
+const MAX_OPEN: usize = 8;
 
 /// What is silent, and what that holds back; an error says why it is not known.
 pub type CalmResult = Result<(SilencesView, HeldListView), String>;
@@ -33,7 +38,11 @@ pub fn quiet(html: &mut Html, calm: &CalmResult) {
         self::silence(html, silence);
     }
     html.markup("</ul>");
-    more(html, silences.len(), "<a href=\"/api/v1/silences\">all as JSON</a></p>");
+    more(
+        html,
+        silences.len().saturating_sub(MAX_SHOWN),
+        "<a href=\"/api/v1/silences\">all as JSON</a></p>",
+    );
     held_list(html, &held.held);
     html.markup("</details></section>");
 }
@@ -43,11 +52,14 @@ pub fn held_list(html: &mut Html, held: &[HeldView]) {
     html.markup("<ul class=list>");
     held.iter().take(MAX_SHOWN).for_each(|one| self::held(html, one));
     html.markup("</ul>");
-    more(html, held.len(), "<a href=\"/api/v1/held\">all as JSON</a></p>");
+    more(
+        html,
+        held.len().saturating_sub(MAX_SHOWN),
+        "<a href=\"/api/v1/held\">all as JSON</a></p>",
+    );
 }
 
-fn more(html: &mut Html, count: usize, link: &'static str) {
-    let hidden = count.saturating_sub(MAX_SHOWN);
+fn more(html: &mut Html, hidden: usize, link: &'static str) {
     if hidden > 0 {
         html.markup("<p class=i>And ").text(hidden).markup(" more: ").markup(link);
     }
@@ -124,45 +136,68 @@ fn held(html: &mut Html, held: &HeldView) {
     html.markup("</i>");
 }
 
-/// What is wrong at present; nothing at all when nothing is.
-pub fn alerts(html: &mut Html, alerts: &ReadResult<AlertView>, now: Wall) {
+/// Finds the metric that an alert is about.
+pub type FindMetric<'a> = &'a dyn Fn(&AlertView) -> Option<MetricView>;
+
+/// What is wrong at present; nothing at all when nothing is. The first ones stand open: below them is
+/// the list of hosts, which is not to be pushed off the screen.
+pub fn alerts(html: &mut Html, alerts: &ReadResult<AlertView>, find: FindMetric, now: Wall) {
     let list = match alerts {
         Ok(list) if list.is_empty() => return,
         Ok(list) => list,
         Err(why) => return section(html, "alerts", "Open alerts", |html| unreadable(html, why)),
     };
     section(html, "alerts", "Open alerts", |html| {
+        let shown = &list[..list.len().min(MAX_ALERTS)];
+        let (first, rest) = shown.split_at(shown.len().min(MAX_OPEN));
         html.markup("<ul class=list>");
-        for alert in list.iter().take(MAX_SHOWN) {
-            html.markup("<li");
-            if let Some(scope) = &alert.scope {
-                html.attribute("data-k", scope);
-            }
-            html.markup(">");
-            badge(html, class_of(alert.level), alert.level.name());
-            html.markup(" <span class=w>");
-            match &alert.host {
-                Some(host) => {
-                    html.markup("<a").link("/hosts/", host).markup(">").text(host).markup("</a>");
-                }
-                None => drop(html.text(&alert.subject)),
-            }
-            let name = alert.host.as_deref().unwrap_or_default();
-            let text = alert.text.strip_prefix(name).unwrap_or(&alert.text).trim_start();
-            html.markup(": ").text(cut(text)).markup("</span> <i>").text(alert_details(alert, now));
-            if let Some(held) = &alert.held {
-                held_reasons(html, held, Some(flapping(&held.text)));
-            }
-            html.markup("</i>");
-            if let Some(scope) = &alert.scope {
-                let told = !alert.channels.is_empty();
-                let acknowledged = alert.acknowledged;
-                CalmForm { scope, host: None, acknowledged, told }.render(html);
-            }
-        }
+        first.iter().for_each(|one| alert(html, one, find, now));
         html.markup("</ul>");
-        more(html, list.len(), "<a href=\"/api/v1/alerts\">all as JSON</a></p>");
+        if !rest.is_empty() {
+            html.markup("<details data-k=rest><summary>And ");
+            html.text(list.len() - first.len()).markup(" more</summary><ul class=list>");
+            rest.iter().for_each(|one| alert(html, one, find, now));
+            html.markup("</ul></details>");
+        }
+        more(html, list.len() - shown.len(), "<a href=\"/api/v1/alerts\">all as JSON</a></p>");
     });
+}
+
+fn alert(html: &mut Html, alert: &AlertView, find: FindMetric, now: Wall) {
+    html.markup("<li");
+    if let Some(scope) = &alert.scope {
+        html.attribute("data-k", scope);
+    }
+    html.markup(">");
+    badge(html, class_of(alert.level), alert.level.name());
+    html.markup(" <span class=w>");
+    match &alert.host {
+        Some(host) => {
+            html.markup("<a").link("/hosts/", host).markup(">").text(host).markup("</a>");
+        }
+        None => drop(html.text(&alert.subject)),
+    }
+    let name = alert.host.as_deref().unwrap_or_default();
+    let metric = find(alert);
+    html.markup(": ");
+    match &metric {
+        Some(metric) => html.text(cut(&metric_problem(metric))),
+        None => html.text(cut(alert.text.strip_prefix(name).unwrap_or(&alert.text).trim_start())),
+    };
+    html.markup("</span> <i>").text(alert_details(alert, now));
+    if let Some(held) = &alert.held {
+        held_reasons(html, held, Some(flapping(&held.text)));
+    }
+    html.markup("</i>");
+    html.markup("<div class=sub>");
+    if let Some(metric) = &metric {
+        html.markup("<span class=\"i w\">").text(cut(&metric.path)).markup("</span>");
+    }
+    if let Some(scope) = &alert.scope {
+        let told = !alert.channels.is_empty();
+        CalmForm { scope, host: None, acknowledged: alert.acknowledged, told }.render(html);
+    }
+    html.markup("</div>");
 }
 
 /// `for 5 min, told oncall`.

@@ -1,6 +1,7 @@
 //! The query of a page, and the hosts that it selects. People type into it, so nothing in it is an
 //! error. Pure.
 
+use super::sort::{HostOrder, SortKey};
 use super::summary::{Health, HealthCounts};
 use crate::address::percent_decoded;
 use crate::escape::PercentEncoded;
@@ -82,6 +83,10 @@ pub struct PageQuery {
     pub name: String,
     /// In which state.
     pub which: HostFilter,
+    /// In which group; empty for all.
+    pub group: String,
+    /// The order of the list.
+    pub order: HostOrder,
     /// Which page of the list; the first is 1.
     pub page: usize,
     /// How far metrics go back.
@@ -101,6 +106,8 @@ impl PageQuery {
             match name {
                 "q" => query.name = value.trim().to_lowercase().chars().take(MAX_SEARCH).collect(),
                 "state" => query.which = HostFilter::of(&value),
+                "group" => query.group = value.chars().take(MAX_SEARCH).collect(),
+                "sort" => query.order = HostOrder::parse(&value),
                 "page" => query.page = value.parse().unwrap_or(1).clamp(1, 1_000_000),
                 "span" => {
                     let found = TimeRange::CHOICES.iter().find(|(name, ..)| *name == value);
@@ -121,24 +128,38 @@ impl PageQuery {
             HostFilter::Like(Health::Down) => host.state == HostState::Overdue,
             HostFilter::Like(matching) => health == matching,
         };
-        state && (self.name.is_empty() || host.name.to_lowercase().contains(&self.name))
+        let group = self.group.is_empty() || host.groups.contains(&self.group);
+        state && group && (self.name.is_empty() || host.name.to_lowercase().contains(&self.name))
     }
 
     /// The query of another page of the same list.
     pub fn page_query(&self, page: usize) -> String {
-        format!("?q={}&state={}&page={page}", PercentEncoded(&self.name), self.which.name())
+        self.query_with(self.order, &self.group, page)
+    }
+
+    /// The query of the same hosts in another order, or of another group; what is usual is left out.
+    pub fn query_with(&self, order: HostOrder, group: &str, page: usize) -> String {
+        let page = if page > 1 { page.to_string() } else { String::new() };
+        let order = order.name();
+        let mut query = String::new();
+        for (name, value) in [
+            ("q", self.name.as_str()),
+            ("state", self.which.name()),
+            ("group", group),
+            ("sort", &order),
+            ("page", &page),
+        ] {
+            if !value.is_empty() {
+                let sign = if query.is_empty() { '?' } else { '&' };
+                query.push_str(&format!("{sign}{name}={}", PercentEncoded(value)));
+            }
+        }
+        if query.is_empty() { "?".into() } else { query }
     }
 }
 
 /// Hosts on one page.
 pub const PAGE_SIZE: usize = 200;
-
-/// What hosts are sorted by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct SortKey {
-    health: Health,
-    name: String,
-}
 
 /// Selects the hosts to show out of all, which it sees a few at a time: there may be a hundred
 /// thousand, and only the names of those on the page are kept.
@@ -146,16 +167,19 @@ pub struct HostSelector<'a> {
     query: &'a PageQuery,
     keys: Vec<SortKey>,
     counts: HealthCounts,
+    groups: Vec<(String, HealthCounts)>,
     matching: usize,
 }
 
 /// The hosts of one page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Their names, the worst first.
+    /// Their names, in the order of the query.
     pub names: Vec<String>,
     /// How many hosts there are, by health.
     pub counts: HealthCounts,
+    /// How many there are of each group, by name.
+    pub groups: Vec<(String, HealthCounts)>,
     /// How many of them the query selects.
     pub matching: usize,
     /// Which page this is; the first is 1.
@@ -167,21 +191,38 @@ pub struct Selection {
 impl HostSelector<'_> {
     /// A selector that has seen no hosts yet.
     pub fn new(query: &PageQuery) -> HostSelector<'_> {
-        HostSelector { query, keys: Vec::new(), counts: HealthCounts::default(), matching: 0 }
+        HostSelector {
+            query,
+            keys: Vec::new(),
+            counts: HealthCounts::default(),
+            groups: Vec::new(),
+            matching: 0,
+        }
     }
 
     /// Adds a host.
     pub fn add(&mut self, host: &HostView) {
         let health = Health::of(host);
         self.counts.add(health);
+        for group in &host.groups {
+            let index = match self.groups.binary_search_by(|(known, _)| known.cmp(group)) {
+                Ok(index) => index,
+                Err(index) => {
+                    self.groups.insert(index, (group.clone(), HealthCounts::default()));
+                    index
+                }
+            };
+            self.groups[index].1.add(health);
+        }
         if !self.query.matches(host, health) {
             return;
         }
         self.matching += 1;
-        self.keys.push(SortKey { health, name: host.name.clone() });
+        let order = self.query.order;
+        self.keys.push(order.key(host, health));
         let most = self.query.page.saturating_mul(PAGE_SIZE);
         if self.keys.len() >= most.saturating_mul(2) {
-            self.keys.select_nth_unstable(most);
+            self.keys.select_nth_unstable_by(most, |a, b| order.compare(a, b));
             self.keys.truncate(most);
         }
     }
@@ -190,10 +231,12 @@ impl HostSelector<'_> {
     pub fn selection(mut self) -> Selection {
         let pages = self.matching.div_ceil(PAGE_SIZE).max(1);
         let page = self.query.page.min(pages);
-        self.keys.sort_unstable();
+        let order = self.query.order;
+        self.keys.sort_unstable_by(|a, b| order.compare(a, b));
         let keys = self.keys.into_iter().skip((page - 1) * PAGE_SIZE).take(PAGE_SIZE);
         let names = keys.map(|key| key.name).collect();
-        Selection { names, counts: self.counts, matching: self.matching, page, pages }
+        let HostSelector { counts, groups, matching, .. } = self;
+        Selection { names, counts, groups, matching, page, pages }
     }
 }
 
@@ -211,11 +254,14 @@ mod tests {
                 name: "m\u{fc}nster 1".into(),
                 which: HostFilter::Like(Health::Down),
                 page: 3,
-                span: TimeRange::Day,
                 part: true,
+                ..PageQuery::default()
             }
         );
         assert_eq!(query.page_query(4), "?q=m%C3%BCnster%201&state=overdue&page=4");
+        let query = PageQuery::of("/?group=a%26b&sort=-cpu&page=2");
+        assert_eq!(query.page_query(1), "?group=a%26b&sort=-cpu");
+        assert_eq!(query.query_with(HostOrder::default(), "", 1), "?");
     }
 
     #[test]
@@ -238,6 +284,9 @@ mod tests {
             metrics: Vec::new(),
             channels: Vec::new(),
             quiet: Vec::new(),
+            note: None,
+            link: None,
+            groups: Vec::new(),
         }
     }
 
@@ -274,6 +323,26 @@ mod tests {
         let beyond = selection("/?page=9", 700);
         assert_eq!((beyond.page, beyond.names.len()), (4, 100));
         assert_eq!(selection("/?q=nothing", 700).names, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_group_is_counted_whatever_is_shown_and_shows_its_own_hosts() {
+        let query = PageQuery::of("/?group=web");
+        let mut selector = HostSelector::new(&query);
+        for (name, groups, state) in [
+            ("a", &["web", "db"][..], HostState::Up),
+            ("b", &["db"], HostState::Overdue),
+            ("c", &[], HostState::Up),
+        ] {
+            let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            selector.add(&HostView { groups, ..host(name.into(), state) });
+        }
+        let selection = selector.selection();
+        assert_eq!(selection.names, ["a"]);
+        let groups = selection.groups.iter();
+        let groups: Vec<_> =
+            groups.map(|(name, of)| (name.as_str(), of.all(), of.of(Health::Down))).collect();
+        assert_eq!(groups, [("db", 2, 1), ("web", 1, 0)]);
     }
 
     #[test]

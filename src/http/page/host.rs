@@ -7,7 +7,7 @@ use super::calm::{CalmForm, held_list};
 use super::charts::{BarScale, ChartWindow, DAYS, HOURS, bars, min_mean_max, sparkline};
 use super::filter::{PageQuery, TimeRange};
 use super::format::{about, ago, exact, limit, metric, percent};
-use super::hosts::last_heard;
+use super::hosts::{about_host, last_heard};
 use super::html::Html;
 use super::panels::{self, ReadResult, cut};
 use super::summary::{Health, class_of};
@@ -64,6 +64,7 @@ impl HostPage<'_> {
         html.markup("><p class=i><a href=\"/\">All hosts</a></p><h1>").text(&self.host.name);
         html.markup(" <span class=state>").text(Health::of(self.host).word());
         html.markup("</span></h1><p>").text(self.sentence()).markup("</p>");
+        about_host(html, self.host);
         if !self.host.quiet.is_empty() {
             html.markup("<p class=note>Silent by ")
                 .text(self.host.quiet.join(", "))
@@ -86,7 +87,8 @@ impl HostPage<'_> {
     }
 
     fn sentence(&self) -> String {
-        let since = self.host.since.map(|since| format!("For {}. ", about(self.now.since(since))));
+        let since = Health::of(self.host).since(self.host);
+        let since = since.map(|since| format!("For {}. ", about(self.now.since(since))));
         let told = match (self.host.watch, self.host.channels.as_slice()) {
             (true, []) => "Watched, but no channel hears about it.".into(),
             (true, channels) => format!("Watched; told to {}.", channels.join(", ")),

@@ -3,10 +3,12 @@
 
 use super::charts::{BarScale, DAYS, HOURS, bars};
 use super::filter::{HostFilter, PAGE_SIZE, PageQuery, Selection};
-use super::format::{MetricUnit, about, ago, count, limit, metric, percent};
+use super::format::{MetricUnit, about, ago, count, percent};
 use super::html::Html;
 use super::panels::{badge, cut, moment, section};
-use super::summary::{Health, class_of};
+use super::problem::metric_problem;
+use super::sort::{self, HostOrder, SortColumn};
+use super::summary::{Health, HealthCounts, class_of};
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::view::{
@@ -14,13 +16,30 @@ use crate::view::{
     MetricView, UptimeSlice,
 };
 
-/// Metrics that are shown of a host that is well.
-const MAX_METRICS: usize = 4;
-/// A longer name of a metric is cut.
-const MAX_METRIC_NAME: usize = 40;
+/// Groups that are counted above the list.
+const MAX_GROUPS: usize = 40;
+/// What fills the bar of a share, and its unit.
+const SHARE: (f64, MetricUnit) = (100.0, MetricUnit::Percent);
+/// The same for the load of each core.
+const LOAD: (f64, MetricUnit) = (2.0, MetricUnit::Plain);
+/// In so many steps a bar is drawn.
+const STEPS: f64 = 20.0;
 
 /// A host and its availability.
 pub type ListedHost = (HostView, Option<AvailabilityView>);
+
+/// The columns: the head, and what it sorts by.
+const COLUMNS: [(&str, Option<SortColumn>); 9] = [
+    ("Host", Some(SortColumn::Name)),
+    ("State", Some(SortColumn::State)),
+    ("Last heard", Some(SortColumn::Heard)),
+    ("CPU", Some(SortColumn::Cpu)),
+    ("Memory", Some(SortColumn::Memory)),
+    ("Disk", Some(SortColumn::Disk)),
+    ("Load", Some(SortColumn::Load)),
+    ("24 hours", None),
+    ("90 days", None),
+];
 
 /// The list.
 pub struct HostList<'a> {
@@ -32,6 +51,8 @@ pub struct HostList<'a> {
     pub rows: &'a [ListedHost],
     /// Why their availability is not known.
     pub error: Option<&'a str>,
+    /// It is for everybody: names, states and bars, and no links to what is not.
+    pub public: bool,
     /// The time.
     pub now: Wall,
 }
@@ -42,12 +63,24 @@ impl HostList<'_> {
         html.markup(
             "<section id=hosts aria-labelledby=hosts-h><div class=bar><h2 id=hosts-h>Hosts</h2>",
         );
-        self.filter(html);
-        html.markup("</div>");
-        if let Some(why) = self.error {
-            html.markup("<p class=note>How they fared cannot be told: ").text(why).markup("</p>");
+        if !self.public {
+            self.filter(html);
         }
-        if self.rows.is_empty() {
+        html.markup("</div>");
+        if !self.public {
+            self.groups(html);
+        }
+        if let Some(why) = self.error {
+            html.markup("<p class=note>How they fared cannot be told");
+            // What keeps the daemon from it is not for everybody.
+            if !self.public {
+                html.markup(": ").text(why);
+            }
+            html.markup("</p>");
+        }
+        if self.rows.is_empty() && self.public {
+            html.markup("<p class=i>There are none yet.</p>");
+        } else if self.rows.is_empty() {
             html.markup("<p class=i>No host is like that. <a href=\"/\">Show all</a></p>");
         } else {
             self.table(html);
@@ -66,16 +99,85 @@ impl HostList<'_> {
             html.markup(if which == self.query.which { " selected>" } else { ">" });
             html.text(words);
         }
-        html.markup("</select><button>Filter</button></form>");
+        html.markup("</select>");
+        let order = self.query.order.name();
+        if !self.query.group.is_empty() {
+            html.markup("<input type=hidden name=group").attribute("value", &self.query.group);
+            html.markup(">");
+        }
+        if !order.is_empty() {
+            html.markup("<input type=hidden name=sort").attribute("value", order).markup(">");
+        }
+        html.markup("<button>Filter</button></form>");
+    }
+
+    /// How many hosts are in which group, each a link to them; nothing where there are no groups.
+    fn groups(&self, html: &mut Html) {
+        let groups = &self.selection.groups;
+        if groups.is_empty() {
+            return;
+        }
+        let (query, order) = (self.query, self.query.order);
+        let link = |html: &mut Html, target: String, current: bool| {
+            html.attribute("href", target);
+            html.markup(if current { " aria-current=true>" } else { ">" });
+        };
+        html.markup("<nav class=\"spans groups\" aria-label=Groups><a");
+        link(html, query.query_with(order, "", 1), query.group.is_empty());
+        html.markup("all groups</a>");
+        for (name, counts) in groups.iter().take(MAX_GROUPS) {
+            let (words, class) = group_words(counts);
+            html.markup("<a").attribute("class", class);
+            link(html, query.query_with(order, name, 1), query.group == *name);
+            html.text(name).markup(" <i>").text(words).markup("</i></a>");
+        }
+        let hidden = groups.len().saturating_sub(MAX_GROUPS);
+        if hidden > 0 {
+            html.markup("<span class=i>and ").text(hidden).markup(" more</span>");
+        }
+        let by_group = order.column == SortColumn::Group;
+        let turned = if by_group { HostOrder::default() } else { order.turned(SortColumn::Group) };
+        html.markup("<a");
+        link(html, query.query_with(turned, &query.group, 1), by_group);
+        html.markup("sort by group</a></nav>");
     }
 
     fn table(&self, html: &mut Html) {
-        html.markup(
-            "<table class=hosts><thead><tr><th scope=col>Host<th scope=col>State\
-             <th scope=col>Connections, last heard<th scope=col>Metrics\
-             <th scope=col>24 hours<th scope=col>90 days<tbody>",
-        );
+        html.markup(if self.public {
+            "<table class=\"hosts open\">"
+        } else {
+            "<table class=hosts>"
+        });
+        html.markup("<thead><tr>");
+        for (label, column) in COLUMNS {
+            if self.public && !matches!(label, "Host" | "State" | "24 hours" | "90 days") {
+                continue;
+            }
+            html.markup("<th scope=col");
+            let Some(column) = column.filter(|_| !self.public) else {
+                html.markup(">").markup(label);
+                continue;
+            };
+            let order = self.query.order;
+            if order.column == column {
+                html.markup(" aria-sort=").markup(order.direction());
+            }
+            let target = self.query.query_with(order.turned(column), &self.query.group, 1);
+            html.markup("><a").attribute("href", target).markup(">").markup(label).markup("</a>");
+        }
+        let grouped = self.query.order.column == SortColumn::Group;
+        let mut group = None;
         for (host, past) in self.rows {
+            let own = host.groups.first().map_or("no group", String::as_str);
+            if !grouped && group.is_none() {
+                html.markup("<tbody>");
+            } else if grouped && group != Some(own) {
+                // Its mark is for the script: a filter by name hides the heads, too.
+                html.markup("<tbody").attribute("data-k", own);
+                html.markup("><tr class=group data-k=\"\"><th scope=rowgroup");
+                html.markup(if self.public { " colspan=4>" } else { " colspan=9>" }).text(own);
+            }
+            group = Some(own);
             self.row(html, host, past.as_ref());
         }
         html.markup("</table>");
@@ -84,18 +186,33 @@ impl HostList<'_> {
     fn row(&self, html: &mut Html, host: &HostView, past: Option<&AvailabilityView>) {
         let health = Health::of(host);
         html.markup("<tr class=").markup(health.class()).attribute("data-k", &host.name);
-        html.markup("><th scope=row><a").link("/hosts/", &host.name).markup(">");
-        html.text(&host.name).markup("</a><td><b>").text(health.word()).markup("</b>");
-        if let Some(since) = host.since {
+        html.markup("><th scope=row>");
+        if self.public {
+            html.text(&host.name);
+        } else {
+            html.markup("<a").link("/hosts/", &host.name).markup(">").text(&host.name);
+            html.markup("</a>");
+            labels(html, host);
+        }
+        html.markup("<td");
+        if !self.public {
+            reasons(html, host);
+        }
+        html.markup("><b>").text(health.short_word()).markup("</b>");
+        if let Some(since) = health.since(host) {
             html.markup(" <i>").text(about(self.now.since(since))).markup("</i>");
         }
-        html.markup("<td>");
-        connections(html, host, self.now);
-        html.markup("<td>");
-        if host.state != HostState::Up && !host.metrics.is_empty() {
-            html.markup("<i>last known:</i> ");
+        if !self.public {
+            heard(html, host, self.now);
+            for (metric, scale) in [
+                (sort::cpu(host), SHARE),
+                (sort::memory(host), SHARE),
+                (sort::fullest_disk(host), SHARE),
+                (sort::load(host), LOAD),
+            ] {
+                metric_cell(html, metric, scale, host.state == HostState::Up);
+            }
         }
-        metrics(html, &host.metrics);
         let none = AvailabilityView::default();
         let past = past.unwrap_or(&none);
         availability_cell(html, &past.hours, HOURS, past.availability_day);
@@ -110,7 +227,10 @@ impl HostList<'_> {
         let first = (page - 1) * PAGE_SIZE + 1;
         let shown = (first + self.rows.len()).saturating_sub(1);
         html.markup("<nav class=pager aria-label=\"Pages of hosts\"><span>");
-        html.text(format_args!("{first} to {shown} of {matching} hosts, the worst first"));
+        html.text(format_args!("{first} to {shown} of {matching} hosts"));
+        if self.query.order == HostOrder::default() {
+            html.markup(", the worst first");
+        }
         html.markup("</span>");
         if page > 1 {
             html.markup("<a rel=prev").attribute("href", self.query.page_query(page - 1));
@@ -121,6 +241,70 @@ impl HostList<'_> {
             html.markup(">Next page</a>");
         }
         html.markup("</nav>");
+    }
+}
+
+/// `12`, or `12, 1 overdue` and the class that colours it.
+fn group_words(counts: &HealthCounts) -> (String, &'static str) {
+    let worst = Health::ALL.into_iter().find(|health| counts.of(*health) > 0);
+    let worst = worst.filter(|health| matches!(health.class(), "bad" | "warn"));
+    match worst {
+        Some(health) => {
+            let words = format!("{}, {} {}", counts.all(), counts.of(health), health.word());
+            (words, health.class())
+        }
+        None => (counts.all().to_string(), ""),
+    }
+}
+
+/// What people wrote about a host, in the rest of the line.
+fn labels(html: &mut Html, host: &HostView) {
+    external_link(html, host);
+    if host.groups.is_empty() && host.note.is_none() {
+        return;
+    }
+    html.markup(" <i>").text(host.groups.join(", "));
+    if let Some(note) = &host.note {
+        html.markup(if host.groups.is_empty() { "" } else { " \u{b7} " }).text(cut(note));
+    }
+    html.markup("</i>");
+}
+
+/// Where more is to be found about a host; the place that it leads to is not told where it comes from.
+fn external_link(html: &mut Html, host: &HostView) {
+    let Some(link) = &host.link else { return };
+    html.markup(" <a class=out rel=noreferrer").attribute("href", link);
+    html.attribute("aria-label", format_args!("More about {}", host.name));
+    html.attribute("title", link).markup(">\u{2197}</a>");
+}
+
+/// Note, link and groups of a host, on its own page.
+pub fn about_host(html: &mut Html, host: &HostView) {
+    if let Some(note) = &host.note {
+        html.markup("<p class=w>").text(note).markup("</p>");
+    }
+    if let Some(link) = &host.link {
+        html.markup("<p class=w><a rel=noreferrer").attribute("href", link).markup(">");
+        html.text(link).markup("</a></p>");
+    }
+    if host.groups.is_empty() {
+        return;
+    }
+    html.markup("<p class=census>");
+    for group in &host.groups {
+        let query = PageQuery::default().query_with(HostOrder::default(), group, 1);
+        html.markup("<a").attribute("href", format_args!("/{query}")).markup(">");
+        html.text(group).markup("</a> ");
+    }
+    html.markup("</p>");
+}
+
+/// What makes a host critical or degraded, in words, for who points at its state.
+fn reasons(html: &mut Html, host: &HostView) {
+    let beyond = host.metrics.iter().filter(|metric| metric.level > Some(Level::Ok));
+    let words: Vec<String> = beyond.take(3).map(metric_problem).collect();
+    if host.state == HostState::Up && !words.is_empty() {
+        html.attribute("title", words.join("; "));
     }
 }
 
@@ -137,28 +321,31 @@ fn availability_cell(
     }
 }
 
-fn connections(html: &mut Html, host: &HostView, now: Wall) {
-    for (index, connection) in host.connections.iter().enumerate() {
-        if index > 0 {
-            html.markup("<br>");
+/// When a host was last heard; of one that is up, rather which connection is not.
+fn heard(html: &mut Html, host: &HostView, now: Wall) {
+    let gone = |one: &&ConnectionView| one.state != HostState::Up;
+    let gone: Vec<&ConnectionView> = host.connections.iter().filter(gone).collect();
+    match gone.as_slice() {
+        [one] if host.state == HostState::Up => {
+            let word = state_word(one.state).unwrap_or_default();
+            html.markup("<td><b>").text(&one.name).markup(" ").text(word).markup("</b>");
         }
-        html.text(&connection.name).markup(" ");
-        let gone = connection.state != HostState::Up;
-        html.markup(if gone { "<b>" } else { "<i>" });
-        let word = (connection.state != host.state).then(|| state_word(connection.state)).flatten();
-        html.text(seen(word, connection, now));
-        html.markup(if gone { "</b>" } else { "</i>" });
+        [_, _, ..] if host.state == HostState::Up => {
+            let (gone, all) = (gone.len(), host.connections.len());
+            html.markup("<td><b>").text(format_args!("{gone} of {all} silent")).markup("</b>");
+        }
+        _ => {
+            let seen = host.connections.iter().filter_map(|connection| connection.last_seen).max();
+            let seen = seen.map_or("never".into(), |seen| ago(now.since(seen)));
+            html.markup("<td>").text(seen);
+        }
     }
 }
 
 /// `just now`, `overdue, 5 min ago`.
 pub fn last_heard(connection: &ConnectionView, now: Wall) -> String {
-    seen(state_word(connection.state), connection, now)
-}
-
-fn seen(word: Option<&str>, connection: &ConnectionView, now: Wall) -> String {
     let seen = connection.last_seen.map(|seen| ago(now.since(seen)));
-    match (word, seen) {
+    match (state_word(connection.state), seen) {
         (None, Some(seen)) => seen,
         (Some(word), Some(seen)) => format!("{word}, {seen}"),
         (word, None) => word.unwrap_or("never").into(),
@@ -175,61 +362,37 @@ fn state_word(state: HostState) -> Option<&'static str> {
     }
 }
 
-/// Those beyond a limit, then of each monitor the one nearest to its limit, as far as there is room.
-fn metrics(html: &mut Html, metrics: &[MetricView]) {
-    let beyond = |metric: &&MetricView| metric.level >= Some(Level::Warning);
-    let mut bad: Vec<&MetricView> = metrics.iter().filter(beyond).collect();
-    bad.sort_by_key(|metric| std::cmp::Reverse(metric.level));
-    let hidden = bad.len().saturating_sub(MAX_METRICS);
-    for metric in bad.iter().take(MAX_METRICS) {
-        metric_item(html, metric);
-    }
-    if hidden > 0 {
-        html.markup("<i>").text(format_args!("and {hidden} more")).markup("</i>");
-    }
-    let mut well: Vec<&MetricView> =
-        metrics.iter().filter(|metric| metric.level == Some(Level::Ok)).collect();
-    well.sort_by(|a, b| family(a).cmp(family(b)).then(limit_ratio(b).total_cmp(&limit_ratio(a))));
-    well.dedup_by_key(|metric| family(metric));
-    for metric in well.into_iter().take(MAX_METRICS.saturating_sub(bad.len())) {
-        metric_item(html, metric);
-    }
-}
-
-fn family(metric: &MetricView) -> &str {
-    metric.path.split('.').next().unwrap_or_default()
-}
-
-fn limit_ratio(metric: &MetricView) -> f64 {
-    let limit = metric.limit.as_deref().and_then(limit).filter(|limit| *limit > 0.0);
-    limit.map_or(0.0, |limit| metric.value / limit)
-}
-
-fn metric_item(html: &mut Html, view: &MetricView) {
-    let (name, unit) = metric(&view.path);
-    let name = shortened(&name);
-    let value = format_value(view.value, unit);
-    let Some(level) = view.level.filter(|level| *level > Level::Ok) else {
-        html.markup("<span class=m><i>").text(name).markup("</i> ").text(value);
-        html.markup(if view.stale { " <i>(old)</i>" } else { "" });
-        html.markup("</span>");
+/// A value over a bar: the style has a class for each step of it. What was not heard lately is grey.
+fn metric_cell(
+    html: &mut Html,
+    metric: Option<&MetricView>,
+    (full, unit): (f64, MetricUnit),
+    is_up: bool,
+) {
+    let Some(metric) = metric else {
+        html.markup("<td>");
         return;
     };
-    html.markup("<span").attribute("class", format_args!("m {}", class_of(level))).markup(">");
-    html.text(level.name()).markup(": ").text(name).markup(" <b>").text(value);
-    html.markup(if view.stale { "</b> <i>(old)</i>" } else { "</b>" });
-    if let Some(limit) = &view.limit {
-        html.markup(" <i>").text(limit).markup("</i>");
+    let step = (metric.value / full * STEPS).clamp(0.0, STEPS).round();
+    let level = metric.level.filter(|level| is_up && *level > Level::Ok);
+    let class = match level {
+        Some(level) => class_of(level),
+        None if is_up && !metric.stale => "",
+        None => "old",
+    };
+    html.markup("<td");
+    match class {
+        // Without quotes: there may be hundreds of these.
+        "" => html.markup(" class=").text(format_args!("p{step}")),
+        class => html.attribute("class", format_args!("p{step} {class}")),
+    };
+    if let Some(disk) = sort::disk_name(&metric.path).filter(|disk| *disk != "root") {
+        html.attribute("title", disk);
     }
-    html.markup("</span>");
-}
-
-/// A name of a metric, cut: it may be long; the host's own page has all of it.
-fn shortened(name: &str) -> String {
-    match name.char_indices().nth(MAX_METRIC_NAME) {
-        Some((end, _)) => format!("{}\u{2026}", &name[..end]),
-        None => name.to_owned(),
-    }
+    html.markup(if level.is_some() { "><b>" } else { ">" });
+    html.text(format_value(metric.value, unit));
+    html.markup(if level.is_some() { "</b>" } else { "" });
+    html.markup(if metric.stale { " <i>old</i>" } else { "" });
 }
 
 /// Percents without decimals: more of them would only flicker.

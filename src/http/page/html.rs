@@ -76,9 +76,13 @@ fn strip_comments(file: &str) -> String {
 pub const ICON: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 16 16\">\
     <circle cx=\"8\" cy=\"8\" r=\"7\" fill=\"#777777\"/></svg>\n";
 
+/// What the foot of a page says to programs.
+const PROGRAMS: &str = " Also for programs: <a href=\"/api/v1/hosts\">JSON</a>, \
+    <a href=\"/metrics\">Prometheus</a>.";
+
 /// The content of a page, and what its head says.
 pub struct Document<'a> {
-    /// For the browser's tab.
+    /// What the browser's tab says.
     pub title: &'a str,
     /// For its icon.
     pub level: Level,
@@ -86,14 +90,18 @@ pub struct Document<'a> {
     pub refresh_seconds: usize,
     /// The content.
     pub content: &'a Html,
+    /// It is for everybody: it names nothing of the site that is not.
+    pub public: bool,
 }
 
 /// The parts of [`PAGE`] between its marks.
 struct Template {
     before_title: &'static str,
+    before_home: &'static str,
     before_live: &'static str,
     before_main: &'static str,
     before_version: &'static str,
+    before_programs: &'static str,
     rest: &'static str,
     policy: String,
     /// Changes with style and script.
@@ -103,9 +111,11 @@ struct Template {
 static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
     let split = |text: &'static str, mark: &str| text.split_once(mark).expect("page.html has it");
     let (before_title, rest) = split(&PAGE, "<!--title-->");
+    let (before_home, rest) = split(rest, "<!--home-->");
     let (before_live, rest) = split(rest, "<!--live-->");
     let (before_main, rest) = split(rest, "<!--main-->");
     let (before_version, rest) = split(rest, "<!--version-->");
+    let (before_programs, rest) = split(rest, "<!--programs-->");
     let within = |open: &str, close: &str| split(split(&PAGE, open).1, close).0;
     let hash = |text: &str| STANDARD.encode(digest(&SHA256, text.as_bytes()));
     let (style, script) = (within("<style>", "</style>"), within("<script>", "</script>"));
@@ -116,7 +126,17 @@ static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
         hash(style)
     );
     let mark = hex(&digest(&SHA256, PAGE.as_bytes()).as_ref()[..4]);
-    Template { before_title, before_live, before_main, before_version, rest, policy, mark }
+    Template {
+        before_title,
+        before_home,
+        before_live,
+        before_main,
+        before_version,
+        before_programs,
+        rest,
+        policy,
+        mark,
+    }
 });
 
 /// What a browser may do with the page: nothing but what stands in it, and ask here again.
@@ -129,7 +149,7 @@ impl Document<'_> {
     pub fn main(&self) -> String {
         let mut html = Html::default();
         html.markup(" id=main tabindex=-1").attribute("data-page", &TEMPLATE.mark);
-        html.attribute("data-title", format_args!("{} \u{b7} Heartbeat", self.title));
+        html.attribute("data-title", self.title);
         html.attribute("data-tone", tone(self.level)).attribute("data-every", self.refresh_seconds);
         html.markup(">").append(self.content).markup("</main>\n");
         format!("<main{}", html.as_str())
@@ -139,16 +159,22 @@ impl Document<'_> {
 /// The whole page around an element made by [`Document::main`].
 pub fn full_page(document: &Document, main: String, tag: &str, now: Wall) -> String {
     let mut title = Html::default();
-    title.text(document.title).markup(" \u{b7} Heartbeat");
+    title.text(document.title);
     let now = now.to_string();
     let live = format!("as of {} UTC", now.get(11..19).unwrap_or_default());
     let main = main.strip_prefix("<main").unwrap_or(&main);
     let mut tagged = Html::default();
     tagged.attribute("data-tag", tag);
+    let (home, version, programs) = match document.public {
+        true => ("/public", String::new(), ""),
+        false => ("/", format!("hbd {VERSION}. "), PROGRAMS),
+    };
     let parts = &*TEMPLATE;
     [
         parts.before_title,
         title.as_str(),
+        parts.before_home,
+        home,
         parts.before_live,
         &live,
         parts.before_main,
@@ -156,7 +182,9 @@ pub fn full_page(document: &Document, main: String, tag: &str, now: Wall) -> Str
         tagged.as_str(),
         main,
         parts.before_version,
-        VERSION,
+        &version,
+        parts.before_programs,
+        programs,
         parts.rest,
     ]
     .concat()

@@ -7,13 +7,17 @@ use self::filter::{HostSelector, PageQuery, Selection};
 use self::host::{HostPage, first_beat, no_such_host};
 use self::hosts::{HostList, ListedHost};
 use self::html::{Document, Html, content_security_policy, full_page};
-use self::summary::{PageSummary, class_of};
+use self::sort::{HostOrder, SortColumn};
+use self::summary::{Headline, PageSummary, class_of};
+use super::channel_test::ChannelTest;
 use super::metrics::HOSTS_AT_ONCE;
+use super::public::PublicHosts;
 use super::response::Response;
 use super::service::Daemon;
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
+use crate::view::{AlertView, HostView, MetricView};
 
 pub(super) mod badge;
 mod calm;
@@ -24,6 +28,8 @@ mod host;
 mod hosts;
 mod html;
 mod panels;
+mod problem;
+mod sort;
 mod summary;
 
 /// Events, and notifications of a host, that are shown.
@@ -42,19 +48,18 @@ pub struct PageRequest<'a> {
     pub now: Wall,
 }
 
-/// The page of everything.
-pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
+/// The page of everything; `tests` are the test messages that were sent by its buttons.
+pub fn overview(daemon: &dyn Daemon, tests: &[ChannelTest], request: PageRequest) -> Response {
     let query = PageQuery::of(request.target);
-    let (selection, rows, trouble) = select_hosts(daemon, &query);
+    let (selection, rows, trouble) = select_hosts(daemon, &query, &|_| true);
     let (alerts, plans, ready) = (daemon.alerts(), daemon.plans(), daemon.ready());
     let channels = daemon.channels();
     let counts = &selection.counts;
     let summary =
         PageSummary { counts, channels: &channels, alerts: &alerts, plans: &plans, ready: &ready };
-    let (level, words) = summary.headline();
+    let headline = summary.headline();
     let mut html = Html::default();
-    html.markup("<div").attribute("class", format_args!("head {}", class_of(level)));
-    html.markup("><h1 aria-live=polite>").text(&words).markup("</h1>");
+    begin_head(&mut html, &headline);
     if counts.all() > 0 {
         hosts::counts(&mut html, &selection);
     }
@@ -64,7 +69,7 @@ pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
     if quiet.is_ok() || alerts.is_ok() {
         calm::quiet(&mut html, &quiet);
     }
-    calm::alerts(&mut html, &alerts, request.now);
+    calm::alerts(&mut html, &alerts, &|alert| metric_of(daemon, alert), request.now);
     if counts.all() == 0 {
         first_beat(&mut html, None);
     } else {
@@ -74,31 +79,82 @@ pub fn overview(daemon: &dyn Daemon, request: PageRequest) -> Response {
             selection: &selection,
             rows: &rows,
             error: trouble,
+            public: false,
             now: request.now,
         };
         list.render(&mut html);
     }
     html.markup("<div class=cols><div>");
     panels::plans(&mut html, &plans, request.now);
-    panels::channels(&mut html, &channels, request.now);
+    panels::channels(&mut html, &channels, tests, request.now);
     hosts::dns_names(&mut html, &daemon.dyndns());
     html.markup("</div>");
     let events = EventQuery { limit: MAX_EVENTS, ..EventQuery::default() };
     panels::events(&mut html, &daemon.events(&events).map(|(events, _)| events));
     html.markup("</div>");
     let document = Document {
-        title: &words,
-        level,
+        title: &headline.title(),
+        level: headline.level,
         refresh_seconds: refresh_seconds(counts.all()),
         content: &html,
+        public: false,
     };
     respond(200, &document, &query, request)
 }
 
-/// The hosts of the page, and why their availability is not known.
+/// The page of what everybody may see: names, states and bars of the hosts of some groups.
+pub fn public(daemon: &dyn Daemon, public: &PublicHosts, request: PageRequest) -> Response {
+    let PageQuery { page, part, .. } = PageQuery::of(request.target);
+    let order = HostOrder { column: SortColumn::Group, reversed: false };
+    let query = PageQuery { page, part, order, ..PageQuery::default() };
+    let (selection, rows, trouble) = select_hosts(daemon, &query, &|host| public.reduce(host));
+    let nothing = (&[], &Ok(Vec::new()), &Ok(Vec::new()), &Ok(()));
+    let (channels, alerts, plans, ready) = nothing;
+    let counts = &selection.counts;
+    let headline = PageSummary { counts, channels, alerts, plans, ready }.headline();
+    let mut html = Html::default();
+    begin_head(&mut html, &headline);
+    html.markup("</div>");
+    let list = HostList {
+        query: &query,
+        selection: &selection,
+        rows: &rows,
+        error: trouble.as_deref(),
+        public: true,
+        now: request.now,
+    };
+    list.render(&mut html);
+    let document = Document {
+        title: &headline.title(),
+        level: headline.level,
+        refresh_seconds: 10,
+        content: &html,
+        public: true,
+    };
+    respond(200, &document, &query, request)
+}
+
+/// Begins the first element of a page, which says whether all is well.
+fn begin_head(html: &mut Html, headline: &Headline) {
+    html.markup("<div").attribute("class", format_args!("head {}", class_of(headline.level)));
+    html.markup("><h1 aria-live=polite>").text(&headline.words).markup("</h1>");
+}
+
+/// The metric that an alert is about.
+fn metric_of(daemon: &dyn Daemon, alert: &AlertView) -> Option<MetricView> {
+    let name = alert.host.as_deref()?;
+    let path = alert.scope.as_deref()?.strip_prefix(name)?.strip_prefix('/')?;
+    let metrics = daemon.host(name)?.metrics;
+    let found = |metric: &MetricView| metric.path == path && metric.level > Some(Level::Ok);
+    metrics.into_iter().find(found)
+}
+
+/// The hosts of the page, and why their availability is not known. `adapt` takes away what is not to be
+/// shown of a host, and says whether anything is left.
 fn select_hosts(
     daemon: &dyn Daemon,
     query: &PageQuery,
+    adapt: &dyn Fn(&mut HostView) -> bool,
 ) -> (Selection, Vec<ListedHost>, Option<String>) {
     let mut selector = HostSelector::new(query);
     let mut from = 0;
@@ -108,7 +164,11 @@ fn select_hosts(
             break;
         }
         from += slice.len();
-        slice.iter().for_each(|host| selector.add(host));
+        for mut host in slice {
+            if adapt(&mut host) {
+                selector.add(&host);
+            }
+        }
     }
     let selection = selector.selection();
     let names: Vec<&str> = selection.names.iter().map(String::as_str).collect();
@@ -117,8 +177,11 @@ fn select_hosts(
         Err(why) => (vec![None; names.len()], Some(why)),
     };
     // A reload may have taken one out meanwhile.
-    let rows = names.iter().zip(pasts);
-    let rows = rows.filter_map(|(name, past)| Some((daemon.host(name)?, past))).collect();
+    let row = |(name, past): (&&str, _)| {
+        let mut host = daemon.host(name)?;
+        adapt(&mut host).then_some((host, past))
+    };
+    let rows = names.iter().zip(pasts).filter_map(row).collect();
     (selection, rows, trouble)
 }
 
@@ -133,8 +196,9 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
     let mut html = Html::default();
     let Some(view) = daemon.host(name) else {
         no_such_host(&mut html, name);
-        let (title, level) = ("No such host", Level::Info);
-        let document = Document { title, level, refresh_seconds: 10, content: &html };
+        let (title, level) = ("No such host \u{b7} Heartbeat", Level::Info);
+        let document =
+            Document { title, level, refresh_seconds: 10, content: &html, public: false };
         return respond(404, &document, &query, request);
     };
     let about = Some(name.to_owned());
@@ -160,12 +224,10 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
     kept.retain(|kept| kept.host == name);
     hosts::dns_names(&mut html, &kept);
     let (level, title) = page.headline();
-    respond(
-        200,
-        &Document { title: &title, level, refresh_seconds: 2, content: &html },
-        &query,
-        request,
-    )
+    let title = format!("{title} \u{b7} Heartbeat");
+    let document =
+        Document { title: &title, level, refresh_seconds: 2, content: &html, public: false };
+    respond(200, &document, &query, request)
 }
 
 /// The icon, for browsers that ask for one whatever the page says.

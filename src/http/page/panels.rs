@@ -7,6 +7,7 @@ use super::html::Html;
 use super::summary::class_of;
 use crate::clock::Wall;
 use crate::event::Level;
+use crate::http::channel_test::ChannelTest;
 use crate::view::{
     ChannelState, ChannelView, DeliveryState, EventView, ModuleView, NotificationView, PlanView,
 };
@@ -144,8 +145,8 @@ fn bytes(size: u64) -> String {
     }
 }
 
-/// The state of the channels.
-pub fn channels(html: &mut Html, channels: &[ChannelView], now: Wall) {
+/// The state of the channels, each with a button that sends a test message.
+pub fn channels(html: &mut Html, channels: &[ChannelView], tests: &[ChannelTest], now: Wall) {
     section(html, "channels", "Channels", |html| {
         if channels.is_empty() {
             html.markup("<p class=note>There are none: nobody will be told of anything.</p>");
@@ -162,6 +163,10 @@ pub fn channels(html: &mut Html, channels: &[ChannelView], now: Wall) {
             badge(html, class, word);
             html.markup(" <span class=w>").text(&channel.name).markup(" <i>(").text(channel.kind);
             html.markup(")</i></span> <i>").text(channel_details(channel, now)).markup("</i>");
+            html.markup("<form method=post action=/test><input type=hidden name=channel");
+            html.attribute("value", &channel.name).markup("><button");
+            html.attribute("aria-label", format_args!("Send a test message to {}", channel.name));
+            html.markup(">Send a test</button></form>");
             if let Some(failure) = &channel.last_failure {
                 html.markup("<p class=i>last error");
                 if let Some(at) = failure.at {
@@ -170,18 +175,39 @@ pub fn channels(html: &mut Html, channels: &[ChannelView], now: Wall) {
                 }
                 html.markup(": ").text(cut(&failure.why)).markup("</p>");
             }
+            if let Some(test) = tests.iter().find(|test| test.channel == channel.name) {
+                channel_test(html, test);
+            }
         }
         html.markup("</ul>");
     });
 }
 
-/// `2 waiting, the oldest for 5 min, last sent 3 h ago`.
+/// `test sent Nov 21 20:12:08`, or why it was not.
+fn channel_test(html: &mut Html, test: &ChannelTest) {
+    match &test.why {
+        None => {
+            html.markup("<p class=good><b>test sent</b> ");
+            moment(html, test.at);
+        }
+        Some(why) => {
+            html.markup("<p class=bad><b>test failed</b> ");
+            moment(html, test.at);
+            html.markup(": ").text(cut(why));
+        }
+    }
+    html.markup("</p>");
+}
+
+/// `2 waiting, the oldest for 5 min, last sent 3 h ago`, or `nothing waits, last sent 3 h ago`.
 fn channel_details(channel: &ChannelView, now: Wall) -> String {
     let mut parts = Vec::new();
     if channel.waiting > 0 {
         parts.push(format!("{} waiting", channel.waiting));
         let age = channel.oldest_age_seconds.and_then(|age| Duration::try_from_secs_f64(age).ok());
         parts.extend(age.map(|age| format!("the oldest for {}", about(age))));
+    } else {
+        parts.push("nothing waits".into());
     }
     if channel.unacknowledged > 0 {
         parts.push(format!("{} not acknowledged", channel.unacknowledged));

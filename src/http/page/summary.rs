@@ -1,6 +1,7 @@
 //! Health: of one host, and the headline about everything together. Pure.
 
 use super::format::count;
+use crate::clock::Wall;
 use crate::event::Level;
 use crate::view::{AlertView, ChannelState, ChannelView, HostState, HostView, PlanView};
 
@@ -56,6 +57,28 @@ impl Health {
             _ if partly => Health::Degraded,
             _ => Health::Up,
         }
+    }
+
+    /// Since when it is so: of a host that is up with trouble, since the oldest of what makes it so.
+    pub fn since(self, host: &HostView) -> Option<Wall> {
+        let metrics = |level| {
+            let at = host.metrics.iter().filter(move |metric| metric.level == Some(level));
+            at.filter_map(|metric| metric.since)
+        };
+        let gone = host.connections.iter().filter(|one| host.watch && one.state != HostState::Up);
+        let oldest = match self {
+            Health::Critical => metrics(Level::Critical).min(),
+            Health::Degraded => {
+                metrics(Level::Warning).chain(gone.filter_map(|one| one.since)).min()
+            }
+            Health::Down | Health::Silent | Health::Shutdown | Health::New | Health::Up => None,
+        };
+        oldest.or(host.since)
+    }
+
+    /// The word that is shown where there is little room.
+    pub fn short_word(self) -> &'static str {
+        if self == Health::Silent { "silent" } else { self.word() }
     }
 
     /// The word that is shown.
@@ -125,6 +148,34 @@ impl HealthCounts {
     }
 }
 
+/// The answer to "is all well?".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headline {
+    /// How much it matters.
+    pub level: Level,
+    /// In words.
+    pub words: String,
+    /// How many things are wrong.
+    pub troubles: usize,
+}
+
+impl Headline {
+    /// For the browser's tab: `(2) Heartbeat`.
+    pub fn title(&self) -> String {
+        match self.troubles {
+            0 => "Heartbeat".into(),
+            troubles => format!("({troubles}) Heartbeat"),
+        }
+    }
+}
+
+/// A number of things that are wrong in the same way.
+struct Complaint {
+    level: Level,
+    number: usize,
+    words: String,
+}
+
 /// What is known when the headline is made.
 pub struct PageSummary<'a> {
     /// The hosts.
@@ -140,30 +191,33 @@ pub struct PageSummary<'a> {
 }
 
 impl PageSummary<'_> {
-    /// The answer to "is all well?", and how much it matters.
-    pub fn headline(&self) -> (Level, String) {
+    /// The answer to "is all well?".
+    pub fn headline(&self) -> Headline {
         let complaints = self.complaints();
-        let Some(level) = complaints.iter().map(|(level, _)| *level).max() else {
-            if self.counts.all() == 0 {
-                return (Level::Info, "No hosts yet".into());
-            }
-            return (Level::Ok, "All is well".into());
+        let Some(level) = complaints.iter().map(|complaint| complaint.level).max() else {
+            let (level, words) = match self.counts.all() {
+                0 => (Level::Info, "No hosts yet"),
+                _ => (Level::Ok, "All is well"),
+            };
+            return Headline { level, words: words.into(), troubles: 0 };
         };
-        let mut words = complaints.into_iter().map(|(_, words)| words).collect::<Vec<_>>();
+        let troubles = complaints.iter().map(|complaint| complaint.number).sum();
+        let mut words: Vec<String> =
+            complaints.into_iter().map(|complaint| complaint.words).collect();
         let more = words.len().saturating_sub(MAX_COMPLAINTS);
         words.truncate(MAX_COMPLAINTS);
         if more > 0 {
             words.push(format!("and {more} more"));
         }
-        (level, capital(&words.join(", ")))
+        Headline { level, words: capital(&words.join(", ")), troubles }
     }
 
     /// What is wrong, the worst first.
-    fn complaints(&self) -> Vec<(Level, String)> {
+    fn complaints(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
         let mut complain = |level, number, one: &str, many: &str| {
             if number > 0 {
-                found.push((level, count(number, one, many)));
+                found.push(Complaint { level, number, words: count(number, one, many) });
             }
         };
         let hosts = |health| self.counts.of(health);
@@ -201,20 +255,29 @@ impl PageSummary<'_> {
         for (what, why) in
             [("open alerts", self.alerts.as_ref().err()), ("backups", self.plans.as_ref().err())]
         {
-            found.extend(why.map(|_| (Level::Warning, format!("the {what} cannot be read"))));
+            found.extend(why.map(|_| Complaint {
+                level: Level::Warning,
+                number: 1,
+                words: format!("the {what} cannot be read"),
+            }));
         }
-        found.extend(self.ready.as_ref().err().map(|why| (Level::Critical, why.clone())));
-        found.extend(self.other_alerts(found.iter().map(|(level, _)| *level).max()));
-        found.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
+        found.extend(self.ready.as_ref().err().map(|why| Complaint {
+            level: Level::Critical,
+            number: 1,
+            words: why.clone(),
+        }));
+        found.extend(self.other_alerts(found.iter().map(|complaint| complaint.level).max()));
+        found.sort_by_key(|complaint| std::cmp::Reverse(complaint.level));
         found
     }
 
     /// The open alerts, where one is worse than all complaints.
-    fn other_alerts(&self, complained: Option<Level>) -> Option<(Level, String)> {
+    fn other_alerts(&self, complained: Option<Level>) -> Option<Complaint> {
         let alerts = self.alerts.as_deref().unwrap_or_default();
-        let worst = alerts.iter().map(|alert| alert.level).max()?;
-        let worse = alerts.iter().filter(|alert| alert.level == worst).count();
-        (Some(worst) > complained).then(|| (worst, count(worse, "open alert", "open alerts")))
+        let level = alerts.iter().map(|alert| alert.level).max()?;
+        let number = alerts.iter().filter(|alert| alert.level == level).count();
+        let words = count(number, "open alert", "open alerts");
+        (Some(level) > complained).then_some(Complaint { level, number, words })
     }
 }
 
@@ -228,13 +291,13 @@ fn capital(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Wall;
     use crate::view::{ConnectionView, MetricView};
 
     fn host(watch: bool, state: HostState, level: Option<Level>, other: HostState) -> HostView {
         let connection = |name: &str, state| ConnectionView {
             name: name.into(),
             state,
+            since: None,
             last_seen: None,
             interval: std::time::Duration::ZERO,
             address: None,
@@ -258,6 +321,9 @@ mod tests {
             }],
             channels: Vec::new(),
             quiet: Vec::new(),
+            note: None,
+            link: None,
+            groups: Vec::new(),
         }
     }
 
@@ -293,7 +359,50 @@ mod tests {
             plans: &Ok(Vec::new()),
             ready: &Ok(()),
         };
-        summary.headline()
+        let headline = summary.headline();
+        (headline.level, headline.words)
+    }
+
+    #[test]
+    fn a_host_is_at_its_level_since_it_came_there_and_not_since_it_was_heard_first() {
+        let metric = |level, since| MetricView {
+            path: "a".into(),
+            value: 1.0,
+            level: Some(level),
+            since: Some(Wall(since)),
+            limit: None,
+            at: None,
+            stale: false,
+        };
+        let view = |metrics: &[(Level, i64)], gone: Option<i64>| {
+            let other = if gone.is_some() { HostState::Overdue } else { HostState::Up };
+            let mut view = host(true, HostState::Up, None, other);
+            view.connections[1].since = gone.map(Wall);
+            view.metrics = metrics.iter().map(|(level, since)| metric(*level, *since)).collect();
+            view
+        };
+        use Level::{Critical, Ok, Warning};
+        for (metrics, gone, since) in [
+            (&[(Ok, 5), (Ok, 7)][..], None, 0),
+            (&[(Warning, 5), (Critical, 9), (Critical, 7)], None, 7),
+            (&[(Warning, 5), (Warning, 4), (Ok, 1)], None, 4),
+            (&[(Warning, 5), (Ok, 1)], Some(3), 3),
+            (&[(Ok, 1)], Some(8), 8),
+        ] {
+            let view = view(metrics, gone);
+            let health = Health::of(&view);
+            assert_eq!(health.since(&view), Some(Wall(since)), "{metrics:?} {gone:?}");
+        }
+        let down = host(true, HostState::Overdue, Some(Critical), HostState::Overdue);
+        assert_eq!(Health::of(&down).since(&down), down.since);
+    }
+
+    #[test]
+    fn the_tab_counts_the_troubles() {
+        for (troubles, title) in [(0, "Heartbeat"), (2, "(2) Heartbeat")] {
+            let headline = Headline { level: Level::Ok, words: String::new(), troubles };
+            assert_eq!(headline.title(), title);
+        }
     }
 
     #[test]
