@@ -31,7 +31,7 @@ pub mod front;
 mod metrics;
 mod openapi;
 mod origin;
-mod page;
+pub(crate) mod page;
 mod poll_url;
 pub mod query;
 mod refusals;
