@@ -23,6 +23,8 @@ use crate::notify::settings as notify;
 use crate::problem::{Problems, Severity};
 use crate::secret::Secret;
 
+pub use crate::http::settings::ReceiverSettings;
+
 /// A configuration without errors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -70,6 +72,8 @@ pub struct Config {
     pub secrets: Vec<Secret>,
 }
 
+const PROGRAM: file::Program = file::Program { name: "hbd", variable: "HBD_CONFIG" };
+
 impl Config {
     /// Loads a file.
     ///
@@ -84,11 +88,39 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with(file: impl AsRef<Path>, environment: Environment) -> Result<Config, Problems> {
-        const PROGRAM: file::Program = file::Program { name: "hbd", variable: "HBD_CONFIG" };
         let file = file.as_ref();
-        let loaded = file::load(file, environment, PROGRAM, read)?;
+        let loaded = file::load(file, environment, PROGRAM, |top| {
+            warn_of_nothing(top);
+            read(top)
+        })?;
         let (warnings, secrets) = (loaded.warnings, loaded.secrets);
         Ok(Config { file: file.to_owned(), warnings, secrets, ..loaded.value })
+    }
+
+    /// What a client of the daemon needs, of a file whose rest may be broken: where its HTTP server
+    /// is, its token and its certificate.
+    ///
+    /// # Errors
+    /// The section `receiver` itself is wrong, or the file cannot be read.
+    pub fn load_receiver(file: impl AsRef<Path>) -> Result<http::ReceiverSettings, Problems> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let read = http::ReceiverSettings::read_for_client;
+        let receiver = file::load_section(file.as_ref(), &environment, PROGRAM, "receiver", read)?;
+        Ok(receiver.unwrap_or_default())
+    }
+
+    /// The names below a section of a file, whose contents may be broken.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn names_in(
+        file: impl AsRef<Path>,
+        section: &'static str,
+    ) -> Result<Vec<String>, Problems> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let read = |section: &mut Section| section.take_names();
+        let names = file::load_section(file.as_ref(), &environment, PROGRAM, section, read)?;
+        Ok(names.unwrap_or_default())
     }
 
     /// The names of the channels for messages about a host: its own, else the default ones. An unknown
@@ -124,6 +156,14 @@ impl From<&Config> for Notifier {
         };
         let hosts = config.hosts.iter().filter_map(own);
         Notifier::with(channels.insert_all(), config.default_channels.clone(), hosts.insert_all())
+    }
+}
+
+fn warn_of_nothing(top: &Section) {
+    if top.is_empty() {
+        let what = "is empty: no host is watched and nobody is told; begin with hosts and \
+                    notification_channels, see heartbeat.yaml(5)";
+        top.warning("", what);
     }
 }
 

@@ -169,6 +169,44 @@ impl From<&CertificateError> for CertificateFault {
     }
 }
 
+impl CertificateFault {
+    /// What is wrong, and what to do; `authorities` is what names further ones: `ca_file`.
+    pub fn describe(&self, authorities: &str) -> String {
+        match self {
+            CertificateFault::UnknownIssuer if system_roots().is_empty() => {
+                "unknown issuer, and this machine has no certificate authorities at all \
+                 (is the package ca-certificates installed?)"
+                    .into()
+            }
+            CertificateFault::UnknownIssuer => format!("unknown issuer ({authorities}?)"),
+            CertificateFault::Expired => "it has expired".into(),
+            CertificateFault::NotYetValid => "it is not valid yet (is the clock right?)".into(),
+            CertificateFault::WrongName(_) => "it is for another name".into(),
+            CertificateFault::IsAuthority => {
+                format!(
+                    "it is a certificate authority's own (CA:TRUE) used as a server's; make one \
+                     with CA:FALSE, and give its issuer as {authorities}"
+                )
+            }
+            CertificateFault::Version1 => format!("it {VERSION_1_REMEDY}"),
+            CertificateFault::Other(other) => other.clone(),
+        }
+    }
+}
+
+/// What is said of a server that answers something else than TLS.
+pub const NOT_TLS: &str = "does not speak TLS: write http://";
+
+/// Whether a request failed because the server does not speak TLS.
+pub fn is_not_tls(error: &ureq::Error) -> bool {
+    let error = match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => rustls_error(error),
+        _ => None,
+    };
+    matches!(error, Some(rustls::Error::InvalidMessage(_)))
+}
+
 /// The TLS library's error, which an encrypted stream wraps into one of the connection.
 pub fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()

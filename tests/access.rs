@@ -445,10 +445,10 @@ fn status_shows_what_is_wrong_and_says_it_by_its_exit_code() {
     let colored = status(&["--config", &config, "--color=always"], &[]);
     assert!(shown(&colored).contains("\u{1b}[1;31m"), "{}", shown(&colored));
     let page = shown(&status(&["web1", "--config", &config], &[]));
-    assert!(page.contains("disk_monitor.root.percent  CRITICAL  97.5   > 95.0"), "{page}");
+    assert!(page.contains("disk_monitor.root.percent  critical  97.5 %  > 95.0"), "{page}");
     for (arguments, code) in [
         (&["--url", &url][..], 3),
-        (&["nobody", "--config", &config], 3),
+        (&["nobody", "--config", &config], 1),
         (&["--url", "http://127.0.0.1:1"], 3),
         (&["--url", &url, "--config", &config], 2),
         (&["--config", "/nowhere"], 78),

@@ -375,7 +375,7 @@ fn what_is_wrong_is_said_before_it_starts() {
             "--key-file: cannot read /nowhere/key",
         ),
         (&["run", "--server", "a", "--host", "web 1"], 78, "--host: \"web 1\" must be"),
-        (&["run", "--sever", "a"], 2, "there is no option --sever"),
+        (&["run", "--sever", "a"], 2, "run has no option --sever, did you mean --server?"),
     ] {
         let (exit, out, error) = told(&hbc(arguments));
         assert_eq!((exit, out.as_str()), (code, ""), "{arguments:?}: {error}");
@@ -399,6 +399,16 @@ fn check_says_what_there_is() {
     assert!(code == 0 && out.contains(":1: warning: servers: names a:9099 twice\nOK: "), "{out}");
     let (code, out, _) = check(&["--strict"]);
     assert!(code == 78 && !out.contains("OK"), "{out}");
+    let (code, out, _) = told(&hbc(&["check", file.to_str().unwrap(), "--json"]));
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &answer["ok"], &answer["servers"]),
+        (0, &true.into(), &["a:9099"][..].into())
+    );
+    assert_eq!(answer["problems"][0]["path"], "servers");
+    let file = write(directory.path(), "hbc.yaml", "server: a\nkey: hunter22\n");
+    let (_, out, _) = told(&hbc(&["check", file.to_str().unwrap()]));
+    assert!(out.contains("hbc.yaml:2: warning: key: is shorter than 16 characters"), "{out}");
 }
 
 #[test]

@@ -41,9 +41,12 @@ const KNOWS: &[(&str, &[&str])] = &[
             "deadline",
             "backup",
             "config",
+            "config_file",
             "daemon",
             "descriptors",
             "dyndns",
+            // The words of the status page.
+            "http",
             "logger",
             "notify",
             "thread",

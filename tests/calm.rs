@@ -71,6 +71,7 @@ const OPEN: &str = "receiver: {port: 0}\nheartbeat: {port: 0}";
 fn run(program: &str, arguments: &[&str]) -> Ended {
     let mut command = Command::new(program);
     command.args(arguments).env_remove("HBD_CONFIG").env_remove("HBD_TOKEN").env("USER", "ann");
+    command.env("TZ", "UTC0");
     let output = command.env_remove("SUDO_USER").output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ended {
@@ -116,11 +117,11 @@ fn a_silence_is_set_listed_and_ended_from_the_command_line() {
     let daemon = place.start_and_tell();
     let set = done(&daemon, "silence web1 2h --comment kernel-update");
     let (first, wrong) = set.split_once('\n').unwrap();
-    assert!(first.starts_with("s1: web1 is silenced until 20") && first.ends_with('Z'), "{set}");
+    assert!(first.starts_with("s1: web1 is silenced until 20") && first.ends_with("UTC"), "{set}");
     assert_eq!(wrong, "at present wrong with it, and told before: web1 ipv4 overdue\n");
     let listed = done(&daemon, "silence");
     assert!(listed.starts_with("s1    web1               until 20"), "{listed}");
-    assert!(listed.contains("Z  ann: kernel-update   holds nothing back\n"), "{listed}");
+    assert!(listed.contains("UTC  ann: kernel-update   holds nothing back\n"), "{listed}");
     let listed: Value = serde_json::from_str(&done(&daemon, "silence --json")).unwrap();
     assert_eq!(listed["silences"][0]["id"], "s1", "{listed}");
     assert!(listed["held"].is_array(), "{listed}");
@@ -136,7 +137,7 @@ fn a_silence_is_set_listed_and_ended_from_the_command_line() {
     assert_eq!(listed.matches("holds 1 thing back").count(), 2, "{listed}");
     let status = hbd(&daemon, "status");
     assert_eq!(status.code, 1, "a silence is no well-being: {status:?}");
-    assert!(status.out.contains("shutdown, last seen") && status.out.contains("[held back by s"));
+    assert!(status.out.contains("shut down, last seen") && status.out.contains("[held back by s"));
     assert!(status.out.contains("  quiet: s2, s3\n"), "{}", status.out);
     assert!(done(&daemon, "unsilence --all").starts_with("s2, s3 have ended; 1 thing differs"));
     assert!(
@@ -177,7 +178,7 @@ fn what_is_wrong_with_a_command_is_said_and_has_its_exit_code() {
     let daemon = place.start();
     send(&daemon, r#"{"host":"web1","interval":3600}"#);
     let range = "a silence lasts from 1 s to 4 w (calm.longest_silence)\n";
-    let duration = "must be a duration, such as 30s, 5m or 1h30m, not \"soon\"; see hbd --help\n";
+    let duration = "must be a duration, such as 30s, 5m or 1h30m, not \"soon\"";
     for (line, code, words) in [
         ("silence wbe1 1h", 1, "no host is called \"wbe1\", did you mean \"web1\"?\n"),
         (
@@ -185,11 +186,17 @@ fn what_is_wrong_with_a_command_is_said_and_has_its_exit_code() {
             1,
             "web1 has no connection and no metric \"ipv5\", did you mean \"ipv4\"?\n",
         ),
-        ("silence web1", 2, "a duration is missing; see hbd --help\n"),
-        ("silence web1 soon", 2, duration),
+        ("silence web1", 2, "hbd silence: a duration is missing; see hbd silence --help\n"),
+        (
+            "silence web1 soon",
+            2,
+            &format!("hbd silence: DURATION {duration}; see hbd silence --help\n"),
+        ),
         ("silence web1 0", 1, range),
         ("silence web1 5w", 1, range),
         ("ack web2", 1, "nothing that was told is wrong with web2\n"),
+        ("ack wbe2", 1, "no host is called \"wbe2\", did you mean \"web2\"?\n"),
+        ("unsilence wbe2", 1, "no host is called \"wbe2\", did you mean \"web2\"?\n"),
         ("unsilence s9", 1, "there is no silence s9\n"),
         ("unsilence web1", 1, "no silence is set for web1\n"),
         ("unsilence --all", 1, "there is no silence\n"),

@@ -191,6 +191,29 @@ fn an_unknown_hook_is_refused_unless_it_worked_before() {
     }
 }
 
+/// `Invalid webhook` and `Couldn't find the channel` left the operator guessing.
+#[test]
+fn a_refusal_of_mattermost_names_its_likely_cause() {
+    let server = MattermostDouble::start();
+    let hook = "web.incoming_webhook";
+    for (status, id, cause) in [
+        (400, format!("{hook}.invalid.app_error"), "(is token right, or was the webhook deleted?)"),
+        (404, format!("{hook}.channel.app_error"), "(channel must be the name in the channel's"),
+        (403, format!("{hook}.channel_locked.app_error"), "(the webhook is locked to another"),
+        (403, format!("{hook}.permissions.app_error"), "(is the user that made the webhook a"),
+        (401, "api.context.session_expired.app_error".into(), "(is bot_token right?)"),
+        (403, "api.context.permissions.app_error".into(), "(is the bot a member of the channel?)"),
+        (400, "api.context.invalid_body_param.app_error".into(), "(with bot_token, channel must"),
+        (404, String::new(), "(is host right, with its path?)"),
+    ] {
+        let body = serde_json::json!({"id": id, "message": "No."}).to_string();
+        let body = if id.is_empty() { "<html>".into() } else { body };
+        server.set_mode(Mode::Status(status, body));
+        let result = mattermost(&server).deliver_within(&outgoing(&message("x")), &hooks(), LONG);
+        assert!(words(&result).contains(cause), "{id}: {result:?}");
+    }
+}
+
 #[test]
 fn a_rate_limit_says_when_to_come_again() {
     let server = MattermostDouble::start();
@@ -259,6 +282,23 @@ fn only_a_server_with_a_trusted_certificate_is_told_anything() {
     let channel = Mattermost { base_url: plain, ..mattermost(&server) };
     let result = channel.deliver_within(&outgoing(&message("x")), &hooks(), LONG);
     assert_eq!(outcome(&result), "unreachable", "{result:?}");
+}
+
+/// `received corrupt message of type InvalidContentType` is what was said.
+#[test]
+fn a_server_that_does_not_speak_tls_is_told_in_words() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("https://{}", listener.local_addr().unwrap());
+    let answer = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let _ = std::io::Read::read(&mut client, &mut [0; 4096]).unwrap();
+        std::io::Write::write_all(&mut client, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let channel = Mattermost { base_url, ..mattermost(&MattermostDouble::start()) };
+    let result = channel.deliver_within(&outgoing(&message("x")), &hooks(), LONG);
+    assert_eq!(outcome(&result), "unreachable", "{result:?}");
+    assert!(words(&result).contains("does not speak TLS: write http://"), "{result:?}");
+    answer.join().unwrap();
 }
 
 #[test]

@@ -110,7 +110,28 @@ fn an_empty_file_is_all_defaults() {
     assert_eq!(config.renotify_interval, Some(Duration::from_secs(3600)));
     assert_eq!(config.state_dir, Path::new("/srv/state"));
     assert_eq!(config.threshold_sets.len(), 4);
-    assert_eq!(config.warnings.0, []);
+    let warned = config.warnings.to_string();
+    assert!(
+        warned.contains(": warning: is empty: no host is watched and nobody is told"),
+        "{warned}"
+    );
+}
+
+/// Without its type, nothing was said of the other keys of a channel.
+#[test]
+fn the_keys_of_a_channel_without_a_type_are_those_of_all_types() {
+    let channel = |of: &str| {
+        let text = format!("notification_channels: {{a: {{{of}}}}}\n");
+        Place::new().problems(&text)
+    };
+    for kind in ["email", "pushover", "signal", "mattermost", "log"] {
+        let said = channel(&format!("type: {kind}, zzzzzzzz: 1"));
+        let line = said.lines().find(|line| line.contains("zzzzzzzz: unknown key")).unwrap();
+        for key in line.split_once("; there are: ").unwrap().1.split(", ") {
+            let said = channel(&format!("{key}: info"));
+            assert!(!said.contains("unknown key"), "{key}: {said}");
+        }
+    }
 }
 
 #[test]

@@ -109,17 +109,23 @@ fn every_word_of_help_has_its_place_in_the_manual() {
         [(env!("CARGO_BIN_EXE_hbd"), "hbd.8"), (env!("CARGO_BIN_EXE_hbc"), "hbc.8")]
     {
         let page = rendered(manual);
-        let output = Command::new(program).arg("--help").output().unwrap();
-        let help = String::from_utf8(output.stdout).unwrap();
-        let options = help.split(|c: char| c.is_whitespace() || "[](),:".contains(c));
+        let help = |arguments: &[&str]| {
+            let output = Command::new(program).args(arguments).arg("--help").output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let overview = help(&[]);
         let name = manual.trim_end_matches(".8");
-        let commands = help.lines().filter_map(|line| {
+        let commands = overview.lines().filter_map(|line| {
             let mut words = line.strip_prefix("  ")?.split_whitespace();
             (words.next() == Some(name)).then(|| words.next()).flatten()
         });
+        let commands: Vec<&str> =
+            commands.filter(|word| word.chars().all(|c| c.is_ascii_lowercase())).collect();
+        let helps: String = commands.iter().map(|command| help(&[command])).collect();
+        let options = helps.split(|c: char| c.is_whitespace() || "[](),;:|".contains(c));
         let wanted: BTreeSet<&str> = options
             .filter(|word| word.len() > 3 && word.starts_with("--"))
-            .chain(commands.filter(|word| word.chars().all(|c| c.is_ascii_lowercase())))
+            .chain(commands)
             .collect();
         assert!(wanted.len() > 4, "{wanted:?}");
         for word in wanted {

@@ -396,11 +396,12 @@ fn wrong_arguments_and_configurations_have_their_own_exit_codes() {
     ] {
         assert_eq!(place.hbd(arguments).code, 2, "{arguments:?}");
     }
-    fs::write(place.file(), "hots: 1\n").unwrap();
-    for arguments in [&["notify", "--default", "x"][..], &["log"]] {
-        let said = place.hbd(arguments);
-        assert!(said.code == 78 && said.log.contains("did you mean \"hosts\"?"), "{said:?}");
-    }
+    fs::write(place.file(), "hots: 1\nreceiver: {port: 1}\n").unwrap();
+    let said = place.hbd(&["notify", "--default", "x"]);
+    assert!(said.code == 78 && said.log.contains("did you mean \"hosts\"?"), "{said:?}");
+    // The daemon may run all the same, with what it had.
+    let said = place.hbd(&["log"]);
+    assert!(said.code == 3 && said.log.contains("has 1 error: "), "{said:?}");
 }
 
 /// A running daemon.
@@ -623,7 +624,9 @@ fn the_history_has_what_waits_what_arrived_and_survives_restarts() {
         assert!(line.contains(word), "{line}");
     }
     assert_eq!(daemon.log_command(&["--json", "web1"]).json()["notifications"], json!(arrived));
-    assert_eq!(daemon.log_command(&["nobody"]).out, "there is nothing\n");
+    assert_eq!(daemon.log_command(&["mute"]).out, "there is nothing\n");
+    let said = daemon.log_command(&["nobody"]);
+    assert!(said.code == 1 && said.log.contains("no host is called \"nobody\""), "{said:?}");
 }
 
 #[test]

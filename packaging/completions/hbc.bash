@@ -30,7 +30,7 @@ _hbc()
             ;;
     esac
     if ((cword == 1)); then
-        COMPREPLY=($(compgen -W 'run send exec check silence metrics --help --version' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run check send exec silence metrics help --help --version' -- "$cur"))
         return
     fi
     local options=--help place
@@ -49,7 +49,13 @@ _hbc()
             options+=' --boot-id --uptime --key-file --wait'
             ;;
         exec) options+=' --server --host --connection --metric --interval --key-file --wait --name --' ;;
-        check) options+=' --config --strict' ;;
+        check)
+            options+=' --config --strict --json'
+            [[ $cur == -* ]] || _filedir
+            COMPREPLY+=($(compgen -W "$options" -- "$cur"))
+            return
+            ;;
+        help) options='run check send exec silence metrics' ;;
         silence) options+=' end --comment --wait --server --host --connection --key-file' ;;
         metrics) options+=' --metrics-dir' ;;
     esac

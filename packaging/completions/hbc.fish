@@ -4,7 +4,7 @@ function __hbc_in
     contains -- (commandline -opc)[2] $argv
 end
 
-set -l commands run check send exec silence metrics
+set -l commands run check send exec silence metrics help
 set -l first "not __fish_seen_subcommand_from $commands"
 
 complete -c hbc -f
@@ -15,9 +15,13 @@ complete -c hbc -n $first -a check -d 'say what is wrong with the configuration'
 complete -c hbc -n $first -a send -d 'send one datagram'
 complete -c hbc -n $first -a exec -d 'run a job and tell how it went'
 complete -c hbc -n $first -a silence -d 'ask hbd not to tell of this host for a time'
+complete -c hbc -n $first -a help -d 'options and examples of a command'
 complete -c hbc -n $first -a metrics -d 'print what this machine says about itself'
 complete -c hbc -n '__hbc_in run check' -s c -l config -r -F -d 'the configuration'
 complete -c hbc -n '__hbc_in check' -l strict -d 'warnings count as errors'
+complete -c hbc -n '__hbc_in check' -l json -d 'for programs'
+complete -c hbc -n '__hbc_in check' -F
+complete -c hbc -n '__hbc_in help' -a 'run check send exec silence metrics'
 complete -c hbc -n '__hbc_in run send exec silence' -l server -x -a '(__fish_print_hostnames)' -d 'where hbd listens'
 complete -c hbc -n '__hbc_in run send exec silence' -l host -x -d 'the host that it is about'
 complete -c hbc -n '__hbc_in run send exec' -l interval -x -d 'between beats'

@@ -3,7 +3,7 @@
 
 _hbc() {
     local curcontext=$curcontext state line
-    local config='(-c --config)'{-c,--config}'[the configuration]:file:_files'
+    local -a config=('(-c --config)'{-c,--config}'[the configuration]:file:_files')
     local -a tell=(
         '*--server[where hbd listens]:host:_hosts' '--host[the host that it is about]:host:'
         '--connection[the path to it]:connection:' '--key-file[signs with this key]:file:_files'
@@ -16,6 +16,7 @@ _hbc() {
         'send:send one datagram'
         'exec:run a job and tell how it went'
         'silence:ask hbd not to tell of this host for a time'
+        'help:options and examples of a command'
         'metrics:print what this machine says about itself'
     )
     _arguments -C '(- *)--help[help]' '(- *)--version[the version]' '1:command:->command' '*::argument:->argument'
@@ -28,7 +29,11 @@ _hbc() {
                         '--host[the name of this host]:host:' '--interval[between beats]:duration:' \
                         '--key-file[signs with this key]:file:_files'
                     ;;
-                check) _arguments $config '--strict[warnings count as errors]' ;;
+                check)
+                    _arguments $config '--strict[warnings count as errors]' '--json[for programs]' \
+                        '1:file:_files'
+                    ;;
+                help) _describe command commands ;;
                 send)
                     _arguments $tell '--event[what is told]:event:(beat boot shutdown message)' \
                         '--message[the text of a message]:text:' '--boot-id[the id of this boot]:id:(auto)' \

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
+use super::help;
 use super::plugins::PluginSettings;
 use super::server::ServerAddress;
 use super::settings::{CliOverrides, INTERVAL_RANGE};
@@ -14,56 +15,11 @@ use crate::clock::format_duration;
 use crate::duration;
 use crate::heartbeat::datagram::{DatagramKind, MAX_SILENCE};
 
-/// What `hbc --help` says.
-pub const HELP: &str = "\
-hbc tells hbd how this host is.
-
-  hbc run [--config FILE] [--server HOST[:PORT] ...] [--host NAME]
-          [--interval DURATION] [--key-file FILE]
-                                                beats until it is stopped
-  hbc check [--config FILE] [--strict]          says what is wrong with the configuration
-  hbc send [--server HOST[:PORT]] [OPTION ...]  sends one datagram
-  hbc exec [--server HOST[:PORT]] [OPTION ...] [--] COMMAND [ARGUMENT ...]
-                                                runs a job and tells how it went
-  hbc silence (DURATION | end) [--comment TEXT] [--wait DURATION] [OPTION ...]
-                                                asks hbd not to tell of this host for so long
-  hbc metrics [--metrics-dir DIRECTORY]         prints what this machine says about itself
-  hbc --help | --version
-
-The configuration is FILE, else $HBC_CONFIG, else /etc/hbc/hbc.yaml; options go before it.
-What the logs of run and metrics show is set by HBC_LOG: error, warn, info (default), debug.
-
-Options of hbc send:
-  --server HOST[:PORT]  where hbd listens, port 9099 if none is given; may be repeated;
-                        without it, server, key and host are those of the configuration
-  --host NAME           the host that it is about (default: the name of this machine)
-  --connection NAME     the path to it (default: ipv4 or ipv6)
-  --event EVENT         beat (default), boot, shutdown or message
-  --message TEXT        the text of a message; makes it one
-  --metric PATH=VALUE   a number, such as disk_monitor.root.percent=81.5; may be repeated
-  --interval DURATION   when the next beat will come: 30s, 5m, 1d
-  --boot-id ID|auto     the id of this boot; auto asks the kernel
-  --uptime              how long this machine has been running
-  --key-file FILE       signs with the key in FILE
-  --wait DURATION       asks for an answer, waits for it and prints how long it took
-
-exec takes --server, --host, --connection, --metric, --interval, --key-file and --wait, and:
-  --name NAME           what the job is called (default: the command's file name)
-silence takes --server, --host, --connection, --key-file and --wait (default: 10s), and:
-  --comment TEXT        why
-metrics takes:
-  --metrics-dir DIRECTORY  programs that are run, too (default: /etc/hbc/metrics.d)
-
-Exit status: 0 sent (with --wait and of silence: every server has answered), 1 not, 2 wrong options,
-78 wrong configuration; of exec that of the job, or 128 and the number of the signal that killed
-it. hbc(8) has the details.
-";
-
 /// What hbc is to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CliCommand {
-    /// Print [`HELP`].
-    Help,
+    /// Print the help about this command; about all when it is empty.
+    Help(&'static str),
     /// Print the version.
     Version,
     /// Send beats until stopped.
@@ -74,6 +30,8 @@ pub enum CliCommand {
         config: Option<PathBuf>,
         /// Whether warnings count as errors.
         strict: bool,
+        /// For programs.
+        json: bool,
     },
     /// Send one datagram.
     Send(Box<SendArgs>),
@@ -132,71 +90,117 @@ pub enum BootIdSource {
     Given(String),
 }
 
+/// Why the arguments of a command are not read to their end.
+#[derive(Debug, PartialEq)]
+enum Instead {
+    Help,
+    Version,
+    /// An option that the command does not have, with its dashes.
+    UnknownOption(String),
+    Wrong(String),
+}
+
+impl From<String> for Instead {
+    fn from(why: String) -> Instead {
+        Instead::Wrong(why)
+    }
+}
+
+impl From<&str> for Instead {
+    fn from(why: &str) -> Instead {
+        Instead::Wrong(why.to_owned())
+    }
+}
+
+type ParseCommand = fn(&mut Parser) -> Result<CliCommand, Instead>;
+
+const COMMANDS: [(&str, ParseCommand); 6] = [
+    ("run", run),
+    ("check", check),
+    ("send", send),
+    ("exec", exec),
+    ("silence", silence),
+    ("metrics", metrics),
+];
+
 /// Parses the arguments behind the program's name. The error is for the operator.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<CliCommand, String> {
     let mut parser = Parser::from_args(arguments);
-    match next(&mut parser)? {
-        None => Err("what shall be done? Try: hbc --help".into()),
-        Some(Argument::Help) => Ok(CliCommand::Help),
-        Some(Argument::Version) => Ok(CliCommand::Version),
-        Some(Argument::Value(word)) if word == "help" => Ok(CliCommand::Help),
-        Some(Argument::Value(word)) if word == "send" => send(&mut parser),
-        Some(Argument::Value(word)) if word == "exec" => exec(&mut parser),
-        Some(Argument::Value(word)) if word == "silence" => silence(&mut parser),
-        Some(Argument::Value(word)) if word == "metrics" => metrics(&mut parser),
-        Some(Argument::Value(word)) if word == "run" => run(&mut parser),
-        Some(Argument::Value(word)) if word == "check" => check(&mut parser),
-        Some(Argument::Value(word)) => {
-            Err(format!("there is no command \"{}\", try: hbc send", word.to_string_lossy()))
-        }
-        Some(Argument::Long(name)) => {
-            Err(format!("--{name}: a command comes first, such as: hbc send --{name} ..."))
-        }
-        Some(short @ Argument::Short(_)) => Err(unknown(&short)),
+    let mut command = "";
+    match parse_command(&mut parser, &mut command) {
+        Ok(parsed) => Ok(parsed),
+        Err(Instead::Help) => Ok(CliCommand::Help(command)),
+        Err(Instead::Version) => Ok(CliCommand::Version),
+        Err(Instead::UnknownOption(option)) => Err(help::unknown_option(command, &option)),
+        Err(Instead::Wrong(why)) => Err(why),
     }
+}
+
+/// `command` is then the name of the command.
+fn parse_command(parser: &mut Parser, command: &mut &'static str) -> Result<CliCommand, Instead> {
+    let find = |word: &OsString| COMMANDS.iter().find(|(name, _)| word == *name);
+    match next(parser)? {
+        None => Err("what shall be done? Try: hbc --help".into()),
+        Some(Argument::Value(word)) if word == "help" => {
+            let of = parser.value().unwrap_or_default();
+            *command = find(&of).map_or("", |(name, _)| *name);
+            Err(Instead::Help)
+        }
+        Some(Argument::Value(word)) => {
+            let unknown = || help::unknown_command(&word.to_string_lossy());
+            let (name, parse) = find(&word).ok_or_else(unknown)?;
+            *command = name;
+            parse(parser)
+        }
+        Some(Argument::Long(name)) if COMMANDS.iter().any(|(of, _)| has_option(of, &name)) => {
+            Err(format!("--{name}: a command comes first, such as: hbc send --{name} ...").into())
+        }
+        Some(other) => Err(unknown(&other)),
+    }
+}
+
+/// Whether the help of a command has this option.
+fn has_option(command: &str, name: &str) -> bool {
+    let mut words = help::of(command).split(|c: char| c.is_whitespace() || c == ']');
+    words.any(|word| word.strip_prefix("--") == Some(name))
 }
 
 /// One argument, with the options that every command has set apart.
 enum Argument {
-    Help,
-    Version,
     Short(char),
     Long(String),
     Value(OsString),
 }
 
-fn next(parser: &mut Parser) -> Result<Option<Argument>, String> {
+fn next(parser: &mut Parser) -> Result<Option<Argument>, Instead> {
     Ok(match parser.next().map_err(|why| format!("{why}, see hbc --help"))? {
         None => None,
-        Some(Arg::Short('h') | Arg::Long("help")) => Some(Argument::Help),
-        Some(Arg::Short('V') | Arg::Long("version")) => Some(Argument::Version),
+        Some(Arg::Short('h') | Arg::Long("help")) => return Err(Instead::Help),
+        Some(Arg::Short('V') | Arg::Long("version")) => return Err(Instead::Version),
         Some(Arg::Short(letter)) => Some(Argument::Short(letter)),
         Some(Arg::Long(name)) => Some(Argument::Long(name.to_owned())),
         Some(Arg::Value(value)) => Some(Argument::Value(value)),
     })
 }
 
-/// Parses the options of a command that takes nothing else: `set` gets the name of each. Gives the
-/// command that goes before it, if one of the options is for help or the version.
+/// Parses the options of a command that takes nothing else: `set` gets the name of each.
 fn options(
     parser: &mut Parser,
-    mut set: impl FnMut(&str, &mut Parser) -> Result<(), String>,
-) -> Result<Option<CliCommand>, String> {
+    mut set: impl FnMut(&str, &mut Parser) -> Result<(), Instead>,
+) -> Result<(), Instead> {
     while let Some(argument) = next(parser)? {
         match argument {
-            Argument::Help => return Ok(Some(CliCommand::Help)),
-            Argument::Version => return Ok(Some(CliCommand::Version)),
             Argument::Long(name) => set(&name, parser)?,
             other => return Err(unknown(&other)),
         }
     }
-    Ok(None)
+    Ok(())
 }
 
-fn send(parser: &mut Parser) -> Result<CliCommand, String> {
+fn send(parser: &mut Parser) -> Result<CliCommand, Instead> {
     let mut args = SendArgs::default();
     let mut event = None;
-    let instead = options(parser, |name, parser| {
+    options(parser, |name, parser| {
         match name {
             "uptime" => args.uptime = true,
             "event" => event = Some(kind(&value(parser, name)?)?),
@@ -204,9 +208,6 @@ fn send(parser: &mut Parser) -> Result<CliCommand, String> {
         }
         Ok(())
     })?;
-    if let Some(instead) = instead {
-        return Ok(instead);
-    }
     args.event = match (event, &args.message) {
         (None, Some(_)) => DatagramKind::Message,
         (Some(DatagramKind::Message), None) => {
@@ -237,7 +238,7 @@ impl SendArgs {
     }
 
     /// Sets the option `name` to the value that follows.
-    fn set(&mut self, name: &str, parser: &mut Parser) -> Result<(), String> {
+    fn set(&mut self, name: &str, parser: &mut Parser) -> Result<(), Instead> {
         let of_option = |why: String| format!("--{name}: {why}");
         match name {
             "server" => {
@@ -249,7 +250,7 @@ impl SendArgs {
             "metric" => {
                 let (path, number) = metric(&value(parser, name)?).map_err(of_option)?;
                 if self.metrics.insert(path.clone(), number).is_some() {
-                    return Err(format!("--metric: {path} is given twice"));
+                    return Err(format!("--metric: {path} is given twice").into());
                 }
             }
             "interval" => {
@@ -270,21 +271,19 @@ impl SendArgs {
 }
 
 /// The error for an argument that has no place where it stands.
-fn unknown(argument: &Argument) -> String {
+fn unknown(argument: &Argument) -> Instead {
     match argument {
-        Argument::Help => unknown_option("help"),
-        Argument::Version => unknown_option("version"),
-        Argument::Short(letter) => format!("there is no option -{letter}, see hbc --help"),
+        Argument::Short(letter) => Instead::UnknownOption(format!("-{letter}")),
         Argument::Long(name) => unknown_option(name),
         Argument::Value(word) => {
             let word = word.to_string_lossy();
-            format!("\"{word}\" belongs to no option; a text with spaces needs quotes")
+            format!("\"{word}\" belongs to no option; a text with spaces needs quotes").into()
         }
     }
 }
 
-fn unknown_option(name: &str) -> String {
-    format!("there is no option --{name}, see hbc --help")
+fn unknown_option(name: &str) -> Instead {
+    Instead::UnknownOption(format!("--{name}"))
 }
 
 fn value(parser: &mut Parser, name: &str) -> Result<String, String> {
@@ -322,24 +321,24 @@ fn wait(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn run(parser: &mut Parser) -> Result<CliCommand, String> {
+fn run(parser: &mut Parser) -> Result<CliCommand, Instead> {
     let mut overrides = CliOverrides::default();
-    let instead = options(parser, |name, parser| set_override(&mut overrides, name, parser))?;
-    Ok(instead.unwrap_or(CliCommand::Run(overrides)))
+    options(parser, |name, parser| set_override(&mut overrides, name, parser))?;
+    Ok(CliCommand::Run(overrides))
 }
 
 fn set_override(
     overrides: &mut CliOverrides,
     name: &str,
     parser: &mut Parser,
-) -> Result<(), String> {
+) -> Result<(), Instead> {
     let of_option = |why: String| format!("--{name}: {why}");
     match name {
         "config" => overrides.config = Some(value(parser, name)?.into()),
         "server" => {
             let server = ServerAddress::parse(&value(parser, name)?).map_err(of_option)?;
             if overrides.servers.contains(&server) {
-                return Err(format!("--server: {server} is given twice"));
+                return Err(format!("--server: {server} is given twice").into());
             }
             overrides.servers.push(server);
         }
@@ -351,7 +350,7 @@ fn set_override(
                     format_duration(*INTERVAL_RANGE.start()),
                     format_duration(*INTERVAL_RANGE.end()),
                 );
-                return Err(of_option(format!("must be from {from} to {to}")));
+                return Err(of_option(format!("must be from {from} to {to}")).into());
             }
             overrides.interval = Some(interval);
         }
@@ -361,17 +360,25 @@ fn set_override(
     Ok(())
 }
 
-fn check(parser: &mut Parser) -> Result<CliCommand, String> {
-    let (mut config, mut strict) = (None, false);
-    let instead = options(parser, |name, parser| {
-        match name {
-            "config" => config = Some(value(parser, name)?.into()),
-            "strict" => strict = true,
-            _ => return Err(unknown_option(name)),
+fn check(parser: &mut Parser) -> Result<CliCommand, Instead> {
+    let (mut config, mut strict, mut json) = (None::<PathBuf>, false, false);
+    let mut name_file = |file: PathBuf| match config.replace(file) {
+        None => Ok(()),
+        Some(_) => Err("name one file: FILE is the same as --config FILE"),
+    };
+    while let Some(argument) = next(parser)? {
+        match argument {
+            Argument::Value(file) => name_file(file.into())?,
+            Argument::Long(name) => match name.as_str() {
+                "config" => name_file(value(parser, &name)?.into())?,
+                "strict" => strict = true,
+                "json" => json = true,
+                _ => return Err(unknown_option(&name)),
+            },
+            short @ Argument::Short(_) => return Err(unknown(&short)),
         }
-        Ok(())
-    })?;
-    Ok(instead.unwrap_or(CliCommand::Check { config, strict }))
+    }
+    Ok(CliCommand::Check { config, strict, json })
 }
 
 /// The options that `hbc exec` has in common with `hbc send`.
@@ -379,22 +386,20 @@ const SEND_OPTIONS_OF_EXEC: &[&str] =
     &["server", "host", "connection", "metric", "interval", "key-file", "wait"];
 
 /// The options end with `--`, or with the first word that is none: that is the command.
-fn exec(parser: &mut Parser) -> Result<CliCommand, String> {
+fn exec(parser: &mut Parser) -> Result<CliCommand, Instead> {
     let mut args = ExecArgs::default();
     while let Some(argument) = next(parser)? {
         match argument {
-            Argument::Help => return Ok(CliCommand::Help),
-            Argument::Version => return Ok(CliCommand::Version),
             short @ Argument::Short(_) => return Err(unknown(&short)),
             Argument::Long(name) => match name.as_str() {
                 "name" => args.name = Some(value(parser, &name)?),
                 "event" | "message" => {
-                    return Err(format!("--{name}: exec tells by itself how the job went"));
+                    return Err(format!("--{name}: exec tells by itself how the job went").into());
                 }
                 _ if SEND_OPTIONS_OF_EXEC.contains(&name.as_str()) => {
                     args.send.set(&name, parser)?;
                 }
-                _ => return Err(format!("exec has no option --{name}, see hbc --help")),
+                _ => return Err(unknown_option(&name)),
             },
             Argument::Value(command) => {
                 args.command.push(command);
@@ -414,21 +419,16 @@ const SEND_OPTIONS_OF_SILENCE: &[&str] = &["server", "host", "connection", "key-
 /// How long a silence waits for an answer, without `--wait`: one that was not stored is none.
 const SILENCE_WAIT: Duration = Duration::from_secs(10);
 
-fn silence(parser: &mut Parser) -> Result<CliCommand, String> {
+fn silence(parser: &mut Parser) -> Result<CliCommand, Instead> {
     let mut args =
         SendArgs { event: DatagramKind::Silence, wait: Some(SILENCE_WAIT), ..SendArgs::default() };
     while let Some(argument) = next(parser)? {
         match argument {
-            Argument::Help => return Ok(CliCommand::Help),
-            Argument::Version => return Ok(CliCommand::Version),
             Argument::Long(name) if name == "comment" => {
                 args.message = Some(value(parser, &name)?);
             }
             Argument::Long(name) if SEND_OPTIONS_OF_SILENCE.contains(&name.as_str()) => {
                 args.set(&name, parser)?;
-            }
-            Argument::Long(name) => {
-                return Err(format!("silence has no option --{name}, see hbc --help"));
             }
             Argument::Value(word) if args.silence.is_none() => {
                 args.silence = Some(silence_length(&word.to_string_lossy())?);
@@ -452,24 +452,15 @@ fn silence_length(word: &str) -> Result<Duration, String> {
     }
 }
 
-fn metrics(parser: &mut Parser) -> Result<CliCommand, String> {
+fn metrics(parser: &mut Parser) -> Result<CliCommand, Instead> {
     let mut directory = PluginSettings::default().directory;
-    while let Some(argument) = next(parser)? {
-        match argument {
-            Argument::Help => return Ok(CliCommand::Help),
-            Argument::Version => return Ok(CliCommand::Version),
-            Argument::Long(name) if name == "metrics-dir" => {
-                directory = value(parser, &name)?.into();
-            }
-            Argument::Long(name) => {
-                return Err(format!("metrics has no option --{name}, see hbc --help"));
-            }
-            short @ Argument::Short(_) => return Err(unknown(&short)),
-            Argument::Value(word) => {
-                return Err(format!("\"{}\" belongs to no option", word.to_string_lossy()));
-            }
+    options(parser, |name, parser| match name {
+        "metrics-dir" => {
+            directory = value(parser, name)?.into();
+            Ok(())
         }
-    }
+        _ => Err(unknown_option(name)),
+    })?;
     Ok(CliCommand::Metrics(directory))
 }
 
@@ -536,8 +527,15 @@ mod tests {
 
     #[test]
     fn help_and_version_are_found_anywhere() {
-        for line in [&["--help"][..], &["-h"], &["help"], &["send", "--help"]] {
-            assert_eq!(parsed(line), Ok(CliCommand::Help));
+        for (line, of) in [
+            (&["--help"][..], ""),
+            (&["-h"], ""),
+            (&["help"], ""),
+            (&["help", "exec"], "exec"),
+            (&["send", "--help"], "send"),
+            (&["check", "-h"], "check"),
+        ] {
+            assert_eq!(parsed(line), Ok(CliCommand::Help(of)));
         }
         for line in [&["--version"][..], &["-V"], &["send", "-V"]] {
             assert_eq!(parsed(line), Ok(CliCommand::Version));
@@ -548,12 +546,14 @@ mod tests {
     fn every_wrong_option_says_what_is_wrong_and_the_remedy() {
         for (line, what) in [
             (&[][..], "what shall be done? Try: hbc --help"),
-            (&["sned"], "there is no command \"sned\", try: hbc send"),
+            (&["sned"], "there is no command \"sned\", did you mean \"send\"?"),
             (&["--server", "a"], "--server: a command comes first"),
             (&["send", "--server"], "--server: a value is missing"),
             (&["send", "--server", "a:x"], "--server: \"a:x\" must have a port"),
-            (&["send", "--sever", "a"], "there is no option --sever, see hbc --help"),
-            (&["send", "-x"], "there is no option -x, see hbc --help"),
+            (&["send", "--sever", "a"], "send has no option --sever, did you mean --server?"),
+            (&["send", "-x"], "send has no option -x, see hbc send --help"),
+            (&["--vesrion"], "there is no option --vesrion, did you mean --version?"),
+            (&["-x"], "there is no option -x, see hbc --help"),
             (&["send", "--uptime=5"], "see hbc --help"),
             (&["send", "--server", "a", "disk", "tired"], "\"disk\" belongs to no option"),
             (&["send", "--event", "reboot"], "must be beat, boot, shutdown or message"),
@@ -590,9 +590,10 @@ mod tests {
         assert_eq!(overrides.host.as_deref(), Some("web1"));
         assert_eq!(overrides.interval, Some(Duration::from_secs(60)));
         assert_eq!(overrides.key_file, Some("/k".into()));
-        let check = CliCommand::Check { config: Some("/c".into()), strict: true };
-        assert_eq!(parsed_words("check --strict --config /c"), Ok(check));
-        assert_eq!(parsed_words("run --help"), Ok(CliCommand::Help));
+        let check =
+            |strict, json| Ok(CliCommand::Check { config: Some("/c".into()), strict, json });
+        assert_eq!(parsed_words("check --strict --config /c"), check(true, false));
+        assert_eq!(parsed_words("check /c --json"), check(false, true));
     }
 
     #[test]
@@ -601,9 +602,10 @@ mod tests {
             ("run --server", "--server: a value is missing"),
             ("run --server a --server a:9099", "--server: a:9099 is given twice"),
             ("run --interval 1ms", "--interval: must be from 50 ms to 7 d"),
-            ("run --wait 3s", "there is no option --wait"),
+            ("run --wait 3s", "run has no option --wait"),
             ("run web1", "\"web1\" belongs to no option"),
-            ("check -x", "there is no option -x"),
+            ("check -x", "check has no option -x"),
+            ("check /c --config /c", "name one file"),
         ] {
             let why = parsed_words(line).unwrap_err();
             assert!(why.contains(what), "{line}: {why}");
@@ -650,7 +652,7 @@ mod tests {
             ("silence 367d", "the length must be at most 366d"),
             ("silence 1h 2h", "\"2h\" belongs to no option"),
             ("silence 1h --message x", "silence has no option --message"),
-            ("silence 1h -x", "there is no option -x"),
+            ("silence 1h -x", "silence has no option -x"),
         ] {
             let why = parsed_words(line).unwrap_err();
             assert!(why.contains(what), "{line}: {why}");
@@ -674,7 +676,7 @@ mod tests {
             (&["exec", "--server", "a", "--"], "what shall be run?"),
             (&["exec", "--server", "a", "--message", "x"], "exec tells by itself"),
             (&["exec", "--server", "a", "--uptime", "x"], "exec has no option --uptime"),
-            (&["exec", "-x"], "there is no option -x"),
+            (&["exec", "-x"], "exec has no option -x"),
             (&["metrics", "x"], "\"x\" belongs to no option"),
             (&["metrics", "--server", "x"], "metrics has no option --server"),
         ] {

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod collect;
 mod endpoint;
 pub mod exec;
+pub mod help;
 pub mod host_info;
 pub mod plugins;
 mod poll;

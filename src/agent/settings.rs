@@ -8,6 +8,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::collect::CollectSettings;
 use super::host_info;
 use super::plugins::PluginSettings;
@@ -16,6 +18,7 @@ use crate::address::is_name;
 use crate::clock::format_duration;
 use crate::config_file::file::{self, Program};
 use crate::config_file::{Environment, Section, trim_secret};
+use crate::escape;
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
 
@@ -155,7 +158,7 @@ impl AgentSettings {
         if host.as_deref().is_some_and(|host| !is_name(host)) {
             top.error("host", BAD_NAME);
         }
-        let key = top.secret("key", "key_file");
+        let key = top.signing_key();
         let interval = top.duration_within("interval", INTERVAL_RANGE).unwrap_or(defaults.interval);
         let (families, connections) =
             top.section("connections", read_connections).unwrap_or_default();
@@ -352,22 +355,34 @@ pub(super) fn hostname() -> Result<String, String> {
 }
 
 /// `hbc check`: what to print about the file `config` (else the default one), every problem in one
-/// line, and whether it can be used. With `strict` warnings count as errors.
-pub fn check(config: Option<PathBuf>, strict: bool) -> (String, bool) {
+/// line, and whether it can be used. With `strict` warnings count as errors; with `json` all is one
+/// JSON object, which has the fields of `hbd check`.
+pub fn check(config: Option<PathBuf>, strict: bool, json: bool) -> (String, bool) {
     let overrides = CliOverrides { config, ..CliOverrides::default() };
     let loaded = AgentSettings::load(&overrides, &|name| std::env::var(name).ok());
     let loaded = loaded.and_then(|(settings, warnings)| match settings.with_machine_name() {
         Ok(settings) => Ok((settings, warnings)),
         Err(problems) => Err(Problems([warnings.0, problems.0].concat())),
     });
-    let lines = |problems: &Problems| {
-        problems.0.iter().map(|problem| format!("{problem}\n")).collect::<String>()
+    let (settings, problems) = match loaded {
+        Ok((settings, warnings)) => (Some(settings), warnings),
+        Err(problems) => (None, problems),
     };
-    match loaded {
-        Ok((_, warnings)) if strict && !warnings.0.is_empty() => (lines(&warnings), false),
-        Ok((settings, warnings)) => (lines(&warnings) + &summary(&settings), true),
-        Err(problems) => (lines(&problems), false),
+    let valid = settings.is_some() && (!strict || problems.0.is_empty());
+    if json {
+        let settings = settings.unwrap_or_default();
+        let servers: Vec<String> = settings.servers.iter().map(ToString::to_string).collect();
+        let answer = json!({
+            "ok": valid,
+            "problems": problems.0,
+            "host": settings.host,
+            "servers": servers,
+        });
+        return (escape::json(format!("{answer}\n")), valid);
     }
+    let mut text: String = problems.0.iter().map(|problem| format!("{problem}\n")).collect();
+    text += &settings.filter(|_| valid).map_or(String::new(), |settings| summary(&settings));
+    (text, valid)
 }
 
 /// `OK: web1 beats every 10 s to hbd.example.com:9099 over ipv4, ipv6, vpn`

@@ -165,7 +165,12 @@ fn http_agent(base: &str) -> ureq::Agent {
 }
 
 fn describe_error(base: &str, why: &ureq::Error) -> String {
+    if let Some(fault) = tls::certificate_fault(why) {
+        let what = fault.describe("does this machine trust it");
+        return format!("{base}: its certificate is not trusted: {what}");
+    }
     match why {
+        why if tls::is_not_tls(why) => format!("{base} {}", tls::NOT_TLS),
         ureq::Error::Timeout(_) => {
             format!("{base}: no answer within {} s", FETCH_TIMEOUT.as_secs())
         }

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use heartbeat::agent::cli::{self, CliCommand, ExecArgs, HELP, SendArgs};
+use heartbeat::agent::cli::{self, CliCommand, ExecArgs, SendArgs};
+use heartbeat::agent::help;
 use heartbeat::agent::run::{self, RunError};
 use heartbeat::agent::send::SendCommand;
 use heartbeat::agent::settings::{CliOverrides, check};
@@ -19,11 +20,11 @@ const FEATURES: &[&str] = &["run", "send", "exec", "metrics"];
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
-        Ok(CliCommand::Help) => print(HELP),
+        Ok(CliCommand::Help(command)) => print(help::of(command)),
         Ok(CliCommand::Version) => print(&version::lines("hbc", FEATURES)),
         Ok(CliCommand::Run(overrides)) => return run(&overrides),
-        Ok(CliCommand::Check { config, strict }) => {
-            let (text, valid) = check(config, strict);
+        Ok(CliCommand::Check { config, strict, json }) => {
+            let (text, valid) = check(config, strict, json);
             print(&text);
             return if valid { ExitCode::SUCCESS } else { ExitCode::from(CONFIGURATION) };
         }

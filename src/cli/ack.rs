@@ -3,9 +3,9 @@
 use serde_json::{Value as Json, json};
 
 use super::answer::texts;
-use super::calm::{CalmArgs, body, print_answer, scope, seconds};
+use super::calm::{CalmArgs, body, print_answer, scope, seconds, with_known_hosts};
 use super::client::Client;
-use super::{HELP, print};
+use super::{help, print};
 
 /// Reads the arguments and asks the daemon. Gives the exit code: 0 when it is acknowledged, 1 when
 /// nothing that was told is wrong there, 3 when the daemon cannot be reached.
@@ -14,7 +14,7 @@ use super::{HELP, print};
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(args) = CalmArgs::parse(parser, &["comment", "for", "by", "undo"])? else {
-        return Ok(print(HELP));
+        return Ok(print(&help::of("ack")));
     };
     let scope = scope_of(&args)?;
     let client = args.client()?;
@@ -35,6 +35,7 @@ fn acknowledge(client: &Client, args: &CalmArgs, scope: &str) -> u8 {
     if args.undo {
         let body = json!({ "scope": scope, "by": args.by() });
         let answer = client.post_json("/api/v1/acknowledgements/end", &body);
+        let answer = with_known_hosts(client, scope, answer);
         return print_answer(answer, args.json, |answer| lines("no longer acknowledged", answer));
     }
     let body = body(json!({
@@ -44,6 +45,7 @@ fn acknowledge(client: &Client, args: &CalmArgs, scope: &str) -> u8 {
         "seconds": args.length.map(seconds),
     }));
     let answer = client.post_json("/api/v1/acknowledgements", &body);
+    let answer = with_known_hosts(client, scope, answer);
     print_answer(answer, args.json, |answer| lines("acknowledged", answer))
 }
 

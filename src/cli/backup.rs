@@ -1,16 +1,17 @@
 //! `hbd backup`: analyzes backup plans now, and prints what an alert would report.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
+use lexopt::prelude::*;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::client::Client;
-use super::{CONFIGURATION, json_line, print, print_error};
+use super::{CONFIGURATION, FAILED, config_file, help, json_line, print, print_error};
 use crate::backup::analysis::{Analyzer, PlanReport};
 use crate::backup::outcome::Outcome;
 use crate::backup::plan_query::PlanQuery;
@@ -29,6 +30,60 @@ use crate::thread::Stop;
 const SUCCESS: u8 = 0;
 /// One did not, or that is not known.
 const NOT_ALL: u8 = 1;
+
+#[derive(Debug, Default, PartialEq)]
+struct BackupArgs {
+    config: Option<PathBuf>,
+    url: Option<String>,
+    ca_file: Option<PathBuf>,
+    plan: Option<String>,
+    json: bool,
+    forget: bool,
+}
+
+/// Reads the arguments and does what they say. Gives the exit code: 0 when every plan succeeded, 1
+/// when one did not, 3 when the daemon cannot be reached, 78 when the configuration cannot be used.
+///
+/// # Errors
+/// When the arguments are wrong.
+pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
+    let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("backup"))) };
+    if let Some(plan) = args.plan.as_deref().filter(|_| args.forget) {
+        let client = Client::from_args(&args.config, &args.url, &args.ca_file)?;
+        return Ok(client.map_or_else(|code| code, |client| forget(&client, plan)));
+    }
+    let (config, mut out) = (config_file(args.config), io::stdout().lock());
+    Ok(backup(&config, args.plan.as_deref(), args.json, &mut out).unwrap_or(FAILED))
+}
+
+/// None when help is asked for.
+fn parse_args(mut parser: lexopt::Parser) -> Result<Option<BackupArgs>, lexopt::Error> {
+    let (mut args, mut all) = (BackupArgs::default(), false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
+            Long("all") => all = true,
+            Long("json") => args.json = true,
+            Long("forget") => args.forget = true,
+            Long("url") => args.url = Some(parser.value()?.string()?),
+            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
+            Long("help") | Short('h') => return Ok(None),
+            Value(name) if args.plan.is_none() => args.plan = Some(name.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if args.plan.is_some() == all {
+        return Err("name one PLAN, by its id or name, or --all".into());
+    }
+    if args.forget && args.json {
+        return Err("--json does not go with --forget".into());
+    }
+    let daemon = args.url.is_some() || args.ca_file.is_some();
+    if daemon && !args.forget || args.forget && all {
+        return Err("--url and --ca-file go with --forget, and that with a PLAN".into());
+    }
+    Ok(Some(args))
+}
 
 /// Prints the report about one plan, by its id or its name; of all plans, when none is given, a line
 /// each, and the reports about those that did not succeed. Gives the exit code. Modules that are still
@@ -100,7 +155,7 @@ fn format_summary(reports: &[PlanReport]) -> Option<String> {
 
 /// A stop at the first of these signals, and the number of that signal: restic runs in a process group
 /// of its own, so that a terminal does not stop it.
-fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
+pub fn stop_on_signals() -> io::Result<(Stop, Receiver<i32>)> {
     let (stopper, stop) = Stop::channel();
     let (tx, rx) = bounded(1);
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;

@@ -9,7 +9,6 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use serde_json::{Number, Value as Json};
 
-use super::answer::field;
 use super::client::{Client, print_unreachable};
 use super::terminal::sanitize;
 use super::{FAILED, json_line, print, print_error};
@@ -37,6 +36,8 @@ pub struct CalmArgs {
     pub unless: Option<Level>,
     /// `--for`.
     pub length: Option<Duration>,
+    /// Times are shown in UTC.
+    pub utc: bool,
     /// For programs.
     pub json: bool,
     /// `--undo`.
@@ -59,6 +60,7 @@ impl CalmArgs {
                 Long("url") => args.url = Some(parser.value()?.string()?),
                 Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
                 Long("json") => args.json = true,
+                Long("utc") if own.contains(&"utc") => args.utc = true,
                 Long("all") => args.words.push("--all".into()),
                 Long("help") | Short('h') => return Ok(None),
                 Long(name) if own.contains(&name) => {
@@ -142,6 +144,22 @@ pub fn body(mut fields: Json) -> Json {
     fields
 }
 
+/// Where the daemon found nothing of a scope, that there is no such host, if there is none.
+pub fn with_known_hosts(
+    client: &Client,
+    scope: &str,
+    answer: Result<Result<Json, String>, String>,
+) -> Result<Result<Json, String>, String> {
+    let host = scope.split('/').next().unwrap_or_default();
+    let is_host = !scope.contains(['*', ':']) && !scope.starts_with('-');
+    answer.map(|answer| {
+        answer.map_err(|why| {
+            let unknown = if is_host { client.unknown_host(host) } else { None };
+            unknown.unwrap_or(why)
+        })
+    })
+}
+
 /// Prints what the daemon answered, as JSON or in `words`; gives the exit code.
 pub fn print_answer(
     answer: Result<Result<Json, String>, String>,
@@ -157,12 +175,6 @@ pub fn print_answer(
         }
         Err(why) => print_unreachable(&sanitize(&why)),
     }
-}
-
-/// A time of the answer, to the second.
-pub fn time(of: &Json, name: &str) -> String {
-    let time = field(of, name);
-    time.get(..19).map_or(time.clone(), |seconds| format!("{seconds}Z"))
 }
 
 /// `a, b, c`, and of many the first ones.
@@ -197,12 +209,5 @@ mod tests {
     fn whole_seconds_are_a_whole_number() {
         assert_eq!(seconds(Duration::from_secs(7200)).to_string(), "7200");
         assert_eq!(seconds(Duration::from_millis(1500)).to_string(), "1.5");
-    }
-
-    #[test]
-    fn texts_of_others_do_not_steer_the_terminal() {
-        let odd = serde_json::json!({"at": "ü", "odd": "\u{1b}[31mred"});
-        assert_eq!(time(&odd, "at"), "ü");
-        assert!(!time(&odd, "odd").contains('\u{1b}'));
     }
 }

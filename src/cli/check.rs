@@ -1,16 +1,56 @@
 //! `hbd check`: prints what is wrong with a configuration, or how much is in it.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use lexopt::prelude::*;
 use serde_json::json;
 
-use super::{CONFIGURATION, json_line};
+use super::{CONFIGURATION, FAILED, config_file, help, json_line, print};
 use crate::backup::correlator;
 use crate::config::Config;
 use crate::event::counted;
 use crate::problem::{Problem, Problems, Severity};
 use crate::thread::Stop;
+
+#[derive(Debug, Default, PartialEq)]
+struct CheckArgs {
+    config: Option<PathBuf>,
+    strict: bool,
+    json: bool,
+}
+
+/// Reads the arguments and prints what is wrong with the configuration. Gives the exit code.
+///
+/// # Errors
+/// When the arguments are wrong.
+pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
+    let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("check"))) };
+    let file = config_file(args.config);
+    let printed = check(&file, args.strict, args.json, &mut io::stdout().lock());
+    Ok(printed.unwrap_or(FAILED))
+}
+
+/// None when help is asked for.
+fn parse_args(mut parser: lexopt::Parser) -> Result<Option<CheckArgs>, lexopt::Error> {
+    let mut args = CheckArgs::default();
+    let named = |config: &mut Option<PathBuf>, file: OsString| match config.replace(file.into()) {
+        None => Ok(()),
+        Some(_) => Err("name one file: FILE is the same as --config FILE"),
+    };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") | Short('c') => named(&mut args.config, parser.value()?)?,
+            Long("strict") => args.strict = true,
+            Long("json") => args.json = true,
+            Long("help") | Short('h') => return Ok(None),
+            Value(file) => named(&mut args.config, file)?,
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Some(args))
+}
 
 /// Prints every problem of the file at `config`, one a line, then, when it can be used, how much is
 /// in it: channels, hosts, and the threshold sets that the file itself defines. Gives the exit code. With
@@ -82,7 +122,22 @@ fn report(
 mod tests {
     use super::*;
 
-    fn run(text: &str, strict: bool, json: bool) -> (u8, String) {
+    #[test]
+    fn the_file_may_be_named_with_or_without_an_option() {
+        let parsed = |words: &[&str]| {
+            let parsed = parse_args(lexopt::Parser::from_args(words));
+            parsed.map(Option::unwrap).map_err(|why| why.to_string())
+        };
+        let args = |strict, json| CheckArgs { config: Some("a.yaml".into()), strict, json };
+        assert_eq!(parsed(&["a.yaml", "--strict"]), Ok(args(true, false)));
+        assert_eq!(parsed(&["--json", "-c", "a.yaml"]), Ok(args(false, true)));
+        assert_eq!(parsed(&[]), Ok(CheckArgs::default()));
+        for twice in [&["a.yaml", "b.yaml"][..], &["a.yaml", "--config", "a.yaml"]] {
+            assert!(parsed(twice).unwrap_err().contains("name one file"), "{twice:?}");
+        }
+    }
+
+    fn checked(text: &str, strict: bool, json: bool) -> (u8, String) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("heartbeat.yaml");
         std::fs::write(&file, text).unwrap();
@@ -98,16 +153,16 @@ mod tests {
     fn a_sound_file_is_counted() {
         let text = "notification_channels: {a: {type: log}, b: {type: log}}\ndefault_notification_channels: [a]\nthreshold_configs: {x: {}}\n";
         assert_eq!(
-            run(text, true, false),
+            checked(text, true, false),
             (0, "OK: 2 channels, 0 hosts, 1 threshold set\n".into())
         );
     }
 
     #[test]
     fn warnings_are_errors_only_when_strict() {
-        let (code, said) = run(UNWATCHED, false, false);
+        let (code, said) = checked(UNWATCHED, false, false);
         assert!(code == 0 && said.ends_with("OK: 1 channel, 1 host, 0 threshold sets\n"), "{said}");
-        let (code, said) = run(UNWATCHED, true, false);
+        let (code, said) = checked(UNWATCHED, true, false);
         assert!(
             code == 78 && said.contains("warning: hosts.web1") && !said.contains("OK"),
             "{said}"
@@ -116,7 +171,7 @@ mod tests {
 
     #[test]
     fn programs_get_one_json_object() {
-        let (code, said) = run("hots: 1\n", false, true);
+        let (code, said) = checked("hots: 1\n", false, true);
         let answer: serde_json::Value = serde_json::from_str(&said).unwrap();
         assert_eq!(code, 78);
         assert_eq!(answer["ok"], false);

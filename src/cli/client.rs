@@ -15,11 +15,15 @@ use rustls::{
 };
 use serde_json::Value;
 
+use super::answer::{field, items};
 use super::{CONFIGURATION, UNREACHABLE, config_file, print_error};
 use crate::address::BaseUrl;
-use crate::config::Config;
+use crate::config::{Config, ReceiverSettings};
+use crate::config_file::suggestion;
 use crate::deadline::DeadlineStream;
 use crate::escape::PercentEncoded;
+use crate::event::counted;
+use crate::problem::Severity;
 use crate::secret::Secret;
 use crate::tls;
 
@@ -36,6 +40,8 @@ pub struct Client {
     base: String,
     token: Option<Secret>,
     trust: Trust,
+    /// How long one answer may take.
+    timeout: Duration,
 }
 
 /// Which server is believed to be the daemon.
@@ -58,6 +64,27 @@ impl Client {
         url: &Option<String>,
         ca_file: &Option<PathBuf>,
     ) -> Result<Result<Client, u8>, lexopt::Error> {
+        Client::find(config, url, ca_file, true)
+    }
+
+    /// The same for a command that is told by the daemon what is wrong with the configuration.
+    ///
+    /// # Errors
+    /// When the arguments are wrong.
+    pub fn from_args_quietly(
+        config: &Option<PathBuf>,
+        url: &Option<String>,
+        ca_file: &Option<PathBuf>,
+    ) -> Result<Result<Client, u8>, lexopt::Error> {
+        Client::find(config, url, ca_file, false)
+    }
+
+    fn find(
+        config: &Option<PathBuf>,
+        url: &Option<String>,
+        ca_file: &Option<PathBuf>,
+        announce: bool,
+    ) -> Result<Result<Client, u8>, lexopt::Error> {
         match url {
             Some(_) if config.is_some() => Err("--config and --url exclude each other".into()),
             Some(url) => {
@@ -67,14 +94,32 @@ impl Client {
             None if ca_file.is_some() => {
                 Err("--ca-file goes with --url: the configuration names its certificate".into())
             }
-            None => Ok(match Config::load(config_file(config.clone())) {
-                Ok(config) => Client::for_config(&config).map_err(|why| print_unreachable(&why)),
-                Err(problems) => {
-                    print_error(&problems);
-                    Err(CONFIGURATION)
-                }
-            }),
+            None => Ok(Client::for_file(&config_file(config.clone()), announce)),
         }
+    }
+
+    /// A client of the daemon that runs with the configuration in a file. While that is broken, the
+    /// daemon goes on with what it had, and is found by the section `receiver` alone; with `announce`
+    /// that is said.
+    fn for_file(file: &Path, announce: bool) -> Result<Client, u8> {
+        let problems = match Config::load(file) {
+            Ok(config) => {
+                return Client::for_config(&config).map_err(|why| print_unreachable(&why));
+            }
+            Err(problems) => problems,
+        };
+        let Ok(receiver) = Config::load_receiver(file) else {
+            print_error(&problems);
+            return Err(CONFIGURATION);
+        };
+        if announce {
+            let errors = problems.0.iter().filter(|one| one.severity == Severity::Error).count();
+            let (file, errors) = (file.display(), counted(errors, "error"));
+            print_error(&format!(
+                "{file} has {errors}: hbd would not start with it, see hbd check"
+            ));
+        }
+        Client::for_receiver(&receiver).map_err(|why| print_unreachable(&why))
     }
 
     /// A client of the daemon that runs with this configuration.
@@ -82,7 +127,10 @@ impl Client {
     /// # Errors
     /// When the configuration does not say where that is.
     pub fn for_config(config: &Config) -> Result<Client, String> {
-        let receiver = &config.receiver;
+        Client::for_receiver(&config.receiver)
+    }
+
+    fn for_receiver(receiver: &ReceiverSettings) -> Result<Client, String> {
         if receiver.port == 0 {
             return Err("receiver.port is 0: name the daemon by its address, with --url".into());
         }
@@ -100,7 +148,7 @@ impl Client {
             }
         };
         let base = format!("{scheme}://{name}:{}", receiver.port);
-        Ok(Client { base, token: receiver.token.clone(), trust })
+        Ok(Client { base, token: receiver.token.clone(), trust, timeout: TIMEOUT })
     }
 
     /// A client of the daemon at a URL, `http://host:port`. Its token is in the environment: a
@@ -115,7 +163,13 @@ impl Client {
         let base = BaseUrl::parse(&whole).map_err(|why| format!("--url: {why}"))?.text;
         let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
         let trust = Trust::Authorities(ca_file.map(Path::to_owned));
-        Ok(Client { base, token: token.map(Secret::new), trust })
+        Ok(Client { base, token: token.map(Secret::new), trust, timeout: TIMEOUT })
+    }
+
+    /// The same with another time limit for each answer.
+    #[must_use]
+    pub fn within(self, timeout: Duration) -> Client {
+        Client { timeout, ..self }
     }
 
     /// What the daemon answers to a POST with JSON, or in which words it refuses.
@@ -139,6 +193,43 @@ impl Client {
     pub fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, String> {
         let answer = self.call("GET", path, query, None);
         self.checked(answer)
+    }
+
+    /// What the daemon answers to a GET about something that has a name; the inner error says that
+    /// there is no such thing, with those that there are.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn get_host(&self, name: &str) -> Result<Result<Value, String>, String> {
+        let answer =
+            self.call("GET", &format!("/api/v1/hosts/{}", PercentEncoded(name)), &[], None);
+        match answer {
+            Ok((404, body)) => Ok(Err(self.unknown_host(name).unwrap_or_else(|| reason(&body)))),
+            answer => self.checked(answer).map(Ok),
+        }
+    }
+
+    /// `no host is called "wbe1", did you mean "web1"?`; none when the daemon has a host of this
+    /// name, or does not say.
+    pub fn unknown_host(&self, name: &str) -> Option<String> {
+        let answer = self.get("/api/v1/hosts", &[]).ok()?;
+        let names: Vec<String> = items(&answer, "hosts").map(|host| field(host, "name")).collect();
+        if names.iter().any(|known| known == name) {
+            return None;
+        }
+        let meant = suggestion::suggestion(name, names.iter().map(String::as_str));
+        Some(format!("no host is called \"{name}\"{meant}"))
+    }
+
+    /// Has the configuration be read again: what the daemon answers, also when it refuses.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn reload(&self) -> Result<Value, String> {
+        match self.call("POST", "/-/reload", &[], None) {
+            Ok((400 | 503, body)) => self.checked(Ok((200, body))),
+            answer => self.checked(answer),
+        }
     }
 
     /// What the daemon answers to a DELETE.
@@ -220,9 +311,26 @@ impl Client {
                 json,
                 token: self.token.as_ref(),
                 certificate: certificate.clone(),
+                timeout: self.timeout,
             }
             .send(),
             Trust::Authorities(ca_file) => self.send(method, &target, json, ca_file.as_deref()),
+        }
+    }
+
+    fn describe(&self, why: &ureq::Error) -> String {
+        if let Some(fault) = tls::certificate_fault(why) {
+            return format!("its certificate is not trusted: {}", fault.describe("--ca-file"));
+        }
+        match why {
+            ureq::Error::Io(why) if why.kind() == ErrorKind::ConnectionRefused => {
+                "nobody answers there: is hbd running?".into()
+            }
+            ureq::Error::Timeout(_) => format!("no answer within {} s", self.timeout.as_secs()),
+            ureq::Error::HostNotFound => "there is no host of this name".into(),
+            why if tls::is_not_tls(why) => tls::NOT_TLS.into(),
+            ureq::Error::Protocol(_) => NOT_HTTP.into(),
+            why => why.to_string(),
         }
     }
 
@@ -235,7 +343,7 @@ impl Client {
     ) -> Result<(u16, String), String> {
         let encrypted = self.base.starts_with("https:");
         let roots = encrypted.then(|| tls::roots(ca_file)).transpose()?;
-        let agent = tls::http_agent(TIMEOUT, roots.as_deref());
+        let agent = tls::http_agent(self.timeout, roots.as_deref());
         let url = format!("{}{target}", self.base);
         let mut request = ureq::http::Request::builder().method(method).uri(url);
         if let Some(token) = &self.token {
@@ -248,23 +356,17 @@ impl Client {
                 request.map(|request| agent.run(request))
             }
         };
-        let mut response = sent.map_err(|why| why.to_string())?.map_err(|why| match why {
-            ureq::Error::Io(why) if why.kind() == std::io::ErrorKind::ConnectionRefused => {
-                "nobody answers there: is hbd running?".to_owned()
-            }
-            ureq::Error::Timeout(_) => format!("no answer within {} s", TIMEOUT.as_secs()),
-            ureq::Error::HostNotFound => "there is no host of this name".into(),
-            why if encrypted && why.to_string().contains("UnknownIssuer") => {
-                format!("{why}: name its authority with --ca-file")
-            }
-            why => why.to_string(),
-        })?;
+        let sent = sent.map_err(|why| why.to_string())?;
+        let mut response = sent.map_err(|why| self.describe(&why))?;
         let mut body = Vec::new();
         let mut reader = response.body_mut().as_reader().take(MAX_ANSWER);
         reader.read_to_end(&mut body).map_err(|why| format!("the answer broke off: {why}"))?;
         Ok((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
     }
 }
+
+/// What is said of a server that does not even answer in HTTP.
+const NOT_HTTP: &str = "it does not answer as hbd does: is it https://, or another port?";
 
 /// The words of an answer that is an error.
 fn reason(body: &str) -> String {
@@ -293,12 +395,13 @@ struct PinnedRequest<'a> {
     json: Option<&'a str>,
     token: Option<&'a Secret>,
     certificate: CertificateDer<'static>,
+    timeout: Duration,
 }
 
 impl PinnedRequest<'_> {
     /// Status and body of the answer.
     fn send(self) -> Result<(u16, String), String> {
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + self.timeout;
         let socket = DeadlineStream::new(self.connect(deadline)?, deadline);
         let provider = Arc::new(ring::default_provider());
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -326,7 +429,7 @@ impl PinnedRequest<'_> {
         let exchanged = stream
             .write_all(request.as_bytes())
             .and_then(|()| stream.take(MAX_ANSWER + 1).read_to_end(&mut answer));
-        exchanged.map_err(|why| describe_error(&why))?;
+        exchanged.map_err(|why| describe_error(&why, self.timeout))?;
         if answer.len() as u64 > MAX_ANSWER {
             return Err("the answer is too long".into());
         }
@@ -342,7 +445,7 @@ impl PinnedRequest<'_> {
             // A timeout of zero would be an error of its own.
             match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {
                 Ok(socket) => return Ok(socket),
-                Err(why) => last = describe_error(&why),
+                Err(why) => last = describe_error(&why, self.timeout),
             }
         }
         Err(last)
@@ -362,7 +465,7 @@ fn parse_response(answer: &[u8]) -> Result<(u16, String), String> {
     }
 }
 
-fn describe_error(why: &std::io::Error) -> String {
+fn describe_error(why: &std::io::Error, timeout: Duration) -> String {
     let certificate = why.get_ref().and_then(|why| why.downcast_ref::<Error>());
     if matches!(certificate, Some(Error::InvalidCertificate(_))) {
         return "it shows another certificate than receiver.tls names: was hbd reloaded since that changed?".into();
@@ -370,7 +473,7 @@ fn describe_error(why: &std::io::Error) -> String {
     match why.kind() {
         ErrorKind::ConnectionRefused => "nobody answers there: is hbd running?".into(),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => {
-            format!("no answer within {} s", TIMEOUT.as_secs())
+            format!("no answer within {} s", timeout.as_secs())
         }
         ErrorKind::InvalidData if matches!(certificate, Some(Error::InvalidMessage(_))) => {
             "it does not speak TLS: was hbd reloaded since receiver.tls was set?".into()

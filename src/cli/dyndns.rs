@@ -9,8 +9,10 @@ use serde_json::{Value as Json, json};
 
 use super::answer::field;
 use super::client::{Client, print_unreachable};
-use super::{CONFIGURATION, FAILED, HELP, config_file, json_line, print, print_error};
+use super::local_time::TimeFormat;
+use super::{CONFIGURATION, FAILED, config_file, help, json_line, print, print_error};
 use crate::config::Config;
+use crate::config_file::suggestion;
 use crate::dyndns::dry_run;
 use crate::dyndns::method::UpdateRequest;
 use crate::dyndns::names::{self, RecordFamily};
@@ -24,6 +26,7 @@ struct DyndnsArgs {
     host: Option<String>,
     addresses: Vec<IpAddr>,
     dry: bool,
+    utc: bool,
     json: bool,
 }
 
@@ -33,7 +36,7 @@ struct DyndnsArgs {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(args) = parse_args(parser)? else { return Ok(print(HELP)) };
+    let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("dyndns"))) };
     if let (true, Some(host)) = (args.dry, &args.host) {
         return Ok(match Config::load(config_file(args.config.clone())) {
             Ok(config) => print_requests(&config, Client::for_config(&config), host, &args),
@@ -54,8 +57,13 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<DyndnsArgs>, lexopt::
             Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
             Long("url") => args.url = Some(parser.value()?.string()?),
             Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
-            Long("address") => args.addresses.push(parser.value()?.parse()?),
+            Long("address") => {
+                let text = parser.value()?.string()?;
+                let what = || format!("--address must be such as 192.0.2.7, not \"{text}\"");
+                args.addresses.push(text.parse().map_err(|_| what())?);
+            }
             Long("dry-run") => args.dry = true,
+            Long("utc") => args.utc = true,
             Long("json") => args.json = true,
             Long("help") | Short('h') => return Ok(None),
             Value(host) if args.host.is_none() => args.host = Some(host.string()?),
@@ -93,17 +101,21 @@ fn print_state(client: &Client, args: &DyndnsArgs) -> u8 {
         Err(why) => return print_unreachable(&why),
     };
     if let (Some(host), true) = (&args.host, names.is_empty()) {
-        print_error(&format!("the daemon keeps no name of {host}"));
+        let none = || format!("the daemon keeps no name of {host}: hosts.{host}.dyndns is not set");
+        print_error(&client.unknown_host(host).unwrap_or_else(none));
         return FAILED;
     }
-    let text = if args.json { json_line(&json!({ "names": names })) } else { format_names(&names) };
+    let text = match args.json {
+        true => json_line(&json!({ "names": names })),
+        false => format_names(&names, &TimeFormat::new(args.utc)),
+    };
     print(&text);
     let bad = |one: &Json| matches!(one["state"].as_str(), Some("failing" | "refused") | None);
     if names.iter().any(bad) { FAILED } else { 0 }
 }
 
 /// A block for each name.
-fn format_names(names: &[Json]) -> String {
+fn format_names(names: &[Json], times: &TimeFormat) -> String {
     if names.is_empty() {
         return "no names are kept\n".into();
     }
@@ -113,7 +125,7 @@ fn format_names(names: &[Json]) -> String {
         text += &format!("{host}: {name} is {state} ({})\n", field(one, "server"));
         for record in one["records"].as_array().into_iter().flatten() {
             let (kind, address) = (field(record, "type"), field(record, "address"));
-            let (written, at) = (field(record, "written"), field(record, "last_update"));
+            let (written, at) = (field(record, "written"), times.format(record, "last_update"));
             let in_zone = match (written == address, at.is_empty()) {
                 (true, false) => format!("written {at}"),
                 (true, true) => "found in the zone".into(),
@@ -124,9 +136,9 @@ fn format_names(names: &[Json]) -> String {
         }
         let why = field(&one["last_failure"], "why");
         if !why.is_empty() {
-            text += &format!("  failing since {}: {why}\n", field(one, "failing_since"));
+            text += &format!("  failing since {}: {why}\n", times.format(one, "failing_since"));
         }
-        let next = field(one, "next_attempt");
+        let next = times.format(one, "next_attempt");
         if !next.is_empty() {
             text += &format!("  next attempt {next}\n");
         }
@@ -143,7 +155,9 @@ fn print_requests(
     args: &DyndnsArgs,
 ) -> u8 {
     let Some(entry) = config.dyndns.get(host) else {
-        print_error(&format!("hosts.{host}.dyndns is not set: no name follows that host"));
+        let near = suggestion::nearest(host, config.dyndns.keys().map(String::as_str));
+        let meant = near.map_or(String::new(), |near| format!(", did you mean {near}?"));
+        print_error(&format!("hosts.{host}.dyndns is not set: no name follows that host{meant}"));
         return FAILED;
     };
     let addresses = if args.addresses.is_empty() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 
 use super::client::{Client, print_unreachable};
-use super::{FAILED, HELP, print, print_error};
+use super::{FAILED, help, print, print_error};
 use crate::escape::PercentEncoded;
 use crate::notify::text::{LineBreaks, clean};
 
@@ -24,7 +24,7 @@ struct ForgetArgs {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(args) = parse_args(parser)? else { return Ok(print(HELP)) };
+    let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("forget"))) };
     let client = Client::from_args(&args.config, &args.url, &args.ca_file)?;
     Ok(client.map_or_else(|code| code, |client| forget(&client, &args)))
 }
@@ -66,7 +66,7 @@ fn forget(client: &Client, args: &ForgetArgs) -> u8 {
             print(&format!("{} is forgotten until it beats again\n", words(&what)))
         }
         Ok((404, why)) => {
-            print_error(&words(&why));
+            print_error(&client.unknown_host(&args.host).unwrap_or_else(|| words(&why)));
             FAILED
         }
         Ok((_, why)) | Err(why) => print_unreachable(&words(&why)),

@@ -1,19 +1,22 @@
 //! `hbd key`: makes a key and prints where it goes on each side; lists connections that still sign with
 //! the previous one.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use lexopt::prelude::*;
 use ring::rand::{SecureRandom, SystemRandom};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
+use super::answer::{field, items};
 use super::client::{Client, print_unreachable};
-use super::{CONFIGURATION, FAILED, HELP, config_file, print, print_error};
+use super::local_time::TimeFormat;
+use super::{CONFIGURATION, FAILED, config_file, help, json_line, print, print_error};
 use crate::address::is_name;
 use crate::config::Config;
+use crate::config_file::suggestion;
 
 /// As long as the hash that it is used with (RFC 2104, section 3).
 const KEY_BYTES: usize = 32;
@@ -28,6 +31,8 @@ struct KeyArgs {
     common: bool,
     write: Option<PathBuf>,
     status: bool,
+    utc: bool,
+    json: bool,
 }
 
 /// Reads the arguments and does what they say. Gives the exit code: 0; with `--status`, 1 when a
@@ -36,29 +41,30 @@ struct KeyArgs {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(args) = parse_args(parser)? else { return Ok(print(HELP)) };
+    let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("key"))) };
     if args.status {
         return status(&args);
     }
-    let known = match &args.config {
-        Some(file) => match Config::load(file) {
-            Ok(config) => Some(config),
-            Err(problems) => {
-                print_error(&problems);
-                return Ok(CONFIGURATION);
-            }
-        },
-        // Without a configuration there is a key to make all the same.
-        None => Config::load(config_file(None)).ok(),
-    };
-    let changes = known.is_some_and(|config| has_key(&config, args.host.as_deref()));
-    match make(&args, changes) {
-        Ok(text) => Ok(print(&text)),
+    let key = match key().and_then(|key| write_new(&args, &key).map(|()| key)) {
+        Ok(key) => key,
         Err(why) => {
             print_error(&why);
-            Ok(FAILED)
+            return Ok(FAILED);
         }
-    }
+    };
+    // Only now: the configuration may name the file that was just made.
+    let known = match Config::load(config_file(args.config.clone())) {
+        Ok(config) => Some(config),
+        Err(problems) if args.config.is_some() => {
+            print_error(&problems);
+            // A second try must not find that the file exists.
+            args.write.iter().for_each(|file| drop(fs::remove_file(file)));
+            return Ok(CONFIGURATION);
+        }
+        // Without a configuration there is a key to make all the same.
+        Err(_) => None,
+    };
+    Ok(print(&words(&args, &key, known.as_ref())))
 }
 
 /// None when help is asked for.
@@ -72,6 +78,8 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<KeyArgs>, lexopt::Err
             Long("common") => args.common = true,
             Long("write") => args.write = Some(parser.value()?.into()),
             Long("status") => args.status = true,
+            Long("utc") => args.utc = true,
+            Long("json") => args.json = true,
             Long("help") | Short('h') => return Ok(None),
             Value(host) if args.host.is_none() => args.host = Some(host.string()?),
             other => return Err(other.unexpected()),
@@ -83,9 +91,9 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<KeyArgs>, lexopt::Err
         );
     }
     if args.status && args.write.is_some()
-        || !args.status && (args.url.is_some() || args.ca_file.is_some())
+        || !args.status && (args.url.is_some() || args.ca_file.is_some() || args.json || args.utc)
     {
-        return Err("--write is for a new key, --url for --status".into());
+        return Err("--write is for a new key; --url, --json and --utc are for --status".into());
     }
     if let Some(host) = args.host.as_deref().filter(|host| !is_name(host)) {
         let what = "a host's name is 1 to 253 letters, digits, dots, dashes, underscores";
@@ -94,32 +102,34 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<KeyArgs>, lexopt::Err
     Ok(Some(args))
 }
 
-/// Whether datagrams of the host, or of any, are signed already.
-fn has_key(config: &Config, host: Option<&str>) -> bool {
+/// Whether datagrams of the host, or of any, are signed already with another key than the new one.
+fn has_other_key(config: &Config, host: Option<&str>, new: &str) -> bool {
     let own = host.and_then(|host| config.hosts.get(host)?.key.as_ref());
-    own.is_some() || config.heartbeat.key.is_some()
+    own.into_iter().chain(&config.heartbeat.key).any(|key| key.reveal() != new)
 }
 
-/// Makes a key; the words that say where it goes. `changes` is whether there is one already.
-fn make(args: &KeyArgs, changes: bool) -> Result<String, String> {
-    let key = key()?;
+/// The words that say where a new key goes.
+fn words(args: &KeyArgs, key: &str, known: Option<&Config>) -> String {
     let (place, agent) = match &args.host {
         Some(host) => (format!("hosts.{host}"), host.as_str()),
         None => ("heartbeat".into(), "each host without a key of its own"),
     };
     let line = match &args.write {
-        Some(file) => {
-            write(file, &key)?;
-            format!("key_file: {}", display_path(file))
-        }
+        Some(file) => format!("key_file: {}", display_path(file)),
         None => format!("key: {key}"),
     };
     let mut text = format!("# heartbeat.yaml, under {place}\n{line}\n");
     text.push_str(&format!("# hbc.yaml on {agent}\nkey: {key}\n"));
-    if changes {
+    let Some(config) = known else { return text };
+    if let Some(host) = args.host.as_deref().filter(|host| !config.hosts.contains_key(*host)) {
+        let near = suggestion::nearest(host, config.hosts.keys().map(String::as_str));
+        let meant = near.map_or(String::new(), |near| format!(", did you mean {near}?"));
+        text.push_str(&format!("# heartbeat.yaml has no host {host} yet{meant}\n"));
+    }
+    if has_other_key(config, args.host.as_deref(), key) {
         text.push_str(CHANGE);
     }
-    Ok(text)
+    text
 }
 
 const CHANGE: &str = "\
@@ -143,8 +153,9 @@ fn key() -> Result<String, String> {
     Ok(crate::escape::hex(&bytes))
 }
 
-/// Writes a key to a new file that only its owner can read.
-fn write(file: &Path, key: &str) -> Result<(), String> {
+/// Writes a key to the new file of `--write`, which only its owner can read.
+fn write_new(args: &KeyArgs, key: &str) -> Result<(), String> {
+    let Some(file) = &args.write else { return Ok(()) };
     let refused = |why: io::Error| match why.kind() {
         io::ErrorKind::AlreadyExists => {
             format!("{} exists, and no key is ever overwritten: name another file", file.display())
@@ -164,38 +175,49 @@ fn status(args: &KeyArgs) -> Result<u8, lexopt::Error> {
     match client.get("/api/v1/hosts", &[]) {
         Ok(answer) => {
             let old = old_keys(&answer);
-            print(if old.is_empty() { "nobody signs with a previous key\n" } else { &old });
+            if args.json {
+                print(&json_line(&json!({ "previous_key": old })));
+            } else if old.is_empty() {
+                print("nobody signs with a previous key\n");
+            } else {
+                print(&format_old_keys(&old, &TimeFormat::new(args.utc)));
+            }
             Ok(if old.is_empty() { 0 } else { FAILED })
         }
         Err(why) => Ok(print_unreachable(&why)),
     }
 }
 
-/// A line for each connection whose last datagram was signed with the previous key. Names come from
-/// the network, but the daemon accepts none with control characters.
-fn old_keys(answer: &Json) -> String {
-    let mut text = String::new();
-    for host in answer["hosts"].as_array().into_iter().flatten() {
-        let connections = host["connections"].as_array().into_iter().flatten();
+/// The connections whose last datagram was signed with the previous key.
+fn old_keys(answer: &Json) -> Vec<Json> {
+    let mut old = Vec::new();
+    for host in items(answer, "hosts") {
+        let connections = items(host, "connections");
         for connection in connections.filter(|connection| connection["old_key"] == true) {
-            let field = |of: &Json, key: &str| of[key].as_str().unwrap_or("?").to_owned();
-            text.push_str(&format!(
-                "{} {} signs with the previous key, last heard {}\n",
-                field(host, "name"),
-                field(connection, "name"),
-                field(connection, "last_seen")
-            ));
+            old.push(json!({
+                "host": host["name"],
+                "connection": connection["name"],
+                "last_seen": connection["last_seen"],
+            }));
         }
     }
-    text
+    old
+}
+
+/// A line for each of them.
+fn format_old_keys(old: &[Json], times: &TimeFormat) -> String {
+    let line = |one: &Json| {
+        let (host, connection) = (field(one, "host"), field(one, "connection"));
+        let seen = times.format(one, "last_seen");
+        format!("{host} {connection} signs with the previous key, last heard {seen}\n")
+    };
+    old.iter().map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
-
-    use serde_json::json;
 
     use super::*;
 
@@ -207,15 +229,33 @@ mod tests {
         text.lines().filter_map(|line| line.strip_prefix(key)).collect()
     }
 
+    fn config(text: &str) -> Config {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("heartbeat.yaml");
+        fs::write(&file, text).unwrap();
+        Config::load(&file).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_was_just_written_is_no_other_one() {
+        let known = config("hosts: {web1: {key: 0123456789abcdef}}\n");
+        assert!(!has_other_key(&known, Some("web1"), "0123456789abcdef"));
+        assert!(has_other_key(&known, Some("web1"), "another"));
+        assert!(!has_other_key(&known, None, "another"));
+    }
+
     #[test]
     fn both_sides_get_the_same_key_and_nobody_gets_it_twice() {
         let args = KeyArgs { host: Some("web1".into()), ..KeyArgs::default() };
-        let (one, two) = (make(&args, false).unwrap(), make(&args, true).unwrap());
+        let common = config("heartbeat: {key: 0123456789abcdef}\nhosts: {web2: {}}\n");
+        let (one, two) = (key().unwrap(), key().unwrap());
+        let (one, two) = (words(&args, &one, None), words(&args, &two, Some(&common)));
         let keys = value(&one, "key: ");
         assert_eq!((keys.len(), keys[0].len()), (2, 64));
         assert_eq!(keys[0], keys[1]);
         assert!(one.contains("under hosts.web1\n") && one.contains("hbc.yaml on web1\n"), "{one}");
         assert!(!one.contains("previous_key") && two.contains("previous_key"), "{two}");
+        assert!(two.contains("has no host web1 yet, did you mean web2?\n"), "{two}");
         assert_ne!(keys[0], value(&two, "key: ")[0]);
     }
 
@@ -224,13 +264,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("web1.key");
         let args = KeyArgs { common: true, write: Some(file.clone()), ..KeyArgs::default() };
-        let text = make(&args, false).unwrap();
+        let new = key().unwrap();
+        write_new(&args, &new).unwrap();
+        let text = words(&args, &new, None);
         assert!(text.contains(&format!("key_file: {}\n", file.display())), "{text}");
         assert!(text.contains("under heartbeat\n"), "{text}");
         let written = fs::read_to_string(&file).unwrap();
         assert_eq!(value(&text, "key: "), [written.trim()]);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(make(&args, false).unwrap_err().contains("name another file"));
+        assert!(write_new(&args, &new).unwrap_err().contains("name another file"));
         assert_eq!(fs::read_to_string(&file).unwrap(), written);
     }
 
@@ -255,11 +297,15 @@ mod tests {
 
     #[test]
     fn who_still_has_the_previous_key_is_named() {
-        let connection = |name, old| json!({"name": name, "old_key": old, "last_seen": "T"});
+        let seen = "2026-11-21T20:12:08.667Z";
+        let connection = |name, old| json!({"name": name, "old_key": old, "last_seen": seen});
         let answer = json!({"hosts": [
             {"name": "web1", "connections": [connection("ipv4", true), connection("vpn", false)]},
             {"name": "web2", "connections": []},
         ]});
-        assert_eq!(old_keys(&answer), "web1 ipv4 signs with the previous key, last heard T\n");
+        let old = old_keys(&answer);
+        assert_eq!(old, [json!({"host": "web1", "connection": "ipv4", "last_seen": seen})]);
+        let line = "web1 ipv4 signs with the previous key, last heard 2026-11-21 20:12:08 UTC\n";
+        assert_eq!(format_old_keys(&old, &TimeFormat::new(true)), line);
     }
 }

@@ -23,12 +23,17 @@ pub mod check;
 pub mod client;
 pub mod dyndns;
 pub mod forget;
+mod help;
 pub mod key;
+mod local_time;
 pub mod log;
+mod names;
 pub mod notify;
+mod reload;
 pub mod silence;
 pub mod status;
 mod terminal;
+mod words;
 
 /// The configuration cannot be used (`EX_CONFIG`, sysexits.h).
 pub const CONFIGURATION: u8 = 78;
@@ -52,96 +57,63 @@ const FEATURES: &[&str] = &[
     "tls",
 ];
 
-const HELP: &str = "\
-hbd watches hosts by their heartbeats and tells people.
-
-  hbd run    [--config FILE]                      the daemon, in the foreground, log on stderr
-  hbd check  [--config FILE] [--strict] [--json]  says what is wrong with the configuration
-  hbd notify [--config FILE] (--host HOST | --channel NAME ... | --default)
-             [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
-  hbd status [--config FILE | --url URL [--ca-file FILE]] [HOST] [--all] [--json] [--color WHEN]
-                                                  how hosts and channels are; exits with 1 when not all is well
-  hbd log    [--config FILE | --url URL [--ca-file FILE]] [HOST]
-             [--events] [--limit N] [--json]      the last 50 or N messages: to whom, and how they ended;
-                                                  or what happened, told or not
-  hbd silence [--config FILE | --url URL [--ca-file FILE]] SCOPE DURATION
-             [--comment TEXT] [--unless LEVEL] [--by NAME] [--json]
-                                                  holds messages back: web1, web*, web1/ipv4, plan:4, --all
-  hbd silence [--config FILE | --url URL [--ca-file FILE]] [--json]
-                                                  what is silent now, what it holds back, and what is next
-  hbd unsilence [--config FILE | --url URL [--ca-file FILE]] (sN | SCOPE | --all) [--json]
-                                                  ends silences, and says what follows
-  hbd ack    [--config FILE | --url URL [--ca-file FILE]] SCOPE
-             [--comment TEXT] [--for DURATION] [--by NAME] [--json]
-                                                  stops reminders of what was told and is still wrong
-  hbd ack    [--config FILE | --url URL [--ca-file FILE]] --undo SCOPE [--by NAME] [--json]
-                                                  takes that back
-  hbd backup [--config FILE] (PLAN | --all) [--json]
-                                                  how backup plans fared, and how their repositories are
-  hbd backup [--config FILE | --url URL [--ca-file FILE]] PLAN --forget
-                                                  ends a trouble that hbd tells of, until it changes
-  hbd forget [--config FILE | --url URL [--ca-file FILE]] HOST[/CONNECTION]
-                                                  gives up a connection, or all of a host, until it beats again
-  hbd key    [--config FILE] (HOST | --common) [--write FILE]
-                                                  makes a key, and says where it goes on each side
-  hbd key    --status [--config FILE | --url URL [--ca-file FILE]]
-                                                  who still signs with a previous key
-  hbd dyndns [--config FILE | --url URL [--ca-file FILE]] [HOST] [--json]
-                                                  the names in the DNS, their addresses and last updates
-  hbd dyndns [--config FILE] HOST --dry-run [--address IP ...]
-                                                  what would be sent for that host
-  hbd --help | --version
-
-A MESSAGE of - is read from standard input; -- goes before one that begins with a dash.
-LEVEL is ok, info, warning (default) or critical; no channel is quiet below its min_level here.
-That of a silence is info, warning or critical: what is told all the same, from that level on.
-A DURATION is 30m, 2h, 1d or the like. NAME is $SUDO_USER, else the user.
-The configuration is FILE, else $HBD_CONFIG, else /etc/hbd/heartbeat.yaml.
-The daemon at a URL (http://host:port) is shown the token in $HBD_TOKEN.
-WHEN is auto (default), always or never.
-What the log shows is set by HBD_LOG: error, warn, info (default), debug.
-Manual: hbd(8), heartbeat.yaml(5)
-";
-
 /// Runs `hbd` with these arguments.
 pub fn hbd(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     descriptors::close_inherited_on_exec();
     // One TLS stack; the second call of a test process changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match command(lexopt::Parser::from_args(arguments)) {
+    let mut name = String::new();
+    match command(lexopt::Parser::from_args(arguments), &mut name) {
         Ok(code) => code.into(),
         Err(why) => {
-            print_error(&format!("{why}; see hbd --help"));
+            print_error(&help::describe(&name, why));
             USAGE.into()
         }
     }
 }
 
-fn command(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
+type Command = fn(lexopt::Parser) -> Result<u8, lexopt::Error>;
+
+const COMMANDS: [(&str, Command); 14] = [
+    ("run", run),
+    ("check", check::run),
+    ("reload", reload::run),
+    ("status", status::run),
+    ("log", log::run),
+    ("notify", notify::run),
+    ("silence", silence::run),
+    ("unsilence", silence::run_end),
+    ("ack", ack::run),
+    ("backup", backup::run),
+    ("key", key::run),
+    ("dyndns", dyndns::run),
+    ("forget", forget::run),
+    ("names", names::run),
+];
+
+/// Runs the command that the arguments name; `name` is then its name.
+fn command(mut parser: lexopt::Parser, name: &mut String) -> Result<u8, lexopt::Error> {
     let Some(first) = parser.next()? else {
         return Err("a command is missing".into());
     };
-    match first {
-        Long("help") | Short('h') => Ok(print(HELP)),
-        Long("version") | Short('V') => Ok(print(&version::lines("hbd", FEATURES))),
-        Value(name) => match name.string()?.as_str() {
-            "run" => run(parser),
-            "check" => check(parser),
-            "notify" => notify::run(parser),
-            "log" => log::run(parser),
-            "dyndns" => dyndns::run(parser),
-            "forget" => forget::run(parser),
-            "status" => status::run(parser),
-            "silence" => silence::run(parser),
-            "unsilence" => silence::run_end(parser),
-            "ack" => ack::run(parser),
-            "backup" => backup(parser),
-            "key" => key::run(parser),
-            "help" => Ok(print(HELP)),
-            other => Err(format!("there is no command {other:?}").into()),
-        },
-        other => Err(other.unexpected()),
+    let word = match first {
+        Long("help") | Short('h') => return Ok(print(help::OVERVIEW)),
+        Long("version") | Short('V') => return Ok(print(&version::lines("hbd", FEATURES))),
+        Value(word) => word.string()?,
+        other => return Err(other.unexpected()),
+    };
+    if word == "help" {
+        let of = parser.value().unwrap_or_default().string()?;
+        return match COMMANDS.iter().any(|(known, _)| *known == of) || of.is_empty() {
+            true => Ok(print(&help::of(&of))),
+            false => Err(help::unknown_command(&of).into()),
+        };
     }
+    let Some((known, run)) = COMMANDS.iter().find(|(known, _)| *known == word) else {
+        return Err(help::unknown_command(&word).into());
+    };
+    *name = (*known).to_owned();
+    run(parser)
 }
 
 fn run(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
@@ -149,7 +121,7 @@ fn run(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("config") | Short('c') => config = Some(parser.value()?.into()),
-            Long("help") | Short('h') => return Ok(print(HELP)),
+            Long("help") | Short('h') => return Ok(print(&help::of("run"))),
             other => return Err(other.unexpected()),
         }
     }
@@ -165,54 +137,6 @@ fn run(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             FAILED
         }
     })
-}
-
-fn check(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let (mut config, mut strict, mut json) = (None, false, false);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("config") | Short('c') => config = Some(parser.value()?.into()),
-            Long("strict") => strict = true,
-            Long("json") => json = true,
-            Long("help") | Short('h') => return Ok(print(HELP)),
-            other => return Err(other.unexpected()),
-        }
-    }
-    let printed = check::check(&config_file(config), strict, json, &mut io::stdout().lock());
-    Ok(printed.unwrap_or(FAILED))
-}
-
-fn backup(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let (mut config, mut plan, mut all, mut json) = (None, None, false, false);
-    let (mut forget, mut url, mut ca_file) = (false, None, None);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Long("config") | Short('c') => config = Some(parser.value()?.into()),
-            Long("all") => all = true,
-            Long("json") => json = true,
-            Long("forget") => forget = true,
-            Long("url") => url = Some(parser.value()?.string()?),
-            Long("ca-file") => ca_file = Some(parser.value()?.into()),
-            Long("help") | Short('h') => return Ok(print(HELP)),
-            Value(name) if plan.is_none() => plan = Some(name.string()?),
-            other => return Err(other.unexpected()),
-        }
-    }
-    if plan.is_some() == all {
-        return Err("name one PLAN, by its id or name, or --all".into());
-    }
-    if forget && json {
-        return Err("--json does not go with --forget".into());
-    }
-    if let Some(plan) = plan.as_deref().filter(|_| forget) {
-        let client = client::Client::from_args(&config, &url, &ca_file)?;
-        return Ok(client.map_or_else(|code| code, |client| backup::forget(&client, plan)));
-    }
-    if forget || url.is_some() || ca_file.is_some() {
-        return Err("--url and --ca-file go with --forget, and that with a PLAN".into());
-    }
-    let (config, mut out) = (config_file(config), io::stdout().lock());
-    Ok(backup::backup(&config, plan.as_deref(), json, &mut out).unwrap_or(FAILED))
 }
 
 /// `--config`, else `$HBD_CONFIG`, else the file of the Debian package.

@@ -11,9 +11,10 @@ use lexopt::prelude::*;
 use log::warn;
 use serde_json::json;
 
-use super::{CONFIGURATION, FAILED, HELP, config_file, json_line, print, print_error};
+use super::{CONFIGURATION, FAILED, config_file, help, json_line, print, print_error};
 use crate::clock::format_duration;
 use crate::config::Config;
+use crate::config_file::suggestion;
 use crate::event::Level;
 use crate::logger;
 use crate::notify::notifier::{ChannelResult, DirectMessage, MAX_TEXT, Notifier};
@@ -35,7 +36,7 @@ struct NotifyArgs {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(args) = parse_args(parser)? else { return Ok(print(HELP)) };
+    let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("notify"))) };
     logger::start();
     let text = match args.text.as_deref() {
         Some("-") => match read_text(io::stdin().lock()) {
@@ -72,10 +73,11 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<NotifyArgs>, lexopt::
                 return Err("there is more than one message: put it in quotes".into());
             }
             Value(value) => args.text = Some(text(value)),
-            other => {
-                let why = other.unexpected();
+            Short(letter) => {
+                let why = format!("there is no option -{letter}");
                 return Err(format!("{why} (before a message that begins with -, put --)").into());
             }
+            other => return Err(other.unexpected()),
         }
     }
     let targets = [args.host.is_some(), !args.channels.is_empty(), args.default];
@@ -119,7 +121,9 @@ fn notify(config: &Config, args: &NotifyArgs, text: String, out: &mut impl Write
         None => args.channels.clone(),
     };
     if let Some(host) = args.host.as_ref().filter(|host| !config.hosts.contains_key(*host)) {
-        warn!("no host is called {host:?} here: the default channels are used");
+        let near = suggestion::nearest(host, config.hosts.keys().map(String::as_str));
+        let meant = near.map_or(":".into(), |near| format!(", did you mean {near:?}?"));
+        warn!("no host is called {host:?} here{meant} the default channels are used");
     }
     if channels.is_empty() {
         let whose = args.host.as_ref().map_or("default".into(), |host| format!("host {host:?}"));

@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::answer::{field, items, texts};
-use super::calm::{CalmArgs, body, named, print_answer, scope, seconds, time};
+use super::calm::{CalmArgs, body, named, print_answer, scope, seconds, with_known_hosts};
 use super::client::Client;
+use super::local_time::TimeFormat;
 use super::terminal::columns;
-use super::{HELP, print};
+use super::{help, print};
 use crate::clock::format_duration;
 use crate::duration;
 use crate::escape::PercentEncoded;
@@ -37,16 +38,20 @@ enum Ended {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(args) = CalmArgs::parse(parser, &["comment", "unless", "by"])? else {
-        return Ok(print(HELP));
+    let Some(args) = CalmArgs::parse(parser, &["comment", "unless", "by", "utc"])? else {
+        return Ok(print(&help::of("silence")));
     };
     let command = silence_command(&args)?;
     let client = match args.client()? {
         Ok(client) => client,
         Err(code) => return Ok(code),
     };
+    let times = TimeFormat::new(args.utc);
     Ok(match command {
-        SilenceCommand::List => print_answer(list(&client).map(Ok), args.json, silences),
+        SilenceCommand::List => {
+            let answer = list(&client).map(Ok);
+            print_answer(answer, args.json, |answer| silences(answer, &times))
+        }
         SilenceCommand::Set { scope, length } => {
             let body = body(json!({
                 "scope": scope,
@@ -55,7 +60,8 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
                 "by": args.by(),
                 "unless": args.unless,
             }));
-            print_answer(client.post_json("/api/v1/silences", &body), args.json, silenced)
+            let answer = client.post_json("/api/v1/silences", &body);
+            print_answer(answer, args.json, |answer| silenced(answer, &times))
         }
     })
 }
@@ -69,7 +75,8 @@ fn silence_command(args: &CalmArgs) -> Result<SilenceCommand, lexopt::Error> {
         [one, other] => {
             // --all may stand behind the duration, as options do.
             let (what, length) = if other == "--all" { (other, one) } else { (one, other) };
-            Ok(SilenceCommand::Set { scope: scope(what)?, length: duration::parse(length)? })
+            let length = duration::parse(length).map_err(|why| format!("DURATION {why}"))?;
+            Ok(SilenceCommand::Set { scope: scope(what)?, length })
         }
         [_, _, more, ..] => Err(format!("{more:?} is too much: one scope and one duration").into()),
     }
@@ -81,12 +88,21 @@ fn silence_command(args: &CalmArgs) -> Result<SilenceCommand, lexopt::Error> {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run_end(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(args) = CalmArgs::parse(parser, &[])? else { return Ok(print(HELP)) };
+    let Some(args) = CalmArgs::parse(parser, &[])? else {
+        return Ok(print(&help::of("unsilence")));
+    };
     let ended = what_ends(&args)?;
     let client = args.client()?;
     Ok(client.map_or_else(
         |code| code,
-        |client| print_answer(end(&client, &ended, &args.by()), args.json, unsilenced),
+        |client| {
+            let answer = end(&client, &ended, &args.by());
+            let answer = match &ended {
+                Ended::Scope(scope) => with_known_hosts(&client, scope, answer),
+                Ended::Id(_) => answer,
+            };
+            print_answer(answer, args.json, unsilenced)
+        },
     ))
 }
 
@@ -128,9 +144,9 @@ fn list(client: &Client) -> Result<Json, String> {
 }
 
 /// What was set, and what is wrong already.
-fn silenced(answer: &Json) -> String {
+fn silenced(answer: &Json, times: &TimeFormat) -> String {
     let (id, scope) = (field(answer, "id"), field(answer, "scope"));
-    let mut text = format!("{id}: {scope} is silenced {}\n", until(answer));
+    let mut text = format!("{id}: {scope} is silenced {}\n", until(answer, times));
     let told = texts(answer, "told");
     if !told.is_empty() {
         text.push_str(&format!("at present wrong with it, and told before: {}\n", named(&told)));
@@ -178,10 +194,11 @@ fn soon(left: Duration) -> String {
 }
 
 /// The list of `hbd silence`.
-fn silences(answer: &Json) -> String {
+fn silences(answer: &Json, times: &TimeFormat) -> String {
     let (windows, silences): (Vec<&Json>, Vec<&Json>) =
         items(answer, "silences").partition(|one| one["kind"] == "window");
-    let rows: Vec<[String; 4]> = silences.iter().map(|silence| silence_row(silence)).collect();
+    let rows: Vec<[String; 4]> =
+        silences.iter().map(|silence| silence_row(silence, times)).collect();
     let mut widths = COLUMNS;
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -196,22 +213,22 @@ fn silences(answer: &Json) -> String {
         text.push_str(&format!("{}\n", holds(count(silence))));
     }
     for window in windows {
-        let until = until(window);
+        let until = until(window, times);
         text.push_str(&format!("{}  {until}  {}\n", window_name(window), holds(count(window))));
     }
-    text.push_str(&other_reasons(answer));
+    text.push_str(&other_reasons(answer, times));
     for window in items(answer, "next") {
-        text.push_str(&format!("{}  {}\n", window_name(window), next(window)));
+        text.push_str(&format!("{}  {}\n", window_name(window), next(window, times)));
     }
     for held in items(answer, "held").filter(|held| held["out_at"].is_string()) {
-        let (what, at) = (field(held, "text"), time(held, "out_at"));
+        let (what, at) = (field(held, "text"), times.format(held, "out_at"));
         text.push_str(&format!("no longer held back: {what}  follows {at}\n"));
     }
     if text.is_empty() { "nothing is silenced\n".into() } else { text }
 }
 
 /// What else holds something back: hosts that are down, a storm, flapping.
-fn other_reasons(answer: &Json) -> String {
+fn other_reasons(answer: &Json, times: &TimeFormat) -> String {
     let mut holders: Vec<(String, u64)> = Vec::new();
     let mut text = String::new();
     for held in items(answer, "held").filter(|held| held["out_at"].is_null()) {
@@ -220,7 +237,7 @@ fn other_reasons(answer: &Json) -> String {
                 Some("parent") => format!("{} is down", field(reason, "id")),
                 Some("storm") => "a storm".into(),
                 Some("flapping") => {
-                    text.push_str(&flapping(&field(held, "text"), &time(reason, "until")));
+                    text.push_str(&flapping(&field(held, "text"), &times.format(reason, "until")));
                     continue;
                 }
                 _ => continue,
@@ -240,15 +257,15 @@ fn flapping(what: &str, until: &str) -> String {
     format!("{what}  told again if it is quiet{until}\n")
 }
 
-fn silence_row(silence: &Json) -> [String; 4] {
+fn silence_row(silence: &Json, times: &TimeFormat) -> [String; 4] {
     let (by, comment) = (field(silence, "by"), field(silence, "comment"));
     let who = if comment.is_empty() { by } else { format!("{by}: {comment}") };
-    [field(silence, "id"), field(silence, "scope"), until(silence), who]
+    [field(silence, "id"), field(silence, "scope"), until(silence, times), who]
 }
 
 /// When it ends, and what is told all the same.
-fn until(silence: &Json) -> String {
-    let (until, unless) = (time(silence, "until"), field(silence, "unless"));
+fn until(silence: &Json, times: &TimeFormat) -> String {
+    let (until, unless) = (times.format(silence, "until"), field(silence, "unless"));
     let unless = if unless.is_empty() { unless } else { format!(", unless {unless}") };
     format!("until {until}{unless}")
 }
@@ -270,13 +287,13 @@ fn window_name(window: &Json) -> String {
 }
 
 /// When a window is next; an end on the same day is without its date.
-fn next(window: &Json) -> String {
-    let (from, until, text) = (time(window, "from"), time(window, "until"), field(window, "text"));
-    let end = match (from.split_once('T'), until.split_once('T')) {
+fn next(window: &Json, times: &TimeFormat) -> String {
+    let (from, until) = (times.format(window, "from"), times.format(window, "until"));
+    let end = match (from.split_once(' '), until.split_once(' ')) {
         (Some((day, _)), Some((same, end))) if day == same => end.to_owned(),
         _ => until.clone(),
     };
-    format!("next {from} to {end} ({text})")
+    format!("next {from} to {end} ({})", field(window, "text"))
 }
 
 #[cfg(test)]
@@ -345,11 +362,11 @@ mod tests {
             "until": "2026-11-22T05:53:10.250Z", "by": "ann", "comment": "kernel update",
             "unless": null, "holds": 0, "told": ["web1 ipv4 overdue"],
         });
-        let first = "s17: web1 is silenced until 2026-11-22T05:53:10Z\n";
+        let first = "s17: web1 is silenced until 2026-11-22 05:53:10 UTC\n";
         let wrong = "at present wrong with it, and told before: web1 ipv4 overdue\n";
-        assert_eq!(silenced(&answer), format!("{first}{wrong}"));
+        assert_eq!(silenced(&answer, &TimeFormat::new(true)), format!("{first}{wrong}"));
         answer["told"] = json!([]);
-        assert_eq!(silenced(&answer), first);
+        assert_eq!(silenced(&answer, &TimeFormat::new(true)), first);
     }
 
     #[test]
@@ -389,25 +406,25 @@ mod tests {
             ],
         });
         assert_eq!(
-            silences(&answer),
+            silences(&answer, &TimeFormat::new(true)),
             "\
-s17   web1               until 2026-11-22T05:53:10Z                   ann: kernel update   holds 2 things back
-s18   db1                until 2026-11-22T04:00:00Z, unless critical  db1                  holds nothing back
-window firmware: router  until 2026-11-22T05:00:00Z  holds 1 thing back
+s17   web1               until 2026-11-22 05:53:10 UTC                   ann: kernel update   holds 2 things back
+s18   db1                until 2026-11-22 04:00:00 UTC, unless critical  db1                  holds nothing back
+window firmware: router  until 2026-11-22 05:00:00 UTC  holds 1 thing back
 router is down  holds 2 things back
 a storm  holds 1 thing back
-db4 ipv4 is flapping: 7 changes in 4 min  told again if it is quiet until 2026-11-22T04:10:00Z
-window nightly: web*, db1  next 2026-11-23T01:00:00Z to 03:30:00Z (Mon 02:00 to 04:30 Europe/Berlin)
-window late: --all  next 2026-11-23T23:00:00Z to 2026-11-24T01:00:00Z (Mon 23:00 to 01:00 UTC)
-no longer held back: web1 memory_monitor.percent = 97  follows 2026-11-22T03:54:00Z
-no longer held back: db3 ipv4 overdue  follows 2026-11-22T03:55:00Z
+db4 ipv4 is flapping: 7 changes in 4 min  told again if it is quiet until 2026-11-22 04:10:00 UTC
+window nightly: web*, db1  next 2026-11-23 01:00:00 UTC to 03:30:00 UTC (Mon 02:00 to 04:30 Europe/Berlin)
+window late: --all  next 2026-11-23 23:00:00 UTC to 2026-11-24 01:00:00 UTC (Mon 23:00 to 01:00 UTC)
+no longer held back: web1 memory_monitor.percent = 97  follows 2026-11-22 03:54:00 UTC
+no longer held back: db3 ipv4 overdue  follows 2026-11-22 03:55:00 UTC
 "
         );
         let one = json!({ "silences": [answer["silences"][0].clone()] });
-        let row = "s17   web1               until 2026-11-22T05:53:10Z  ann: kernel update   holds 2 things back\n";
-        assert_eq!(silences(&one), row);
+        let row = "s17   web1               until 2026-11-22 05:53:10 UTC  ann: kernel update   holds 2 things back\n";
+        assert_eq!(silences(&one, &TimeFormat::new(true)), row);
         for nothing in [json!({"silences": [], "next": [], "held": []}), json!(7)] {
-            assert_eq!(silences(&nothing), "nothing is silenced\n");
+            assert_eq!(silences(&nothing, &TimeFormat::new(true)), "nothing is silenced\n");
         }
     }
 

@@ -10,14 +10,20 @@ use serde_json::{Value as Json, json};
 
 use super::answer::{field, items};
 use super::client::{Client, print_unreachable};
-use super::terminal::{ColorChoice, columns, sanitize, truncate_middle};
-use super::{FAILED, HELP, json_line, print, terminal};
+use super::local_time::TimeFormat;
+use super::terminal::{ColorChoice, columns, sanitize, truncate_middle, wrap};
+use super::words::{self, connection, health, since, time, value};
+use super::{FAILED, help, json_line, print, print_error, terminal};
 use crate::clock::{Wall, format_duration};
-use crate::escape::PercentEncoded;
 use crate::event::counted;
+use crate::thread::Stop;
 
 /// The width of a terminal that does not tell its own.
 const DEFAULT_WIDTH: usize = 80;
+/// Its height, likewise.
+const DEFAULT_HEIGHT: usize = 24;
+/// How often `--watch` draws anew.
+const REDRAW: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default, PartialEq)]
 struct StatusArgs {
@@ -26,6 +32,7 @@ struct StatusArgs {
     ca_file: Option<PathBuf>,
     host: Option<String>,
     all: bool,
+    watch: bool,
     json: bool,
     color: ColorChoice,
 }
@@ -36,27 +43,63 @@ struct StatusArgs {
 /// # Errors
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
-    let Some(args) = parse_args(parser)? else { return Ok(print(HELP)) };
+    let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("status"))) };
     let client = match Client::from_args(&args.config, &args.url, &args.ca_file)? {
         Ok(client) => client,
         Err(code) => return Ok(code),
     };
+    if args.watch {
+        return Ok(watch(&client, &args));
+    }
+    Ok(match fetch(&client, &args) {
+        Ok(Ok((text, well))) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            if well { 0 } else { FAILED }
+        }
+        Ok(Err(no_host)) => {
+            print_error(&no_host);
+            FAILED
+        }
+        Err(why) => print_unreachable(&why),
+    })
+}
+
+/// What is printed, and whether all is well; the inner error says that there is no such host.
+type Shown = Result<(String, bool), String>;
+
+fn fetch(client: &Client, args: &StatusArgs) -> Result<Shown, String> {
     let style = Style {
         width: terminal::width().unwrap_or(DEFAULT_WIDTH),
         color: args.color.wanted(),
         all: args.all,
     };
-    let shown = match &args.host {
-        Some(host) => fetch_host(&client, host, args.json, style),
-        None => fetch_overview(&client, args.json, style),
-    };
-    Ok(match shown {
-        Ok((text, well)) => {
-            let _ = io::stdout().write_all(text.as_bytes());
-            if well { 0 } else { FAILED }
+    match &args.host {
+        Some(host) => fetch_host(client, host, args.json, style),
+        None => fetch_overview(client, args.json, style).map(Ok),
+    }
+}
+
+/// Draws it again and again until a signal ends the process; while the daemon does not answer, it
+/// says so. Gives the exit code when nobody looks any more.
+fn watch(client: &Client, args: &StatusArgs) -> u8 {
+    let (_source, stop) = Stop::channel();
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(b"\x1b[2J");
+    loop {
+        let text = match fetch(client, args) {
+            Ok(Ok((text, _))) => text,
+            Ok(Err(why)) | Err(why) => {
+                wrap("", &why, terminal::width().unwrap_or(DEFAULT_WIDTH), "  ") + "\n"
+            }
+        };
+        let clock = TimeFormat::new(false).clock(crate::clock::Now::read().wall);
+        let text = format!("{clock}, every {} s, Ctrl-C ends\n\n{text}", REDRAW.as_secs());
+        let frame = terminal::frame(&text, terminal::height().unwrap_or(DEFAULT_HEIGHT));
+        if out.write_all(frame.as_bytes()).and_then(|()| out.flush()).is_err() {
+            return 0;
         }
-        Err(why) => print_unreachable(&why),
-    })
+        stop.wait(REDRAW);
+    }
 }
 
 /// None when help is asked for.
@@ -68,16 +111,23 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<StatusArgs>, lexopt::
             Long("url") => args.url = Some(parser.value()?.string()?),
             Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
             Long("all") => args.all = true,
+            Long("watch") => args.watch = true,
             Long("json") => args.json = true,
             Long("color") => {
                 let text = parser.value()?.string()?;
-                let what = "--color must be auto, always or never";
-                args.color = ColorChoice::parse(&text).ok_or(what)?;
+                let what = || format!("--color must be auto, always or never, not \"{text}\"");
+                args.color = ColorChoice::parse(&text).ok_or_else(what)?;
             }
             Long("help") | Short('h') => return Ok(None),
             Value(host) if args.host.is_none() => args.host = Some(host.string()?),
             other => return Err(other.unexpected()),
         }
+    }
+    if args.watch && args.json {
+        return Err("--watch and --json exclude each other".into());
+    }
+    if args.watch && terminal::width().is_none() {
+        return Err("--watch needs a terminal: without one, call hbd status again".into());
     }
     Ok(Some(args))
 }
@@ -106,18 +156,16 @@ fn fetch_overview(client: &Client, json: bool, style: Style) -> Result<(String, 
 }
 
 /// One host with all that is known of it.
-fn fetch_host(
-    client: &Client,
-    name: &str,
-    json: bool,
-    style: Style,
-) -> Result<(String, bool), String> {
-    let host = client.get(&format!("/api/v1/hosts/{}", PercentEncoded(name)), &[])?;
+fn fetch_host(client: &Client, name: &str, json: bool, style: Style) -> Result<Shown, String> {
+    let host = match client.get_host(name)? {
+        Ok(host) => host,
+        Err(why) => return Ok(Err(why)),
+    };
     let now = crate::clock::Now::read().wall;
     let hosts = json!({ "now": now.to_string(), "hosts": [host], "alerts": fetch_alerts(client) });
     let well = all_well(&hosts, &Json::Null);
     let text = if json { json_line(&host) } else { host_page(&hosts, style) };
-    Ok((text, well))
+    Ok(Ok((text, well)))
 }
 
 /// The open alerts, which say what is held back or acknowledged. When the daemon is too busy for
@@ -196,9 +244,9 @@ fn overview(hosts: &Json, channels: &Json, failure: Option<&str>, style: Style) 
     let worst = sorted.iter().map(|host| host.tone).max().unwrap_or(Tone::Good);
     let worst = if failure.is_some() || failing > 0 { Tone::Critical } else { worst };
     let head = headline(sorted.len(), not_well, alerts, failing);
-    let mut text = worst.paint(&truncate_middle(&head, style.width), style.color) + "\n";
+    let mut text = worst.paint(&wrap("", &head, style.width, "  "), style.color) + "\n";
     if let Some(why) = failure {
-        let line = truncate_middle(&format!("hbd itself: {why}"), style.width);
+        let line = wrap("", &format!("hbd itself: {why}"), style.width, "  ");
         text.push_str(&format!("{}\n", Tone::Critical.paint(&line, style.color)));
     }
     let shown: Vec<&HostStatus> =
@@ -227,19 +275,19 @@ fn host_page(hosts: &Json, style: Style) -> String {
     let now = time(hosts, "now");
     let Some(host) = items(hosts, "hosts").next() else { return text };
     let rows = items(host, "connections").map(|one| {
-        let tone = connection_tone(&field(one, "state"));
+        let state = field(one, "state");
+        let tone = connection_tone(&state);
         let interval = one["interval"].as_f64().unwrap_or(0.0);
         let interval =
             format_duration(std::time::Duration::try_from_secs_f64(interval).unwrap_or_default());
-        let cells = [field(one, "name"), field(one, "state"), age(one, "last_seen", now)];
+        let cells = [field(one, "name"), connection(&state).into(), age(one, "last_seen", now)];
         (cells.into_iter().chain([interval, field(one, "address")]).collect(), tone, Vec::new())
     });
     let names = ["CONNECTION", "STATE", "LAST SEEN", "INTERVAL", "ADDRESS"];
     text.push_str(&section(&names, 1, rows.collect(), style));
     let rows = items(host, "metrics").map(|one| {
         let level = field(one, "level");
-        let value = one["value"].to_string();
-        let cells = vec![field(one, "path"), level.to_uppercase(), value, field(one, "limit")];
+        let cells = vec![field(one, "path"), level.clone(), value(one), field(one, "limit")];
         (cells, metric_tone(&level), Vec::new())
     });
     text.push_str(&section(&["METRIC", "LEVEL", "VALUE", "LIMIT"], 1, rows.collect(), style));
@@ -346,7 +394,7 @@ fn table(names: &[&str], painted: usize, rows: Vec<TableRow>, style: Style) -> S
     for (cells, tone, below) in &rows {
         text.push_str(&line(cells, Some(*tone)));
         for (tone, what) in below {
-            let what = truncate_middle(&format!("  {what}"), style.width);
+            let what = wrap("  ", what, style.width, "    ");
             text.push_str(&format!("{}\n", tone.paint(&what, style.color)));
         }
     }
@@ -373,27 +421,25 @@ fn assess(host: &Json, open: &[&Json], now: Option<Wall>) -> HostStatus {
     let state = field(host, "state");
     let mut alerts = Vec::new();
     // The silence of a host that is not watched is no problem.
-    for connection in items(host, "connections").filter(|_| watch) {
-        let (name, how) = (field(connection, "name"), field(connection, "state"));
+    for one in items(host, "connections").filter(|_| watch) {
+        let (name, how) = (field(one, "name"), field(one, "state"));
         let tone = match (how.as_str(), state.as_str()) {
             ("OVERDUE", "OVERDUE") => Tone::Critical,
             ("OVERDUE" | "SHUTDOWN", _) => Tone::Warning,
             _ => continue,
         };
-        let seen = age(connection, "last_seen", now);
+        let seen = age(one, "last_seen", now);
         let mark = mark(open, host, &name, now);
-        alerts.push((tone, format!("{name} {}, last seen {seen} ago{mark}", how.to_lowercase())));
+        alerts.push((tone, format!("{name} {}, last seen {seen} ago{mark}", connection(&how))));
     }
     for metric in items(host, "metrics") {
         let tone = metric_tone(&field(metric, "level"));
         if tone == Tone::Good {
             continue;
         }
-        let (path, value, limit) =
-            (field(metric, "path"), &metric["value"], field(metric, "limit"));
-        let since = age(metric, "since", now);
-        let mark = mark(open, host, &path, now);
-        alerts.push((tone, format!("{path} = {value} (threshold: {limit}) for {since}{mark}")));
+        let (path, since) = (field(metric, "path"), age(metric, "since", now));
+        let (what, mark) = (words::metric(metric), mark(open, host, &path, now));
+        alerts.push((tone, format!("{what} for {since}: {path}{mark}")));
     }
     if state == "NEW" && watch {
         alerts.push((Tone::Unsure, format!("was never heard{}", mark(open, host, "was", now))));
@@ -406,12 +452,10 @@ fn assess(host: &Json, open: &[&Json], now: Option<Wall>) -> HostStatus {
     let seen = items(host, "connections").filter_map(|one| time(one, "last_seen")).max();
     HostStatus {
         name: field(host, "name"),
-        since: age(host, "since", now),
-        last_seen: now
-            .zip(seen)
-            .map_or(String::new(), |(now, seen)| format_duration(now.since(seen))),
+        since: age_of(since(host), now),
+        last_seen: age_of(seen, now),
         tone: alerts.iter().map(|(tone, _)| *tone).max().unwrap_or(Tone::Good),
-        state,
+        state: health(host).into(),
         alerts,
         quiet: items(host, "quiet").filter_map(Json::as_str).map(sanitize).collect(),
     }
@@ -500,13 +544,13 @@ fn connection_tone(state: &str) -> Tone {
     }
 }
 
-fn time(of: &Json, name: &str) -> Option<Wall> {
-    humantime::parse_rfc3339(of[name].as_str()?).ok().map(Wall::from)
-}
-
 /// How long ago it was; empty when that is not known.
 fn age(of: &Json, name: &str, now: Option<Wall>) -> String {
-    now.zip(time(of, name)).map_or(String::new(), |(now, then)| format_duration(now.since(then)))
+    age_of(time(of, name), now)
+}
+
+fn age_of(then: Option<Wall>, now: Option<Wall>) -> String {
+    now.zip(then).map_or(String::new(), |(now, then)| format_duration(now.since(then)))
 }
 
 #[cfg(test)]
@@ -532,7 +576,9 @@ mod tests {
         let words =
             ["web1", "--url=https://x", "--ca-file", "ca.pem", "--all", "--json", "--color=never"];
         assert_eq!(parsed(&words).unwrap().unwrap(), args);
-        for wrong in [&["a", "b"][..], &["--color", "red"], &["--limit", "3"]] {
+        for wrong in
+            [&["a", "b"][..], &["--color", "red"], &["--limit", "3"], &["--watch", "--json"]]
+        {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }
@@ -584,14 +630,15 @@ mod tests {
             "\
 4 of 5 hosts are not well, 4 alerts, 1 channel fails
 
-HOST  STATE     SINCE      LAST SEEN
-db1   OVERDUE   3 h 5 min  3 h 5 min
+HOST  STATE        SINCE      LAST SEEN
+db1   overdue      3 h 5 min  3 h 5 min
   critical: ipv4 overdue, last seen 3 h 5 min ago
-web1  UP        3 h 5 min  2 s
-  critical: disk_monitor.root.percent = 97.5 (threshold: > 95.0) for 12 min
-gone  SHUTDOWN  3 h 5 min  3 h 5 min
-  warning: ipv4 shutdown, last seen 3 h 5 min ago
-new   NEW       3 h 5 min
+web1  critical     12 min     2 s
+  critical: disk root 97.5 % (limit: above 95 %) for 12 min:
+    disk_monitor.root.percent
+gone  shut down    3 h 5 min  3 h 5 min
+  warning: ipv4 shut down, last seen 3 h 5 min ago
+new   never heard  3 h 5 min
   unsure: was never heard
 1 host is well (--all shows them)
 
@@ -624,9 +671,9 @@ ops      signal  works    3        1 min 5 s  1 min
         ]);
         let marked = "\
 HOST  STATE    SINCE      LAST SEEN
-web1  OVERDUE  3 h 5 min  3 h 5 min
+web1  overdue  3 h 5 min  3 h 5 min
   critical: ipv4 overdue, last seen 3 h 5 min ago [held back by s17 for 2 h more]
-  critical: disk_monitor.root.percent = 97.5 (threshold: > 95.0) for 12 min [acknowledged 5 min ago]
+  critical: disk root 97.5 % (limit: above 95 %) for 12 min: disk_monitor.root.percent [acknowledged 5 min ago]
   quiet: s17, nightly
 ";
         let text = overview(&hosts, &Json::Null, None, Style { width: 120, ..STYLE });
@@ -696,7 +743,7 @@ web1  OVERDUE  3 h 5 min  3 h 5 min
         assert_eq!(overview(&hosts, &channels, None, STYLE), "1 host, all well\n");
         assert!(all_well(&hosts, &channels));
         let all = overview(&hosts, &channels, None, Style { all: true, ..STYLE });
-        assert!(all.contains("web1  UP"), "{all}");
+        assert!(all.contains("web1  up"), "{all}");
         let told = overview(&hosts, &channels, Some("the disk is full"), STYLE);
         assert!(told.contains("\nhbd itself: the disk is full\n"), "{told}");
         assert_eq!(overview(&Json::Null, &Json::Null, None, STYLE), "no hosts yet\n");
@@ -725,7 +772,7 @@ web1  OVERDUE  3 h 5 min  3 h 5 min
             }
         }
         let colored = overview(&hosts, &channels, None, Style { color: true, ..STYLE });
-        assert!(colored.contains("\u{1b}[1;31mOVERDUE\u{1b}[0m"), "{colored}");
+        assert!(colored.contains("\u{1b}[1;31moverdue\u{1b}[0m"), "{colored}");
     }
 
     #[test]
@@ -737,10 +784,10 @@ web1  OVERDUE  3 h 5 min  3 h 5 min
             host_page(&hosts, STYLE),
             "\
 HOST  STATE  SINCE      LAST SEEN
-web1  UP     3 h 5 min  2 s
+web1  up     3 h 5 min  2 s
 
 CONNECTION  STATE  LAST SEEN  INTERVAL  ADDRESS
-ipv4        UP     2 s        10 s      192.0.2.1
+ipv4        up     2 s        10 s      192.0.2.1
 
 METRIC              LEVEL  VALUE  LIMIT
 load_monitor.load1         0.5

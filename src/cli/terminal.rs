@@ -43,6 +43,15 @@ impl ColorChoice {
 
 /// The width of the terminal; none when the output goes elsewhere, and then nothing is cut.
 pub fn width() -> Option<usize> {
+    size().map(|size| usize::from(size.ws_col)).filter(|width| *width > 0)
+}
+
+/// How many lines the terminal has; none when the output goes elsewhere, or when it does not say.
+pub fn height() -> Option<usize> {
+    size().map(|size| usize::from(size.ws_row)).filter(|height| *height > 0)
+}
+
+fn size() -> Option<libc::winsize> {
     let out = io::stdout();
     if !out.is_terminal() {
         return None;
@@ -50,7 +59,7 @@ pub fn width() -> Option<usize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ fills a winsize, and the pointer is to a live one (ioctl_tty(2)).
     let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
-    (result == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+    (result == 0).then_some(size)
 }
 
 /// Text of others on one line, without control sequences; empty when there is none.
@@ -91,6 +100,49 @@ pub fn truncate_middle(text: &str, width: usize) -> String {
     format!("{}…{}", front.concat(), end.concat())
 }
 
+/// A text behind `prefix`, in lines of at most `width` columns, broken at blanks as far as there are
+/// some. What does not fit on the first line goes on behind `indent`.
+pub fn wrap(prefix: &str, text: &str, width: usize, indent: &str) -> String {
+    let (mut lines, mut used, start) = (prefix.to_owned(), columns(prefix), columns(indent));
+    let mut gap = "";
+    for word in text.split_whitespace() {
+        if !gap.is_empty() && used + 1 + columns(word) > width {
+            lines.push_str(&format!("\n{indent}"));
+            used = start;
+        } else {
+            lines.push_str(gap);
+            used += gap.len();
+        }
+        gap = " ";
+        for cluster in word.graphemes(true) {
+            if used + cluster_width(cluster) > width && used > start {
+                lines.push_str(&format!("\n{indent}"));
+                used = start;
+            }
+            lines.push_str(cluster);
+            used += cluster_width(cluster);
+        }
+    }
+    lines
+}
+
+/// A text drawn over the one before, from the upper left corner of a terminal of this height (ECMA-48:
+/// CUP, EL, ED). Of one that is higher the beginning, and how much more there is.
+pub fn frame(text: &str, height: usize) -> String {
+    let count = text.lines().count();
+    // The cursor has a line of its own.
+    let room = height.saturating_sub(1).max(1);
+    let shown = if count > room { room - 1 } else { count };
+    let mut frame = "\u{1b}[H".to_owned();
+    for line in text.lines().take(shown) {
+        frame.push_str(&format!("{line}\u{1b}[K\n"));
+    }
+    if shown < count {
+        frame.push_str(&format!("\u{2026} {} more lines\u{1b}[K\n", count - shown));
+    }
+    frame + "\u{1b}[J"
+}
+
 fn take<'a>(clusters: impl Iterator<Item = &'a str>, width: usize) -> Vec<&'a str> {
     let mut used = 0;
     clusters
@@ -118,6 +170,33 @@ mod tests {
             assert_eq!(truncate_middle(text, width), short);
             assert!(columns(&truncate_middle(text, width)) <= width);
         }
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_line_goes_on_below() {
+        for (prefix, text, width, indent, wrapped) in [
+            ("", "a short text", 12, "  ", "a short text"),
+            ("", "a short text", 11, "  ", "a short\n  text"),
+            ("  ", "critical: disk root", 12, "    ", "  critical:\n    disk\n    root"),
+            ("  ", "abcdefghij", 6, "    ", "  abcd\n    ef\n    gh\n    ij"),
+            ("", "日本語サーバー", 8, "", "日本語サ\nーバー"),
+            ("", "ab", 0, "", "a\nb"),
+            ("x: ", "", 9, "", "x: "),
+        ] {
+            assert_eq!(wrap(prefix, text, width, indent), wrapped, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_as_high_as_the_terminal() {
+        let text = "a\nb\nc\nd\n";
+        assert_eq!(frame(text, 9), "\u{1b}[Ha\u{1b}[K\nb\u{1b}[K\nc\u{1b}[K\nd\u{1b}[K\n\u{1b}[J");
+        assert_eq!(
+            frame(text, 4),
+            "\u{1b}[Ha\u{1b}[K\nb\u{1b}[K\n… 2 more lines\u{1b}[K\n\u{1b}[J"
+        );
+        assert_eq!(frame(text, 5), frame(text, 9));
+        assert_eq!(frame(text, 0), "\u{1b}[H… 4 more lines\u{1b}[K\n\u{1b}[J");
     }
 
     #[test]

@@ -40,13 +40,8 @@ pub fn load<T>(
     program: Program,
     read: impl FnOnce(&mut Section) -> T,
 ) -> Result<LoadedFile<T>, Problems> {
-    let refused = |line, what| {
-        let file = file.display().to_string();
-        let path = String::new();
-        Problems(vec![Problem { severity: Severity::Error, file, line, path, what }])
-    };
-    let (text, data) = contents(file, program).map_err(|(line, what)| refused(line, what))?;
-    let root = yaml::parse(&text).map_err(|error| refused(error.line, error.what))?;
+    let (text, data) = contents(file, program).map_err(|(line, what)| refused(file, line, what))?;
+    let root = yaml::parse(&text).map_err(|error| refused(file, error.line, error.what))?;
     let context = LoadContext::new(file, environment);
     let value = Section::read_root(&context, &root, read);
     if context.holds_secrets() && open_to_others(&data) {
@@ -55,6 +50,47 @@ pub fn load<T>(
     }
     let (secrets, warnings) = (context.secrets(), context.problems());
     if warnings.has_errors() { Err(warnings) } else { Ok(LoadedFile { value, warnings, secrets }) }
+}
+
+/// Loads one section of a file, whatever is wrong with the others: where even YAML cannot be read,
+/// the lines of that section alone. An absent section is an empty one.
+///
+/// # Errors
+/// All problems of that section, or of the file when it cannot be read.
+pub fn load_section<T>(
+    file: &Path,
+    environment: Environment,
+    program: Program,
+    key: &'static str,
+    read: impl FnOnce(&mut Section) -> T,
+) -> Result<Option<T>, Problems> {
+    let (text, _) = contents(file, program).map_err(|(line, what)| refused(file, line, what))?;
+    let root = yaml::parse(&text).or_else(|_| yaml::parse(&lines_of(&text, key)));
+    let root = root.map_err(|error| refused(file, error.line, error.what))?;
+    let context = LoadContext::new(file, environment);
+    let value = Section::read_root(&context, &root, |top| {
+        let value = top.section(key, read);
+        top.ignore_rest();
+        value
+    });
+    let own = |problem: &Problem| problem.path.split('.').next() == Some(key);
+    let problems = Problems(context.problems().0.into_iter().filter(own).collect());
+    if problems.has_errors() { Err(problems) } else { Ok(value) }
+}
+
+/// The lines of a key at the top level, with those that are indented below it.
+fn lines_of(text: &str, key: &str) -> String {
+    let begins = |line: &&str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':'));
+    let is_below = |line: &&str| line.starts_with([' ', '#']) || line.trim().is_empty();
+    let mut lines = text.lines().skip_while(|line| !begins(line));
+    let first = lines.next();
+    first.into_iter().chain(lines.take_while(is_below)).map(|line| format!("{line}\n")).collect()
+}
+
+fn refused(file: &Path, line: Option<usize>, what: String) -> Problems {
+    let file = file.display().to_string();
+    let path = String::new();
+    Problems(vec![Problem { severity: Severity::Error, file, line, path, what }])
 }
 
 /// The text of a file and its metadata, or the line and what is wrong there.

@@ -174,24 +174,27 @@ fn request_provider(
     if let (Some(user), Some(password)) = (&provider.user, &provider.password) {
         request = request.header("authorization", basic_login(user, password.reveal()));
     }
-    let mut response = request.call().map_err(|why| match why {
-        // The texts of these errors hold the URL, and with it the token.
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => UpdateError::Refused(format!(
-            "{}: the url makes no valid request",
-            provider.server_label()
-        )),
-        ureq::Error::Timeout(_) => {
-            unreachable(&format_args!("no answer within {} s", HTTP_TIMEOUT.as_secs()))
+    let mut response = request.call().map_err(|why| {
+        if let Some(fault) = tls::certificate_fault(&why) {
+            let (label, what) = (provider.server_label(), fault.describe("ca_file"));
+            return UpdateError::Refused(format!(
+                "{label}: its certificate is not trusted, see ca_file: {what}"
+            ));
         }
-        why if tls::certificate_fault(&why).is_some() => {
-            let (label, remedy) = (provider.server_label(), "see ca_file");
-            UpdateError::Refused(format!(
-                "{label}: its certificate is not trusted, {remedy}: {why}"
-            ))
+        match why {
+            // The texts of these errors hold the URL, and with it the token.
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => UpdateError::Refused(format!(
+                "{}: the url makes no valid request",
+                provider.server_label()
+            )),
+            ureq::Error::Timeout(_) => {
+                unreachable(&format_args!("no answer within {} s", HTTP_TIMEOUT.as_secs()))
+            }
+            why if tls::is_not_tls(&why) => unreachable(&tls::NOT_TLS),
+            ureq::Error::HostNotFound => unreachable(&"there is no host of this name"),
+            ureq::Error::Io(why) => unreachable(&why),
+            why => unreachable(&why),
         }
-        ureq::Error::HostNotFound => unreachable(&"there is no host of this name"),
-        ureq::Error::Io(why) => unreachable(&why),
-        why => unreachable(&why),
     })?;
     let pause = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
     let pause = pause.and_then(|value| value.trim().parse::<u64>().ok());

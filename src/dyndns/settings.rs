@@ -95,13 +95,15 @@ pub struct DyndnsEntry {
     pub method: UpdateMethod,
 }
 
+/// The values of `method`.
+const METHODS: [(&str, MethodKind); 2] =
+    [("rfc2136", MethodKind::Rfc2136), ("http", MethodKind::Http)];
+
 impl DyndnsSettings {
     /// Reads the section, or the key of a host; defaults are taken from `base`, the section of all
     /// hosts.
     pub fn read(section: &mut Section, base: Option<&DyndnsSettings>) -> DyndnsSettings {
-        let kind = section
-            .choice("method", &[("rfc2136", MethodKind::Rfc2136), ("http", MethodKind::Http)])
-            .or(base.and_then(|base| base.kind));
+        let kind = section.choice("method", &METHODS).or(base.and_then(|base| base.kind));
         let zone = read_zone(section).or(base.and_then(|base| base.zone.clone()));
         let settings = DyndnsSettings {
             name: section.text("name").or(base.and_then(|base| base.name.clone())),
@@ -238,7 +240,7 @@ fn read_method(
         }
         (None, _) => {
             if report_missing {
-                section.require("method");
+                section.require_choice("method", &METHODS);
             }
             section.ignore_rest();
             None

@@ -106,7 +106,7 @@ impl HeartbeatSettings {
         let settings = HeartbeatSettings {
             host: section.host("host", "an address").unwrap_or(defaults.host),
             port: section.listen_port("port").unwrap_or(defaults.port),
-            key: section.secret("key", "key_file"),
+            key: section.signing_key(),
             previous_key: section.secret("previous_key", "previous_key_file"),
             interval: section.duration_within("interval", INTERVALS).unwrap_or(defaults.interval),
             grace: section.duration("grace"),
@@ -204,7 +204,7 @@ impl HostSettings {
             watch: section.flag("watch").unwrap_or(defaults.watch),
             notification_channels: section.names("notification_channels", "channel", channels),
             dyndns: defaults.dyndns,
-            key: section.secret("key", "key_file"),
+            key: section.signing_key(),
             previous_key: section.secret("previous_key", "previous_key_file"),
             interval: section.duration_within("interval", INTERVALS),
             grace: section.duration("grace"),
@@ -261,7 +261,10 @@ pub fn read_hosts(
         let unnoticed = || UnnoticedHost { name: name.to_owned(), line: section.line_of("") };
         let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
         if !host.watch {
-            unwatched.push(unnoticed());
+            // Written out, it is meant so.
+            if !section.is_meant("watch") {
+                unwatched.push(unnoticed());
+            }
         } else if routed.is_empty() {
             unrouted.push(unnoticed());
         }

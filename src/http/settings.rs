@@ -84,6 +84,20 @@ impl ReceiverSettings {
         settings
     }
 
+    /// Reads only what a client needs: where the server is, its token and its certificate.
+    pub fn read_for_client(section: &mut Section) -> ReceiverSettings {
+        let usual = ReceiverSettings::default();
+        let settings = ReceiverSettings {
+            host: section.host("host", "an address").unwrap_or(usual.host),
+            port: section.listen_port("port").unwrap_or(usual.port),
+            token: section.secret("token", "token_file"),
+            tls: section.section("tls", read_tls).flatten(),
+            ..usual
+        };
+        section.ignore_rest();
+        settings
+    }
+
     /// An alert is bad news or a sign of life: its end would be taken for both.
     fn check_alerts(&self, section: &Section) {
         for name in self.heartbeat_alerts.keys().filter(|name| self.alert_names.contains(name)) {

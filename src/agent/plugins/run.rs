@@ -34,6 +34,8 @@ pub struct PluginPrograms {
 
 /// Lists the directory. One that does not exist is empty.
 pub fn find(directory: &Path) -> PluginPrograms {
+    // The programs are run in another directory.
+    let directory = &std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     let mut found = PluginPrograms::default();
     let refused = |why: String| PluginPrograms {
         refused: vec![(directory.into(), why)],

@@ -66,6 +66,11 @@ impl Zone {
         self.format(at, "%F %H:%M %Z")
     }
 
+    /// `2026-11-21 20:12:08 CET`.
+    pub fn format_second(&self, at: Wall) -> String {
+        self.format(at, "%F %T %Z")
+    }
+
     /// `20:12 CET`, with the date unless it is that of `now`.
     pub fn format_recent(&self, at: Wall, now: Wall) -> String {
         let is_today = self.civil_time(at).date() == self.civil_time(now).date();

@@ -42,8 +42,8 @@ pub struct Section<'a> {
     seen: Vec<bool>,
     /// The keys that were read.
     known: Vec<&'static str>,
-    /// The required ones among them that are not there.
-    missing: Vec<&'static str>,
+    /// The required ones among them that are not there, and what is said of each.
+    missing: Vec<(&'static str, String)>,
 }
 
 impl<'a> Section<'a> {
@@ -92,6 +92,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// The load that this section is part of.
     pub fn context(&self) -> &'a LoadContext<'a> {
         self.context
@@ -100,6 +105,12 @@ impl<'a> Section<'a> {
     /// Whether the key is there and not null. Does not mark it as read.
     pub fn given(&self, key: &str) -> bool {
         self.entries.iter().any(|entry| entry.key == key && !is_null(&entry.node))
+    }
+
+    /// Whether the key is there, or one that can only be its misspelling.
+    pub fn is_meant(&self, key: &str) -> bool {
+        self.given(key)
+            || self.entries.iter().any(|one| suggestion::nearest(&one.key, [key]).is_some())
     }
 
     /// Reports an error at a key, or at the section itself when the key is empty.
@@ -175,7 +186,15 @@ impl<'a> Section<'a> {
     /// Reports the key as missing, unless it is there or was merely misspelled.
     pub fn require(&mut self, key: &'static str) {
         if !self.given(key) {
-            self.missing.push(key);
+            self.missing.push((key, "is missing".into()));
+        }
+    }
+
+    /// The same of a key that is a [`Section::choice`], whose words are named.
+    pub fn require_choice<T>(&mut self, key: &'static str, choices: &[(&str, T)]) {
+        if !self.given(key) {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            self.missing.push((key, format!("is missing: {}", alternatives(&names))));
         }
     }
 
@@ -323,6 +342,12 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// The keys of this section in their order, all of them marked as read.
+    pub fn take_names(&mut self) -> Vec<String> {
+        self.ignore_rest();
+        self.entries.iter().map(|entry| entry.key.clone()).collect()
+    }
+
     /// Reads a section within this one; none when it is not there. Unknown keys in it are reported.
     pub fn section<T>(
         &mut self,
@@ -424,6 +449,15 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Marks these keys as read, and as those that there are: what they belong to is reported
+    /// already, and only others are unknown.
+    pub fn ignore_known(&mut self, keys: &[&'static str]) {
+        self.known.extend(keys);
+        for (entry, seen) in self.entries.iter().zip(&mut self.seen) {
+            *seen |= keys.contains(&entry.key.as_str());
+        }
+    }
+
     /// Marks all keys as read: what they belong to is reported already.
     pub fn ignore_rest(&mut self) {
         self.seen.fill(true);
@@ -452,8 +486,8 @@ impl<'a> Section<'a> {
             let line = entry.line.or(self.line);
             self.report(Severity::Error, line, &entry.key, format!("unknown key{meant}"));
         }
-        for key in self.missing.iter().filter(|key| !misspelled.contains(key)) {
-            self.error(key, "is missing");
+        for (key, what) in self.missing.iter().filter(|(key, _)| !misspelled.contains(key)) {
+            self.error(key, what.as_str());
         }
     }
 }

@@ -8,6 +8,9 @@ use crate::config_file::load_context::read_secret_file;
 use crate::config_file::yaml::Node;
 use crate::secret::{self, Secret};
 
+/// A shorter key is worth a warning, in characters.
+const MIN_KEY: usize = 16;
+
 impl<'a> Section<'a> {
     /// The secret at `key`, or in the file that `file_key` names. By convention the latter is `key`
     /// with the suffix `_file`.
@@ -22,6 +25,20 @@ impl<'a> Section<'a> {
             (None, Some(file)) => self.file_secret(file_key, &file),
             (None, None) => None,
         }
+    }
+
+    /// The secret that datagrams are signed with, at `key` or in the file that `key_file` names. It
+    /// is a warning when it is so short that it can be guessed.
+    pub fn signing_key(&mut self) -> Option<Secret> {
+        let key = self.secret("key", "key_file")?;
+        if key.reveal().chars().count() < MIN_KEY {
+            let at = if self.given("key") { "key" } else { "key_file" };
+            let what = format!(
+                "is shorter than {MIN_KEY} characters and can be guessed: make one with hbd key"
+            );
+            self.warning(at, what);
+        }
+        Some(key)
     }
 
     /// A secret that must be there; when it is missing, that is reported and it is empty.

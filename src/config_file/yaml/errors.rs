@@ -46,7 +46,8 @@ pub(super) fn explain(error: &serde_yaml::Error, text: &str) -> YamlError {
     let location = error.location();
     let line = location.as_ref().map(serde_yaml::Location::line);
     let at = location.and_then(|location| text.get(location.index()..)?.chars().next());
-    if let Some((line, what)) = opened(&said) {
+    if let Some((opening, what)) = opened(&said) {
+        let (line, what) = variable(text, opening, line).unwrap_or((opening, what));
         return YamlError { line: Some(line), what };
     }
     let line = if said.contains("more than one document") { second_document(text) } else { line };
@@ -83,6 +84,20 @@ fn opened(said: &str) -> Option<(usize, String)> {
     None
 }
 
+/// A `${NAME}` without quotes between the bracket that opens on one line and the end of what could be
+/// read: its braces are taken for YAML's own.
+fn variable(text: &str, opening: usize, end: Option<usize>) -> Option<(usize, String)> {
+    let lines = text.lines().enumerate().skip(opening.saturating_sub(1));
+    for (index, line) in lines.take_while(|(index, _)| Some(*index) <= end) {
+        let bare = |at: &usize| !line[..*at].ends_with(['"', '\'']);
+        let Some(at) = line.match_indices("${").map(|(at, _)| at).find(bare) else { continue };
+        let name = line[at..].split_inclusive('}').next().unwrap_or_default();
+        let what = format!("within {{ }} and [ ], {name} must be in quotes: \"{name}\"");
+        return Some((index + 1, what));
+    }
+    None
+}
+
 fn remedy(said: &str, at: Option<char>) -> Option<String> {
     let has = |part: &str| said.contains(part);
     Some(match at {
@@ -106,6 +121,9 @@ fn remedy(said: &str, at: Option<char>) -> Option<String> {
         }
         _ if has("could not find expected ':'") => {
             "a key without a colon: lines are \"key: value\"".into()
+        }
+        _ if has("did not find expected node content") => {
+            "a value is missing here, or a bracket [ or brace { before it is never closed".into()
         }
         _ if has("recursion limit") => "is nested too deeply".into(),
         _ if has("repetition limit") => "has too many values: are there aliases of aliases?".into(),
@@ -139,6 +157,11 @@ mod tests {
             ("a: 1\nb: 'x\nc: 2\n", 2, "the quote that opens here is never closed"),
             ("a: 1\nb: [x, y\nc: 2\n", 2, "the bracket [ that opens here"),
             ("a: 1\nb: {x: y\nc: 2\n", 2, "the brace { that opens here"),
+            ("a: {x: ${TOKEN}, y: z}\n", 1, "${TOKEN} must be in quotes: \"${TOKEN}\""),
+            ("a: 1\nb: {\n  x: y,\n  z: ${A_B}\n}\nc: 1\n", 4, "${A_B} must be in quotes"),
+            ("a: [x, ${TOKEN}]\n", 1, "${TOKEN} must be in quotes"),
+            ("a: {x: \"${TOKEN}\", y: z\n", 1, "the brace { that opens here"),
+            ("a: 1\nb: [\n", 3, "a bracket [ or brace { before it is never closed"),
             ("a: b: c\n", 1, "a colon where none can be"),
             ("a:\n  b: 1\n c: 2\n", 3, "is not indented as its neighbours"),
             ("a: \"x\" y\n", 1, "is not indented as its neighbours are, or something follows"),

@@ -23,7 +23,7 @@ pub(super) mod badge;
 mod calm;
 mod charts;
 mod filter;
-mod format;
+pub(crate) mod format;
 mod host;
 mod hosts;
 mod html;

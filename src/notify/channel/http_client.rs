@@ -12,7 +12,7 @@ use crate::clock::Wall;
 use crate::escape::PercentEncoded;
 use crate::notify::text::{LineBreaks, TextUnit, clean, cut};
 use crate::secret::{Secret, scrub};
-use crate::tls::{self, CertificateFault};
+use crate::tls;
 
 /// How long one request may take in all.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -131,7 +131,10 @@ impl HttpRequest<'_> {
 
     fn classify(&self, error: &ureq::Error, server: &str, sent: bool) -> Failure {
         if let Some(fault) = tls::certificate_fault(error) {
-            return Failure::channel_refused(describe_fault(&fault, server));
+            let what = fault.describe("ca_file");
+            return Failure::channel_refused(format!(
+                "certificate of {server} is not trusted: {what}"
+            ));
         }
         let why = match error {
             // Their texts hold the address.
@@ -144,6 +147,7 @@ impl HttpRequest<'_> {
             ureq::Error::Timeout(_) => {
                 format!("no connection to {server} within {} s", self.timeout.as_secs_f32())
             }
+            why if tls::is_not_tls(why) => format!("{server} {}", tls::NOT_TLS),
             ureq::Error::HostNotFound => format!("{server}: there is no host of this name"),
             ureq::Error::Io(why) => format!("{server}: {why}"),
             other => format!("{server}: {other}"),
@@ -194,27 +198,6 @@ impl Read for TrackedBody<'_> {
         *self.read_started = true;
         self.rest.read(buffer)
     }
-}
-
-/// What is wrong with the certificate of `server`, and what the operator can do about it.
-fn describe_fault(fault: &CertificateFault, server: &str) -> String {
-    let what = match fault {
-        CertificateFault::UnknownIssuer if tls::system_roots().is_empty() => {
-            "unknown issuer, and this machine has no certificate authorities at all \
-             (is the package ca-certificates installed?)"
-        }
-        CertificateFault::UnknownIssuer => "unknown issuer (ca_file?)",
-        CertificateFault::Expired => "it has expired",
-        CertificateFault::NotYetValid => "it is not valid yet (is the clock right?)",
-        CertificateFault::WrongName(_) => "it is for another name",
-        CertificateFault::IsAuthority => {
-            "it is a certificate authority's own (CA:TRUE) used as a server's; make one with \
-             CA:FALSE, and give its issuer as ca_file"
-        }
-        CertificateFault::Version1 => &format!("it {}", tls::VERSION_1_REMEDY),
-        CertificateFault::Other(other) => other,
-    };
-    format!("certificate of {server} is not trusted: {what}")
 }
 
 /// `application/x-www-form-urlencoded` (WHATWG URL, 5.2).

@@ -191,10 +191,15 @@ impl Mattermost {
         }
     }
 
-    /// `Mattermost answered 403: This channel is locked`.
+    /// `Mattermost answered 400: Invalid webhook. (is token right, or was the webhook deleted?)`.
     fn describe(&self, response: &HttpResponse) -> String {
         let body = serde_json::from_str::<Value>(&response.body).unwrap_or_default();
-        describe_response("Mattermost", response, body["message"].as_str(), &self.secrets())
+        let (said, secrets) = (body["message"].as_str(), self.secrets());
+        let described = describe_response("Mattermost", response, said, &secrets);
+        match likely_cause(response) {
+            Some(cause) => format!("{described} ({cause})"),
+            None => described,
+        }
     }
 
     fn hook_id(&self) -> u64 {
@@ -242,6 +247,34 @@ fn is_message_fault(response: &HttpResponse) -> bool {
     let id = error_id(response).unwrap_or_default();
     let about = id.strip_prefix("web.incoming_webhook.").unwrap_or_default();
     ["parse", "text.", "split_props_length"].iter().any(|what| about.starts_with(what))
+}
+
+/// What an error that says little of its cause is likely to come from, by the part of its id that the
+/// versions have in common (`server/i18n/en.json`), and what is to be done.
+const LIKELY_CAUSES: [(&str, &str); 9] = [
+    ("incoming_webhook.invalid", "is token right, or was the webhook deleted?"),
+    ("webhooks.get_incoming", "is token right, or was the webhook deleted?"),
+    (
+        "incoming_webhook.channel.",
+        "channel must be the name in the channel's address, such as town-square, not its title",
+    ),
+    ("incoming_webhook.channel_locked", "the webhook is locked to another channel than this one"),
+    ("incoming_webhook.permissions", "is the user that made the webhook a member of the channel?"),
+    ("context.404", "is host right, with its path?"),
+    ("session_expired", "is bot_token right?"),
+    ("context.permissions", "is the bot a member of the channel?"),
+    (
+        "invalid_body_param",
+        "with bot_token, channel must be the channel's id of 26 letters and digits",
+    ),
+];
+
+fn likely_cause(response: &HttpResponse) -> Option<&'static str> {
+    let Some(id) = error_id(response) else {
+        // Not Mattermost's own words: another server, or another path of this one.
+        return (response.status == 404).then_some("is host right, with its path?");
+    };
+    LIKELY_CAUSES.iter().find(|(part, _)| id.contains(part)).map(|(_, cause)| *cause)
 }
 
 /// The id of an error of Mattermost's own.

@@ -66,13 +66,46 @@ const TYPES: [(&str, ChannelType); 5] = [
     ("log", ChannelType::Log),
 ];
 
+/// The keys of all types together: whatever the type is, no other one can be right.
+const KEYS: [&str; 29] = [
+    "recipients",
+    "sender",
+    "smtp_server",
+    "smtp_port",
+    "smtp_user",
+    "smtp_password",
+    "smtp_password_file",
+    "tls",
+    "ca_file",
+    "helo",
+    "token",
+    "token_file",
+    "user",
+    "user_file",
+    "priority",
+    "retry",
+    "expire",
+    "sound",
+    "device",
+    "api_url",
+    "cli_path",
+    "recipient",
+    "rpc",
+    "host",
+    "channel",
+    "username",
+    "icon",
+    "bot_token",
+    "bot_token_file",
+];
+
 const MIN_LEVELS: [(&str, Level); 3] =
     [("info", Level::Info), ("warning", Level::Warning), ("critical", Level::Critical)];
 
 impl Channel {
     /// Reads one entry of `notification_channels`.
     pub fn read(section: &mut Section) -> Channel {
-        section.require("type");
+        section.require_choice("type", &TYPES);
         let min_level = section.choice("min_level", &MIN_LEVELS).unwrap_or(Level::Info);
         let kind = match section.choice("type", &TYPES) {
             Some(ChannelType::Email) => ChannelKind::Email(email::Email::read(section)),
@@ -83,7 +116,7 @@ impl Channel {
             }
             Some(ChannelType::Log) => ChannelKind::Log,
             None => {
-                section.ignore_rest();
+                section.ignore_known(&KEYS);
                 ChannelKind::Log
             }
         };

@@ -1,0 +1,125 @@
+//! How hosts, connections and metrics are called, in the words of the status page. Pure.
+
+use serde_json::Value as Json;
+
+use super::answer::{field, items};
+use crate::clock::Wall;
+use crate::http::page::format;
+
+/// How a host is: `overdue`, `critical`, `degraded`, `silent, not watched`, `shut down`, `never
+/// heard` or `up`.
+pub fn health(host: &Json) -> &'static str {
+    let watched = host["watch"] == true;
+    match &*field(host, "state") {
+        "OVERDUE" | "SHUTDOWN" if !watched => "silent, not watched",
+        state @ ("OVERDUE" | "SHUTDOWN" | "NEW") => connection(state),
+        _ if has_metric_at(host, "critical") => "critical",
+        _ if has_metric_at(host, "warning") => "degraded",
+        _ if watched && items(host, "connections").any(|one| one["state"] != "UP") => "degraded",
+        _ => "up",
+    }
+}
+
+fn has_metric_at(host: &Json, level: &str) -> bool {
+    items(host, "metrics").any(|metric| metric["level"] == level)
+}
+
+/// Since when it is so: of a host whose beats come, since when the first of its metrics has been at
+/// the level that makes it so.
+pub fn since(host: &Json) -> Option<Wall> {
+    let level = match health(host) {
+        "critical" => "critical",
+        "degraded" => "warning",
+        _ => return time(host, "since"),
+    };
+    let beyond = items(host, "metrics").filter(|metric| metric["level"] == level);
+    beyond.filter_map(|metric| time(metric, "since")).min()
+}
+
+/// The state of a connection.
+pub fn connection(state: &str) -> &'static str {
+    match state {
+        "NEW" => "never heard",
+        "OVERDUE" => "overdue",
+        "SHUTDOWN" => "shut down",
+        _ => "up",
+    }
+}
+
+/// A metric with its value and its limit: `disk root 97.5 % (limit: above 95 %)`.
+pub fn metric(metric: &Json) -> String {
+    let (name, unit) = format::metric(&field(metric, "path"));
+    let limit = field(metric, "limit");
+    let value = value(metric);
+    let Some(number) = format::limit(&limit) else { return format!("{name} {value}") };
+    let operator = match limit.split(' ').next().unwrap_or_default() {
+        ">" => "above",
+        ">=" => "at least",
+        "<" => "below",
+        "<=" => "at most",
+        "!=" => "anything but",
+        _ => "exactly",
+    };
+    let limit = unit.of(number).replace('\u{a0}', " ");
+    format!("{name} {value} (limit: {operator} {limit})")
+}
+
+/// The value of a metric with its unit: `97.5 %`.
+pub fn value(metric: &Json) -> String {
+    let (_, unit) = format::metric(&field(metric, "path"));
+    match metric["value"].as_f64() {
+        Some(value) => unit.of(value).replace('\u{a0}', " "),
+        None => String::new(),
+    }
+}
+
+/// A time of an answer.
+pub fn time(of: &Json, name: &str) -> Option<Wall> {
+    humantime::parse_rfc3339(of[name].as_str()?).ok().map(Wall::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_metric_is_called_as_on_the_page() {
+        for (path, value, limit, words) in [
+            ("disk_monitor.root.percent", 97.54, "> 95.0", "disk root 97.5 % (limit: above 95 %)"),
+            ("job_monitor.a.exit_code", 2.0, "!= 0.0", "job a exit code 2 (limit: anything but 0)"),
+            ("queue.length", 7.0, "", "queue.length 7"),
+        ] {
+            let view = json!({"path": path, "value": value, "limit": limit});
+            assert_eq!(metric(&view), words);
+        }
+        let free = json!({"path": "disk_monitor.root.free_bytes", "value": 123.4e9});
+        assert_eq!(super::value(&free), "123 GB");
+    }
+
+    #[test]
+    fn a_host_is_called_as_on_the_page() {
+        let host = |state: &str, watch: bool, level: &str, other: &str| {
+            json!({"state": state, "watch": watch, "since": "2026-11-21T17:00:00Z",
+                "metrics": [{"level": level, "since": "2026-11-21T20:00:00Z"},
+                    {"level": level, "since": "2026-11-21T19:00:00Z"}],
+                "connections": [{"state": "UP"}, {"state": other}]})
+        };
+        for (host, word, hour) in [
+            (host("OVERDUE", true, "critical", "UP"), "overdue", Some(17)),
+            (host("OVERDUE", false, "ok", "UP"), "silent, not watched", Some(17)),
+            (host("SHUTDOWN", true, "ok", "UP"), "shut down", Some(17)),
+            (host("NEW", true, "ok", "UP"), "never heard", Some(17)),
+            (host("UP", true, "critical", "UP"), "critical", Some(19)),
+            (host("UP", false, "warning", "UP"), "degraded", Some(19)),
+            (host("UP", true, "ok", "OVERDUE"), "degraded", None),
+            (host("UP", false, "ok", "OVERDUE"), "up", Some(17)),
+            (host("UP", true, "ok", "UP"), "up", Some(17)),
+        ] {
+            assert_eq!(health(&host), word);
+            let at = hour.map(|hour| format!("2026-11-21T{hour}:00:00.000Z"));
+            assert_eq!(since(&host).map(|at| at.to_string()), at, "{word}");
+        }
+    }
+}
