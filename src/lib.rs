@@ -65,6 +65,8 @@
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
 //! | how many events a host may cause, and what is told of those that are refused | `heartbeat/event_limits.rs`; its share of what waits: `notify/outbox/shares.rs` |
 //! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
+//! | reminders: of thresholds; of hosts that stay silent | `heartbeat/renotify.rs`; `notify/outbox/reminders.rs` |
+//! | what is said of a host whose datagrams are refused | `heartbeat/refused.rs`, in which words: `event/refused.rs` |
 //! | who is notified | `notify/routing.rs` |
 //! | what is held back, why, and when it comes out; maintenance windows | `notify/calm/`; how that meets the outbox: `notify/courier/overlay.rs` |
 //! | acknowledgements | `notify/outbox/acknowledge.rs` |

@@ -234,6 +234,7 @@ fn view(name: &str) -> HostView {
         }],
         channels: vec!["ops".into()],
         quiet: Vec::new(),
+        refused: None,
     }
 }
 

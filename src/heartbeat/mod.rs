@@ -25,6 +25,7 @@
 mod auth;
 mod boots;
 mod connection;
+mod counters;
 pub mod datagram;
 pub mod depends_on;
 pub mod encode;
@@ -41,6 +42,8 @@ pub mod monitor;
 pub mod persistence;
 #[cfg(test)]
 mod property_tests;
+mod refused;
+pub mod renotify;
 pub mod settings;
 #[cfg(test)]
 mod test_fleet;

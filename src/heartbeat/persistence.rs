@@ -146,6 +146,9 @@ pub struct AlertRow {
     pub since: Wall,
     /// When an event of that was last made.
     pub told: Now,
+    /// How many reminders there were since it is at that level.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reminded: u8,
     /// Since when its value is beyond the limit of WARNING, where that must last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning_since: Option<Mono>,
@@ -190,6 +193,7 @@ impl Default for AlertRow {
             level: Level::Ok,
             since: Wall::default(),
             told: Now::default(),
+            reminded: 0,
             warning_since: None,
             critical_since: None,
             missing: false,
@@ -283,6 +287,7 @@ impl AlertRow {
             level: alert.threshold.level,
             since: alert.since,
             told: alert.last_notified,
+            reminded: alert.reminders,
             warning_since,
             critical_since,
             missing: alert.reported_missing,
@@ -482,6 +487,7 @@ fn restore_alert(
                 alert.threshold = ThresholdState::new(row.level);
                 alert.since = row.since;
                 alert.last_notified = clocks.translate(kernel, row.told);
+                alert.reminders = row.reminded;
                 alert.reported_missing = row.missing;
             }
             if host.state == HostState::Up {
@@ -557,7 +563,8 @@ mod tests {
         }],
         "alerts": [{
             "path": "m", "value": 95.5, "level": "critical", "since": 1795291000006,
-            "told": {"mono": 9000007, "wall": 1795291000008}, "warning_since": 9000009,
+            "told": {"mono": 9000007, "wall": 1795291000008}, "reminded": 3,
+            "warning_since": 9000009,
             "critical_since": 9000010, "missing": true, "over": "ipv4",
             "known": {"at": 1795291000011, "absent": 12, "every": 13, "samples": 14}
         }]

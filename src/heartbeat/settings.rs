@@ -13,6 +13,7 @@ use crate::heartbeat::auth::HostKeys;
 use crate::heartbeat::datagram::ShutdownReason;
 use crate::heartbeat::depends_on::DependencySettings;
 use crate::heartbeat::fleet::dependencies::DependsOn;
+use crate::heartbeat::renotify::Renotify;
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::problem::Severity;
 use crate::secret::Secret;
@@ -67,6 +68,8 @@ pub struct HeartbeatSettings {
     pub accept_unsigned: bool,
     /// A watched host that was never seen is reported after this time; zero turns it off.
     pub new_timeout: Duration,
+    /// How often it is repeated that a connection is overdue; zero: never.
+    pub renotify_interval: Duration,
     /// A connection that was not heard for this time is forgotten; zero turns it off.
     pub forget_after: Duration,
 }
@@ -86,6 +89,7 @@ impl Default for HeartbeatSettings {
             max_unknown_bytes: 56_000_000,
             accept_unsigned: false,
             new_timeout: Duration::from_secs(24 * 3600),
+            renotify_interval: Duration::from_secs(24 * 3600),
             forget_after: Duration::from_secs(30 * 24 * 3600),
         }
     }
@@ -120,6 +124,9 @@ impl HeartbeatSettings {
                 .unwrap_or(defaults.max_unknown_bytes),
             accept_unsigned: section.flag("accept_unsigned").unwrap_or(defaults.accept_unsigned),
             new_timeout: section.duration("new_timeout").unwrap_or(defaults.new_timeout),
+            renotify_interval: section
+                .duration("renotify_interval")
+                .unwrap_or(defaults.renotify_interval),
             forget_after: section.duration("forget_after").unwrap_or(defaults.forget_after),
         };
         check_previous(section, &settings.key, &settings.previous_key);
@@ -315,8 +322,8 @@ pub struct FleetConfig {
     pub hosts: BTreeMap<String, HostSettings>,
     /// All threshold sets, the built-in ones included, with `extends` resolved.
     pub threshold_sets: BTreeMap<String, ThresholdSet>,
-    /// How often an alert that goes on is repeated; none or zero: never.
-    pub renotify_interval: Option<Duration>,
+    /// How often an alert that goes on is repeated.
+    pub renotify: Renotify,
     /// The channels of hosts that name none.
     pub default_channels: Vec<String>,
     /// The hosts whose heartbeats come as alerts of an Alertmanager, and what is expected of those.
@@ -351,7 +358,7 @@ pub struct SharedSettings {
     /// When a connection that is down is forgotten; none: never.
     pub forget_after: Option<Duration>,
     /// How often an alert that goes on is repeated.
-    pub renotify: Option<Duration>,
+    pub renotify: Renotify,
     /// The longest silence that a host may ask for.
     pub max_silence: Duration,
     /// From when on hosts that are silent at the same time are a storm.
@@ -436,7 +443,7 @@ impl SharedSettings {
             max_unknown_bytes: settings.max_unknown_bytes,
             new_timeout: settings.new_timeout,
             forget_after: Some(settings.forget_after).filter(|after| !after.is_zero()),
-            renotify: config.renotify_interval,
+            renotify: config.renotify,
             max_silence: config.max_silence,
             storm: config.storm,
         }

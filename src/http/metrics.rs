@@ -378,6 +378,7 @@ mod tests {
                 .into(),
             channels: Vec::new(),
             quiet: Vec::new(),
+            refused: None,
         }
     }
 

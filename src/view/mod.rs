@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::clock::Wall;
-use crate::event::Level;
+use crate::event::{Level, RefusedBeats};
 
 pub mod calm;
 pub mod history;
@@ -59,6 +59,32 @@ pub struct HostView {
     pub channels: Vec<String>,
     /// The ids of the silences and windows that are about it, or a part of it.
     pub quiet: Vec<String>,
+    /// What was refused under its name since it was last believed: why it may be silent.
+    pub refused: Option<RefusedView>,
+}
+
+/// Datagrams under the name of a host that were refused.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RefusedView {
+    /// Where the last one came from.
+    pub from: String,
+    /// What was wrong with it.
+    pub why: String,
+    /// How many there were.
+    pub count: u64,
+    /// When the first of them came.
+    #[serde(serialize_with = "always")]
+    pub since: Wall,
+    /// All of that in a sentence.
+    pub text: String,
+}
+
+impl From<RefusedBeats> for RefusedView {
+    fn from(refused: RefusedBeats) -> RefusedView {
+        let text = refused.to_string();
+        let RefusedBeats { from, why, count, since, .. } = refused;
+        RefusedView { from, why, count, since, text }
+    }
 }
 
 /// One path to a host.

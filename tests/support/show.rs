@@ -370,6 +370,7 @@ fn usual(number: usize) -> HostView {
         ],
         channels: vec!["mail".into()],
         quiet: Vec::new(),
+        refused: None,
     }
 }
 

@@ -2,11 +2,10 @@
 //! configuration. Pure.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, Incident, MAX_LISTED};
+use crate::event::{Event, MAX_LISTED};
 use crate::heartbeat::auth::ClockCheck;
 use crate::heartbeat::connection::{BlindPeriod, Blindness};
 use crate::heartbeat::event_limits::EventLimits;
@@ -14,11 +13,13 @@ use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind, Deadlines}
 use crate::heartbeat::host::untold::Untold;
 use crate::heartbeat::host::{AlsoDown, Host};
 use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
+use crate::heartbeat::refused::Refusals;
 use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
 use crate::view::HostState;
 
 mod absence;
 mod addresses;
+mod changes;
 mod deadlines;
 pub mod dependencies;
 mod forget;
@@ -32,89 +33,16 @@ mod views;
 
 use self::addresses::AddressTracker;
 pub use self::addresses::{AddressChange, ConnectionId};
+pub use self::changes::{Changes, Ingested, KeyUsage};
 use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
-use self::storm::{StormRow, Storms};
+use self::storm::Storms;
 use self::unknown::UnknownMemory;
 pub use self::views::OpenProblem;
 
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
 /// theirs must not be in memory all together.
 const MAX_AT_ONCE: usize = 1024;
-
-/// What an accepted datagram caused.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Ingested {
-    /// In order.
-    pub events: Vec<Event>,
-    /// The hosts that changed in a way that must be stored together with the events; empty for a
-    /// plain beat.
-    pub rows: Vec<(String, HostRow)>,
-    /// The answer, when one was asked for.
-    pub ack: Option<Vec<u8>>,
-    /// The earliest deadline became earlier: the deadline thread must re-arm.
-    pub rearm: bool,
-    /// Incidents that are closed without an event.
-    pub closed_incidents: Vec<Incident>,
-    /// Its host, when others are reached through it and it is no longer down.
-    pub parents_up: Vec<String>,
-    /// Hosts that are down, or never beat, and that nothing explains any more.
-    pub not_behind: Vec<String>,
-    /// While keys are being changed: which one it was signed with.
-    pub key_usage: Option<KeyUsage>,
-    /// The first metric that cannot be used, of a host that sent none before.
-    pub left_out: Option<String>,
-    /// The connection, when the datagram proves that its host is where it came from: it is signed,
-    /// new, and the host's name follows its address.
-    pub proven_address: Option<ConnectionId>,
-}
-
-/// Which of two keys a connection signs with, while its host has two: reported when that is the
-/// previous one, and when it no longer is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyUsage {
-    /// The host.
-    pub host: String,
-    /// The connection.
-    pub connection: String,
-    /// It is the previous one.
-    pub previous: bool,
-}
-
-impl fmt::Display for KeyUsage {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let KeyUsage { host, connection, previous } = self;
-        let how =
-            if *previous { "still signs with the previous key" } else { "signs with its new key" };
-        write!(f, "{host} {connection} {how}")
-    }
-}
-
-/// What the passing of time, or a new configuration, caused.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Changes {
-    /// In order.
-    pub events: Vec<Event>,
-    /// The hosts that changed, to be stored together with the events.
-    pub rows: Vec<(String, HostRow)>,
-    /// The hosts that are no longer known: their rows are to be removed.
-    pub removed_hosts: Vec<String>,
-    /// Incidents that are closed without an event: their rule or host is no longer configured.
-    pub closed_incidents: Vec<Incident>,
-    /// The row of the storm, where that changed; none within: it is to be removed.
-    pub storm: Option<Option<StormRow>>,
-    /// Hosts that others are reached through, and that are no longer down or no longer expected.
-    pub parents_up: Vec<String>,
-    /// Hosts that are down, or never beat, and that nothing explains any more.
-    pub not_behind: Vec<String>,
-}
-
-impl Changes {
-    /// Whether there is nothing to store and nothing to report.
-    pub fn is_empty(&self) -> bool {
-        *self == Changes::default()
-    }
-}
 
 /// All hosts and what is expected of them.
 #[derive(Debug)]
@@ -147,6 +75,8 @@ pub struct Fleet {
     addresses: AddressTracker,
     /// How many events each host may cause.
     pub(super) limits: EventLimits,
+    /// What was refused of them.
+    refusals: Refusals,
     /// Which kernel's monotonic clock rows are written on.
     kernel: u32,
     /// What the next `due` returns.
@@ -229,6 +159,7 @@ impl Fleet {
             unknown: UnknownMemory::default(),
             addresses: AddressTracker::new(now),
             limits: EventLimits::default(),
+            refusals: Refusals::default(),
             kernel: 0,
             pending: Changes::default(),
         }
@@ -292,7 +223,7 @@ impl Fleet {
         self.wake(entry.host, now);
         let untold = fall.apply(Untold::new(event, promised, now));
         let mut event = self.tell_or_hold(entry.host, index, untold, now);
-        self.set_patience(event.as_mut_slice(), entry.host, index);
+        self.add_context(event.as_mut_slice(), entry.host, index);
         event
     }
 
@@ -316,7 +247,7 @@ impl Fleet {
         let mut event = if changes { metric.event(&host.name, now, true) } else { None };
         host.must_store_now |= event.is_some();
         self.schedule_metrics(entry.host);
-        self.set_patience(event.as_mut_slice(), entry.host, 0);
+        self.add_context(event.as_mut_slice(), entry.host, 0);
         event
     }
 
@@ -534,6 +465,7 @@ impl Fleet {
         self.clock_check.forget_disagreements();
         self.unknown.clear();
         self.addresses.clear();
+        self.refusals.clear();
         std::mem::take(&mut self.hosts)
     }
 
@@ -596,7 +528,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::event::EventKind;
+    use crate::event::{EventKind, Incident};
     use crate::heartbeat::datagram::Datagram;
     use crate::heartbeat::settings::{ALERTMANAGER, Expectation, HostSettings, UnknownHosts};
     use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};

@@ -97,6 +97,7 @@ mod tests {
             }],
             channels: Vec::new(),
             quiet: Vec::new(),
+            refused: None,
         }
     }
 

@@ -238,6 +238,7 @@ mod tests {
             metrics: Vec::new(),
             channels: Vec::new(),
             quiet: Vec::new(),
+            refused: None,
         }
     }
 

@@ -258,6 +258,7 @@ mod tests {
             }],
             channels: Vec::new(),
             quiet: Vec::new(),
+            refused: None,
         }
     }
 

@@ -358,6 +358,7 @@ impl CourierThread {
         let routes = &self.settings.routes;
         let queues = self.settings.queue_settings();
         self.outbox.successions(&queues, routes).iter().for_each(|one| warn!("{one}"));
+        self.outbox.set_overdue_renotify(self.settings.overdue_renotify);
         let dropped = self.outbox.reconfigure(queues, routes, seed, now);
         self.overlay.readdress(&self.outbox, routes, now);
         self.counters.log_and_count_all(&dropped, Duration::ZERO);
@@ -371,9 +372,9 @@ impl CourierThread {
     fn process_due(&mut self, now: Now, starts: bool) -> Vec<TaskKind> {
         let expired = self.outbox.expire(now);
         self.counters.log_and_count_all(&expired, Duration::ZERO);
-        for event in self.outbox.channel_reports(now) {
-            self.accept(&event, now);
-        }
+        let mut events = self.outbox.channel_reports(now);
+        events.extend(self.outbox.overdue_reminders(now));
+        events.iter().for_each(|event| self.accept(event, now));
         self.process_calm(now);
         if !starts {
             return Vec::new();

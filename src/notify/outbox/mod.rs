@@ -15,6 +15,7 @@ use crate::event::{
 use crate::store::{Table, Write};
 
 mod acknowledge;
+mod acknowledgement;
 mod delivery;
 mod digest;
 mod given_up;
@@ -22,10 +23,12 @@ mod incidents;
 mod queue;
 mod receipts;
 mod recipients;
+mod reminders;
 mod results;
 mod shares;
 mod succession;
 
+pub use self::acknowledgement::Acknowledgement;
 pub use self::delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
     QueueSettings, QueueStatus,
@@ -34,11 +37,12 @@ use self::delivery::{Digest, Place};
 use self::digest::SubjectDeliveries;
 use self::given_up::Notices;
 use self::incidents::Incidents;
-pub use self::incidents::{Acknowledgement, OpenIncident};
+pub use self::incidents::OpenIncident;
 use self::queue::{ChannelQueue, HealthChange};
 use self::receipts::Receipts;
 pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
 use self::recipients::Standing;
+use self::reminders::Reminders;
 use self::shares::Shares;
 pub use self::shares::{Room, UsedShares};
 
@@ -55,6 +59,7 @@ pub struct Outbox {
     incidents: Incidents,
     receipts: Receipts,
     notices: Notices,
+    reminders: Reminders,
     /// Of each delivery that is part of a digest, the first delivery of that digest.
     digested_in: BTreeMap<DeliveryId, DeliveryId>,
     shares: Shares,
@@ -94,7 +99,8 @@ struct ChannelTarget {
 impl Outbox {
     /// An empty outbox with these channels. `seed` varies the jitter.
     pub fn new(settings: BTreeMap<String, QueueSettings>, seed: u64, now: Now) -> Outbox {
-        let mut outbox = Outbox { next_expiry_check: now.mono + EXPIRY_CHECK, ..Outbox::default() };
+        let (next_expiry_check, reminders) = (now.mono + EXPIRY_CHECK, Reminders::new(now));
+        let mut outbox = Outbox { next_expiry_check, reminders, ..Outbox::default() };
         outbox.reconfigure(settings, &Routes::default(), seed, now);
         outbox
     }
@@ -353,7 +359,8 @@ impl Outbox {
             self.keep(id, delivery);
         }
         if let Some(incident) = opens {
-            self.incidents.record_queued(incident, channel, message, recipients.len());
+            self.incidents.record_queued(incident, channel, message, recipients.len(), now);
+            self.reminders.on_told(incident, now);
         }
         recipients.len()
     }
@@ -496,7 +503,8 @@ impl Outbox {
         let expiry = (!self.deliveries.is_empty()).then_some(self.next_expiry_check);
         let notice = self.notices.next_release();
         let acknowledged = self.incidents.next_end_of_acknowledgement();
-        let all = [turn, report, expiry, notice, self.receipts.next_due(), acknowledged];
+        let (receipt, reminder) = (self.receipts.next_due(), self.reminders.next_due());
+        let all = [turn, report, expiry, notice, receipt, acknowledged, reminder];
         all.into_iter().flatten().min()
     }
 
