@@ -67,6 +67,7 @@
 //! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
 //! | reminders: of thresholds; of hosts that stay silent | `heartbeat/renotify.rs`; `notify/outbox/reminders.rs` |
 //! | what is said of a host whose datagrams are refused | `heartbeat/refused.rs`, in which words: `event/refused.rs` |
+//! | what a host with another name takes over (`was`) | `daemon/takeover.rs` |
 //! | who is notified | `notify/routing.rs` |
 //! | what is held back, why, and when it comes out; maintenance windows | `notify/calm/`; how that meets the outbox: `notify/courier/overlay.rs` |
 //! | acknowledgements | `notify/outbox/acknowledge.rs` |

@@ -33,6 +33,7 @@ pub mod event_limits;
 pub mod fleet;
 #[cfg(test)]
 mod flood_tests;
+mod former_names;
 mod goodbye;
 mod host;
 pub mod listener;

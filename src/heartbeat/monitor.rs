@@ -431,15 +431,17 @@ impl Monitor {
         self.flush(Now::read(), true);
     }
 
-    /// Applies a new configuration.
-    pub fn reconfigure(&self, config: FleetConfig) {
+    /// Applies a new configuration; what it says to those who were told of hosts, in sentences.
+    pub fn reconfigure(&self, config: FleetConfig) -> Vec<String> {
         let mut state = self.lock();
         state.unknown_logged.clear();
         state.previous_key_users.clear();
         let changes = state.fleet.reconfigure(config, Now::read());
+        let unwatched = changes.unwatched();
         self.send_changes(changes);
         drop(state);
         self.rearm.notify_all();
+        unwatched
     }
 
     /// A heartbeat of a configured host that came as an alert of an Alertmanager: a beat over the

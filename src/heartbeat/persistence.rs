@@ -53,7 +53,7 @@ pub struct HostRow {
     /// Its machine was told to stop: the next boot is announced.
     #[serde(skip_serializing_if = "is_false")]
     pub leaving: bool,
-    /// A connection is overdue that was not reported, since the host is not watched.
+    /// Something is wrong with it, and it is not watched: that it is down was not reported.
     #[serde(skip_serializing_if = "is_false")]
     pub unwatched: bool,
     /// The id of the boot that is running.
@@ -225,14 +225,13 @@ impl HostRow {
         let boots = host.boot_ids.as_deref();
         let earlier = boots.into_iter().flat_map(BootIds::earlier);
         let mut earlier = earlier.map(|id| id.as_ref().into());
-        let overdue = host.connections.iter().any(|c| c.state == HostState::Overdue);
         HostRow {
             kernel,
             configured: host.configured_since,
             since: host.since,
             reported: host.never_seen_reported,
             leaving: host.stop_announced,
-            unwatched: overdue && !host.profile.watch,
+            unwatched: !host.profile.watch && host.has_open_incident(),
             boot_id: boots.map(|boots| boots.current.as_ref().into()),
             previous_boot_id: earlier.next(),
             earlier_boot_ids: earlier.collect(),
@@ -392,8 +391,9 @@ impl ClockMapping {
     }
 }
 
-/// Restores a host from its row; with it the events that waited and are recorded only, and the
-/// incidents that are closed without an event, since what they are about is no longer configured.
+/// Restores a host from its row; with it the events that waited and are recorded only, that it is no
+/// longer watched, and the incidents that are closed without an event, since what they are about is no
+/// longer configured.
 pub fn restore_host(
     name: Arc<str>,
     row: HostRow,
@@ -438,7 +438,8 @@ pub fn restore_host(
     host.since = row.since;
     host.restore_silence(row.storm, now);
     restore_configured_since(&mut host, row.configured, now);
-    let untold = host.drop_unexpected(&profile);
+    let was_watched = !row.unwatched && !host.has_untold();
+    let mut untold = host.drop_unexpected(&profile);
     let mut closed = host.refresh_internal_connections(now);
     if row.unwatched && profile.watch {
         closed.extend(host.reset_untold(common, now));
@@ -447,6 +448,9 @@ pub fn restore_host(
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
         closed.extend(restore_alert(&mut host, stored, row.kernel, clocks, names));
     }
+    let unwatched = host.on_unwatched(was_watched, &profile, &closed, now);
+    host.must_store_now |= unwatched.is_some();
+    untold.extend(unwatched);
     (host, untold, closed)
 }
 

@@ -13,6 +13,7 @@ use crate::heartbeat::auth::HostKeys;
 use crate::heartbeat::datagram::ShutdownReason;
 use crate::heartbeat::depends_on::DependencySettings;
 use crate::heartbeat::fleet::dependencies::DependsOn;
+use crate::heartbeat::former_names::FormerNames;
 use crate::heartbeat::renotify::Renotify;
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::problem::Severity;
@@ -173,6 +174,8 @@ pub struct HostSettings {
     pub grace: Option<Duration>,
     /// Within what time it is to be back after a shutdown; zero: never reported.
     pub back_within: Option<Duration>,
+    /// The name that it had before, of which it takes over what is known.
+    pub was: Option<String>,
 }
 
 impl Default for HostSettings {
@@ -187,6 +190,7 @@ impl Default for HostSettings {
             interval: None,
             grace: None,
             back_within: None,
+            was: None,
         }
     }
 }
@@ -211,6 +215,7 @@ impl HostSettings {
             interval: section.duration_within("interval", INTERVALS),
             grace: section.duration("grace"),
             back_within: section.duration("back_within"),
+            was: defaults.was,
         };
         check_previous(section, &settings.key, &settings.previous_key);
         settings
@@ -248,6 +253,7 @@ pub fn read_hosts(
 ) -> (BTreeMap<String, HostSettings>, DependsOn) {
     let (mut unwatched, mut unrouted) = (Vec::new(), Vec::new());
     let (names, mut dependencies) = (top.names_in("hosts"), DependencySettings::default());
+    let mut former = FormerNames::default();
     let hosts = top.entries("hosts", |name, section| {
         if !is_name(name) {
             section.error(
@@ -257,7 +263,8 @@ pub fn read_hosts(
         }
         dependencies.read(name, section, &names);
         let dyndns = read_dyndns(name, section);
-        let host = HostSettings { dyndns, ..HostSettings::read(section, channels, sets) };
+        let was = former.read(name, section, &names);
+        let host = HostSettings { dyndns, was, ..HostSettings::read(section, channels, sets) };
         dependencies.note_watched(name, host.watch);
         let unnoticed = || UnnoticedHost { name: name.to_owned(), line: section.line_of("") };
         let routed = host.notification_channels.as_deref().unwrap_or(default_channels);

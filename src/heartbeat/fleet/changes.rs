@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::event::{Event, Incident};
+use crate::event::{Event, EventKind, Incident, MAX_LISTED, WatchEvent};
 use crate::heartbeat::fleet::ConnectionId;
 use crate::heartbeat::fleet::storm::StormRow;
 use crate::heartbeat::persistence::HostRow;
@@ -79,5 +79,24 @@ impl Changes {
     /// Whether there is nothing to store and nothing to report.
     pub fn is_empty(&self) -> bool {
         *self == Changes::default()
+    }
+
+    /// The hosts that are followed no longer though something is wrong with them, in sentences.
+    pub fn unwatched(&self) -> Vec<String> {
+        let hosts: Vec<&String> = self
+            .events
+            .iter()
+            .filter_map(|event| match &event.kind {
+                EventKind::Watch(WatchEvent::NoLonger { host, .. }) => Some(host),
+                _ => None,
+            })
+            .collect();
+        let sentence = |host: &&String| {
+            format!("{host} is no longer watched, which whoever was told of its trouble hears")
+        };
+        let named = hosts.iter().take(MAX_LISTED).map(sentence);
+        let more = hosts.len().saturating_sub(MAX_LISTED);
+        let more = (more > 0).then(|| format!("and {more} more hosts that were in trouble"));
+        named.chain(more).collect()
     }
 }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, MAX_LISTED};
+use crate::event::{Event, EventKind, Incident, MAX_LISTED, WatchEvent};
 use crate::heartbeat::auth::ClockCheck;
 use crate::heartbeat::connection::{BlindPeriod, Blindness};
 use crate::heartbeat::event_limits::EventLimits;
@@ -135,6 +136,7 @@ impl Fleet {
             known.insert(name, host);
         }
         fleet.populate(profiles, known, &config.depends_on, now);
+        fleet.keep_told_ends();
         fleet.apply_blindness(clocks.is_continued());
         fleet
     }
@@ -435,7 +437,10 @@ impl Fleet {
         for mut host in hosts {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.unknown_profile);
             host.stretch_extensions(profile, &before, &self.common);
+            // What waits was not told: it is recorded, and that is all.
+            let was_watched = host.profile.watch && !host.has_untold();
             self.pending.events.extend(host.drop_unexpected(profile));
+            self.pending.events.extend(host.on_unwatched(was_watched, profile, &[], now));
             self.pending.closed_incidents.extend(host.apply_profile(
                 profile.clone(),
                 &self.common,
@@ -444,6 +449,7 @@ impl Fleet {
             known.insert(host.name.clone(), host);
         }
         self.populate(profiles, known, &config.depends_on, now);
+        self.keep_told_ends();
         self.note_parents_up(down_parents);
         self.names.shrink();
         self.unknown.names.shrink();
@@ -452,6 +458,16 @@ impl Fleet {
         changes.storm = self.storms.take_row();
         changes.rows.extend(self.flush());
         changes
+    }
+
+    /// What an event ends is not closed without one before that.
+    fn keep_told_ends(&mut self) {
+        let ends = |event: &Event| match &event.kind {
+            EventKind::Watch(WatchEvent::NoLonger { closes, .. }) => closes.clone(),
+            _ => Vec::new(),
+        };
+        let told: BTreeSet<Incident> = self.pending.events.iter().flat_map(ends).insert_all();
+        self.pending.closed_incidents.retain(|incident| !told.contains(incident));
     }
 
     /// Takes all hosts out, together with what refers to them by their indexes.
@@ -528,10 +544,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::event::{EventKind, Incident};
     use crate::heartbeat::datagram::Datagram;
     use crate::heartbeat::settings::{ALERTMANAGER, Expectation, HostSettings, UnknownHosts};
     use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};
+    use crate::heartbeat::threshold::Rule;
 
     const BEAT: &str = r#"{"host":"web1"}"#;
     const SHUTDOWN: &str = r#"{"host":"web1","event":"shutdown"}"#;
@@ -1037,14 +1053,59 @@ mod tests {
         test.config.hosts.insert("web2".into(), watched);
         let changes = test.fleet.reconfigure(test.config.clone(), test.now);
         assert_eq!(changes.removed_hosts, ["web1"]);
-        let incident = Incident::Connection { host: "web1".into(), connection: "ipv4".into() };
-        assert_eq!((changes.events.len(), changes.closed_incidents), (0, vec![incident]));
+        let told: Vec<_> = changes.events.iter().map(|event| event.describe()).collect();
+        assert_eq!(told[0].title, "web1 is no longer watched");
+        assert_eq!(told[0].incident.closes(), [Incident::connection("web1", "ipv4")]);
+        assert_eq!((told.len(), changes.closed_incidents), (1, Vec::new()));
         assert_eq!(
             changes.rows.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
             ["web2"]
         );
         assert!(test.fleet.view("web1").is_none());
         assert_eq!(test.wait(DAY).titles(), ["web2 was never heard"]);
+    }
+
+    /// web1, where something was told, goes on under a configuration that was changed.
+    fn changed(test: &mut TestFleet, restarts: bool) -> Changes {
+        if !restarts {
+            return test.fleet.reconfigure(test.config.clone(), test.now);
+        }
+        let (rows, last_alive) = (test.rows(), test.last_alive());
+        let (config, now) = (test.config.clone(), test.now);
+        test.fleet = Fleet::restore(config, rows, Some(last_alive), now, &test.kernel);
+        test.fleet.due(now)
+    }
+
+    #[test]
+    fn people_who_were_told_of_a_host_that_is_removed_believed_in_its_trouble_for_ever() {
+        for (restarts, removed) in [(false, false), (false, true), (true, false), (true, true)] {
+            let rule = Rule { warning: "> 80".parse().ok(), ..Rule::default() };
+            let mut test = TestFleet::with_threshold("m", rule);
+            test.sample(95.0).wait(HOUR).take_events();
+            match removed {
+                true => drop(test.config.hosts.remove("web1")),
+                false => test.config.hosts.get_mut("web1").unwrap().watch = false,
+            }
+            let changes = changed(&mut test, restarts);
+            let ends = |event: &Event| event.incident().closes().to_vec();
+            let ends: Vec<_> = changes.events.iter().map(ends).collect();
+            let connection = Incident::connection("web1", "ipv4");
+            let metric = Incident::metric("web1", "m");
+            let expected = if removed { vec![metric, connection] } else { vec![connection] };
+            let ended: Vec<Vec<Incident>> = ends
+                .into_iter()
+                .map(|mut ends| {
+                    ends.sort_unstable_by_key(|end| matches!(end, Incident::Connection { .. }));
+                    ends
+                })
+                .collect();
+            assert_eq!(ended, [expected], "{restarts} {removed}");
+            assert_eq!(changes.closed_incidents, [], "{restarts} {removed}");
+            let rows = changed(&mut test, false).events;
+            assert!(rows.is_empty(), "once");
+            let again = changed(&mut test, true);
+            assert!(again.events.is_empty(), "once: {restarts} {removed} {again:?}");
+        }
     }
 
     fn with_alert_heartbeats(interval: Duration, grace: Duration) -> TestFleet {

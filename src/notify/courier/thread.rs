@@ -279,7 +279,7 @@ impl CourierThread {
         }
         let routes = &self.settings.routes;
         let Some(passed) = self.overlay.accept(event, &mut self.outbox, routes, now) else {
-            debug!("no reminder of {:?}: it is silenced, or flaps", event.kind);
+            debug!("nothing to tell of {:?}: silenced, flapping, or never told", event.kind);
             return;
         };
         self.record_passed(event, &passed);
@@ -304,7 +304,9 @@ impl CourierThread {
     /// Keeps an event for the list of events, notified or not. Hosts that are not configured may be
     /// any number: their events are not kept.
     fn store_event(&mut self, event: &Event, passed: &Passed) {
+        let is_farewell = matches!(event.kind, EventKind::Watch(_));
         if let Subject::Host(host) = event.subject()
+            && !is_farewell
             && !self.settings.routes.hosts.contains_key(&host)
         {
             return;
