@@ -71,6 +71,7 @@
 //! | who is notified | `notify/routing.rs` |
 //! | what is held back, why, and when it comes out; maintenance windows | `notify/calm/`; how that meets the outbox: `notify/courier/overlay.rs` |
 //! | acknowledgements | `notify/outbox/acknowledge.rs` |
+//! | connections of one host that are told in one message | `notify/outbox/together.rs`, `heartbeat/fleet/mod.rs` |
 //! | order, retries, digests of deliveries | `notify/outbox/queue.rs`, `notify/outbox/results.rs`, `notify/outbox/digest.rs` |
 //! | what is told of messages that were given up | `notify/outbox/given_up.rs`; in which words: `event/given_up.rs` |
 //! | what becomes of what waits for a channel or recipient that is gone | `notify/outbox/succession.rs` |

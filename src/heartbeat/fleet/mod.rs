@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident, MAX_LISTED, WatchEvent};
 use crate::heartbeat::auth::ClockCheck;
-use crate::heartbeat::connection::{BlindPeriod, Blindness};
+use crate::heartbeat::connection::{BlindPeriod, Blindness, Connection};
 use crate::heartbeat::event_limits::EventLimits;
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind, Deadlines};
 use crate::heartbeat::host::untold::Untold;
@@ -40,6 +41,9 @@ pub use self::forget::NotForgotten;
 use self::storm::Storms;
 use self::unknown::UnknownMemory;
 pub use self::views::OpenProblem;
+
+/// Connections of one host that are overdue within this time are so together.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
 /// theirs must not be in memory all together.
@@ -214,6 +218,13 @@ impl Fleet {
             self.schedule_connections(entry.host);
             return None;
         }
+        if let Some(at) = self.due_together(entry.host, deadline, now.mono) {
+            self.hosts[entry.host as usize].connections[index].scheduled_at = at;
+            self.deadlines.push(DeadlineEntry { at, ..entry });
+            return None;
+        }
+        let host = &self.hosts[entry.host as usize];
+        let connection = &host.connections[index];
         let (last_seen, extension) = (connection.last_seen.mono, connection.extension);
         let promised = untold::promised_at(last_seen, extension, deadline, expectation.grace);
         let fall = self.fall(entry.host, index, now);
@@ -227,6 +238,19 @@ impl Fleet {
         let mut event = self.tell_or_hold(entry.host, index, untold, now);
         self.add_context(event.as_mut_slice(), entry.host, index);
         event
+    }
+
+    /// When other connections of a watched host are overdue, too, as far as that is within a second of
+    /// `deadline` and their beats are late already: they are told in one message.
+    fn due_together(&self, host_index: u32, deadline: Mono, now: Mono) -> Option<Mono> {
+        let host = &self.hosts[host_index as usize];
+        let late = |connection: &Connection| {
+            let expectation = connection.expectation(&host.profile, &self.common);
+            let promised = connection.last_seen.mono + expectation.interval;
+            connection.deadline(expectation).filter(|_| promised <= now)
+        };
+        let others = host.connections.iter().filter(|_| host.profile.watch).filter_map(late);
+        others.filter(|at| now < *at && *at < deadline + TOGETHER).max()
     }
 
     fn also_down(&self, host: u32) -> AlsoDown {
@@ -541,8 +565,6 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::heartbeat::datagram::Datagram;
     use crate::heartbeat::settings::{ALERTMANAGER, Expectation, HostSettings, UnknownHosts};
@@ -1074,6 +1096,45 @@ mod tests {
         let (config, now) = (test.config.clone(), test.now);
         test.fleet = Fleet::restore(config, rows, Some(last_alive), now, &test.kernel);
         test.fleet.due(now)
+    }
+
+    #[test]
+    fn connections_that_are_overdue_within_a_second_are_so_together() {
+        for (apart, together) in [(0, true), (7, true), (900, true), (1_000, false)] {
+            let mut test = TestFleet::new();
+            test.beat_over("web1", "ipv4").wait(Duration::from_millis(apart));
+            test.beat_over("web1", "ipv6").take_events();
+            let first = BEGIN.mono + 40 * SECOND;
+            test.wait(first.since(test.now.mono));
+            assert_eq!(
+                test.titles().len(),
+                if apart == 1_000 { 1 } else { 2 * usize::from(apart == 0) }
+            );
+            test.wait(Duration::from_millis(apart));
+            let at: Vec<Wall> = test.take_events().iter().map(|event| event.at).collect();
+            let all = BEGIN.wall + 40 * SECOND + Duration::from_millis(apart);
+            let expected = if apart == 0 {
+                0
+            } else if together {
+                2
+            } else {
+                1
+            };
+            assert_eq!(at, vec![all; expected], "{apart}");
+        }
+        // One that beats after all was alone, and is told a second later at most.
+        let mut test = TestFleet::new();
+        test.beat_over("web1", "ipv4").wait(Duration::from_millis(900));
+        test.beat_over("web1", "ipv6").wait(Duration::from_millis(39_500));
+        test.beat_over("web1", "ipv6").take_events();
+        assert_eq!(test.wait(Duration::from_millis(500)).titles(), ["web1 ipv4 overdue"]);
+        // One whose beat is not late yet is not waited for.
+        let mut test = TestFleet::new();
+        test.config.settings.grace = Some(Duration::from_millis(500));
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        test.beat_over("web1", "ipv4").wait(Duration::from_millis(900));
+        test.beat_over("web1", "ipv6").wait(Duration::from_millis(9_600));
+        assert_eq!(test.titles(), ["web1 ipv4 overdue"]);
     }
 
     #[test]

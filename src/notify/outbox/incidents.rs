@@ -216,6 +216,14 @@ impl Incidents {
         channels
     }
 
+    /// Whether a channel was notified of a connection of a host.
+    pub fn has_connection_of(&self, host: &str, channel: &str) -> bool {
+        let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
+        let all = self.open.range(Incident::connection(host, "")..);
+        let mut of_host = all.take_while(|(incident, _)| of_host(incident));
+        of_host.any(|(_, open)| open.channels.contains_key(channel))
+    }
+
     /// The channels that were notified of an incident or will be.
     pub fn notified_channels(&self, incident: &Incident) -> Vec<String> {
         let notified = self.open.get(incident).map(|open| open.channels.keys().cloned().collect());

@@ -20,6 +20,7 @@ mod delivery;
 mod digest;
 mod given_up;
 mod incidents;
+mod jitter;
 mod queue;
 mod receipts;
 mod recipients;
@@ -27,14 +28,14 @@ mod reminders;
 mod results;
 mod shares;
 mod succession;
+mod together;
 
 pub use self::acknowledgement::Acknowledgement;
+use self::delivery::{Backlog, Digest, Place, SubjectDeliveries};
 pub use self::delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
     QueueSettings, QueueStatus,
 };
-use self::delivery::{Digest, Place};
-use self::digest::SubjectDeliveries;
 use self::given_up::Notices;
 use self::incidents::Incidents;
 pub use self::incidents::OpenIncident;
@@ -348,6 +349,7 @@ impl Outbox {
     ) -> usize {
         let Some(queue) = self.queues.get(channel) else { return 0 };
         let recipients = queue.recipients().to_vec();
+        let gathers = self.gathers_until(channel, target, message.level, now);
         for recipient in &recipients {
             let message = Arc::clone(message);
             let delivery = Delivery::new(channel, recipient.clone(), message, opens, target, now);
@@ -355,6 +357,7 @@ impl Outbox {
             self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
             if let Some(queue) = self.queues.get_mut(channel) {
                 queue.push(id, &delivery);
+                queue.gather(&delivery, gathers);
             }
             self.keep(id, delivery);
         }
@@ -410,11 +413,11 @@ impl Outbox {
     fn form_digest(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryId> {
         let turn = self.deliveries.get(&id)?;
         let queue = self.queues.get(&turn.channel)?;
-        let (cause, room) = (queue.backlog(&turn.recipient)?, queue.retry_policy().digest?);
-        if !turn.can_be_digested() {
+        let (backlog, room) = (queue.backlog(&turn.recipient), queue.retry_policy().digest?);
+        if !turn.can_be_digested() || !queue.takes_digests() {
             return None;
         }
-        let selected = if queue.is_probing() {
+        let selected = if queue.is_probing() || backlog.is_none() {
             None
         } else {
             let sequences: Vec<SubjectDeliveries> = queue
@@ -423,10 +426,15 @@ impl Outbox {
                 .collect();
             digest::select(&sequences, room)
         };
-        let (members, left) = match selected {
-            Some(selected) => selected,
-            None => {
-                (digest::alarm_and_recovery(&self.digestible(queue.waiting_with(turn)), room), 0)
+        let (cause, (members, left)) = match (backlog, selected) {
+            (Some(cause), Some(selected)) => (cause, selected),
+            (backlog, _) => {
+                let same = self.digestible(queue.waiting_with(turn));
+                let over = backlog.map(|cause| (cause, digest::alarm_and_recovery(&same, room)));
+                let over = over.filter(|(_, members)| !members.is_empty());
+                let together = || (Backlog::Together, together::head_together(&same));
+                let (cause, members) = over.unwrap_or_else(together);
+                (cause, (members, 0))
             }
         };
         let first = *members.first()?;
