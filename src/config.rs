@@ -11,6 +11,7 @@ use crate::btree::InsertAll;
 use crate::config_file::{Environment, NameSet, Section, file};
 use crate::dyndns::settings as dyndns;
 use crate::heartbeat::fleet::dependencies::DependsOn;
+use crate::heartbeat::renotify::RenotifyBackoff;
 use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold};
@@ -46,6 +47,8 @@ pub struct Config {
     pub own_threshold_sets: usize,
     /// The interval at which a message about an open alert is repeated; none means never.
     pub renotify_interval: Option<Duration>,
+    /// Whether these become rarer.
+    pub renotify_backoff: RenotifyBackoff,
     /// The daemon's own machine as one of its hosts, if it is one.
     pub agent: Option<LocalAgentSettings>,
     /// The UDP server and the monitor.
@@ -185,7 +188,7 @@ fn read(top: &mut Section) -> Config {
             true
         });
     let host_names: NameSet = hosts.keys().cloned().insert_all();
-    let renotify = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
+    let (renotify_interval, renotify_backoff) = read_renotify(top);
     let mut telling = TellingSettings::default();
     let read_notifier = |section: &mut Section| {
         let notifier = notify::NotifierSettings::read(section, &names);
@@ -200,11 +203,10 @@ fn read(top: &mut Section) -> Config {
         depends_on,
         threshold_sets,
         own_threshold_sets,
-        renotify_interval: (!renotify.is_zero()).then_some(renotify),
+        renotify_interval,
+        renotify_backoff,
         agent: top.section("agent", LocalAgentSettings::read).flatten(),
-        heartbeat: top
-            .section("heartbeat", |section| heartbeat::HeartbeatSettings::read(section, &hosts))
-            .unwrap_or_default(),
+        heartbeat: read_heartbeat(top, &hosts),
         receiver: top
             .section("receiver", |section| read_receiver(section, &host_names, &hosts))
             .unwrap_or_default(),
@@ -226,6 +228,21 @@ fn read(top: &mut Section) -> Config {
         notify::check_summary(top, &config.notifier, told, &config.channels);
     }
     config
+}
+
+fn read_renotify(top: &mut Section) -> (Option<Duration>, RenotifyBackoff) {
+    let interval = top.duration("renotify_interval").unwrap_or(Duration::from_secs(3600));
+    let backoffs = [("none", RenotifyBackoff::None), ("double", RenotifyBackoff::Double)];
+    let backoff = top.choice("renotify_backoff", &backoffs).unwrap_or_default();
+    ((!interval.is_zero()).then_some(interval), backoff)
+}
+
+fn read_heartbeat(
+    top: &mut Section,
+    hosts: &BTreeMap<String, HostSettings>,
+) -> heartbeat::HeartbeatSettings {
+    let read = |section: &mut Section| heartbeat::HeartbeatSettings::read(section, hosts);
+    top.section("heartbeat", read).unwrap_or_default()
 }
 
 /// Whether the file is about backups, too: else there is no need to warn that they have no channels.

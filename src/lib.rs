@@ -65,9 +65,13 @@
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
 //! | how many events a host may cause, and what is told of those that are refused | `heartbeat/event_limits.rs`; its share of what waits: `notify/outbox/shares.rs` |
 //! | an event kind: its name, level, subject, incident, title, details | `event/kind.rs` |
+//! | reminders: of thresholds; of hosts that stay silent | `heartbeat/renotify.rs`; `notify/outbox/reminders.rs` |
+//! | what is said of a host whose datagrams are refused | `heartbeat/refused.rs`, in which words: `event/refused.rs` |
+//! | what a host with another name takes over (`was`) | `daemon/takeover.rs` |
 //! | who is notified | `notify/routing.rs` |
 //! | what is held back, why, and when it comes out; maintenance windows | `notify/calm/`; how that meets the outbox: `notify/courier/overlay.rs` |
 //! | acknowledgements | `notify/outbox/acknowledge.rs` |
+//! | connections of one host that are told in one message | `notify/outbox/together.rs`, `heartbeat/fleet/mod.rs` |
 //! | order, retries, digests of deliveries | `notify/outbox/queue.rs`, `notify/outbox/results.rs`, `notify/outbox/digest.rs` |
 //! | what is told of messages that were given up | `notify/outbox/given_up.rs`; in which words: `event/given_up.rs` |
 //! | what becomes of what waits for a channel or recipient that is gone | `notify/outbox/succession.rs` |

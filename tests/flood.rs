@@ -166,8 +166,8 @@ fn one_host_that_sends_without_end_filled_the_disk() {
         match number % 8 {
             0 => format!(r#"{{"host":"web1","event":"boot","boot_id":"b{number}"}}"#),
             1 => r#"{"host":"web1","event":"shutdown"}"#.into(),
-            2 => r#"{"host":"web1","metrics":{"memory_monitor":{"percent":99}}}"#.into(),
-            3 => r#"{"host":"web1","metrics":{"memory_monitor":{"percent":9}}}"#.into(),
+            2 => r#"{"host":"web1","metrics":{"swap_monitor":{"percent":99}}}"#.into(),
+            3 => r#"{"host":"web1","metrics":{"swap_monitor":{"percent":9}}}"#.into(),
             4 => format!(r#"{{"host":"web1","metrics":{{"m{number}":1}}}}"#),
             5 => format!(r#"{{"host":"web1","connection":"c{number}"}}"#),
             _ => message("web1", number),
@@ -251,26 +251,26 @@ fn one_host_that_fills_the_outbox_had_its_neighbours_refused() {
     let own = dead.join(", ");
     let hosts = format!("  busy: {{watch: true, notification_channels: [{own}]}}\n");
     let (_place, hbd) = Place::start(&channels, "log", &hosts);
-    let memory = |percent: u32| {
-        format!(r#"{{"host":"busy","metrics":{{"memory_monitor":{{"percent":{percent}}}}}}}"#)
+    let swap = |percent: u32| {
+        format!(r#"{{"host":"busy","metrics":{{"swap_monitor":{{"percent":{percent}}}}}}}"#)
     };
     for host in ["busy", "web2"] {
         assert_eq!(post(&hbd, &format!(r#"{{"host":"{host}"}}"#)).0, 200);
     }
     hbd.wait_until("its share is used up", |hbd| {
-        assert_eq!(post(hbd, &memory(99)).0, 200, "a beat is always taken");
-        assert_eq!(post(hbd, &memory(9)).0, 200);
+        assert_eq!(post(hbd, &swap(99)).0, 200, "a beat is always taken");
+        assert_eq!(post(hbd, &swap(9)).0, 200);
         post(hbd, &message("busy", 1)).0 == 503
     });
     let waiting = hbd.metric("hbd_outbox_deliveries");
     assert!(waiting < 4000.0, "{waiting}");
     assert_eq!(post(&hbd, r#"{"host":"busy","event":"shutdown"}"#).0, 503);
     // It is critical in the end, and that is told; what comes after adds nothing any more.
-    post(&hbd, &memory(99));
+    post(&hbd, &swap(99));
     let full = hbd.metric("hbd_outbox_deliveries");
     for _ in 0..50 {
-        assert_eq!(post(&hbd, &memory(9)).0, 200);
-        assert_eq!(post(&hbd, &memory(99)).0, 200);
+        assert_eq!(post(&hbd, &swap(9)).0, 200);
+        assert_eq!(post(&hbd, &swap(99)).0, 200);
     }
     let more = hbd.metric("hbd_outbox_deliveries") - full;
     assert!(more <= 40.0, "{more} more");

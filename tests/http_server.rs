@@ -238,6 +238,7 @@ fn view(name: &str) -> HostView {
         note: None,
         link: None,
         groups: Vec::new(),
+        refused: None,
     }
 }
 

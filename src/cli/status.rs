@@ -274,6 +274,9 @@ fn host_page(hosts: &Json, style: Style) -> String {
     let mut text = host_table(&sorted.iter().collect::<Vec<_>>(), style);
     let now = time(hosts, "now");
     let Some(host) = items(hosts, "hosts").next() else { return text };
+    if let Some(refused) = host["refused"]["text"].as_str() {
+        text.push_str(&format!("\n{}\n", sanitize(refused)));
+    }
     let rows = items(host, "connections").map(|one| {
         let state = field(one, "state");
         let tone = connection_tone(&state);
@@ -793,5 +796,10 @@ METRIC              LEVEL  VALUE  LIMIT
 load_monitor.load1         0.5
 "
         );
+        let mut silent = hosts;
+        let why = "beats that say they are web1 come from 192.0.2.9 and are refused: bad signature";
+        silent["hosts"][0]["refused"] = json!({"text": format!("{why}\u{1b}[31m, once")});
+        let page = host_page(&silent, STYLE);
+        assert!(page.contains(&format!("2 s\n\n{why}")) && !page.contains('\u{1b}'), "{page}");
     }
 }

@@ -47,7 +47,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
 }
 
 /// Sections whose changes are not described in detail, and whether they changed.
-fn whole_sections(old: &Config, new: &Config) -> [(&'static str, bool); 12] {
+fn whole_sections(old: &Config, new: &Config) -> [(&'static str, bool); 13] {
     let heartbeat = |config: &Config| {
         let mut settings = config.heartbeat.clone();
         (settings.host, settings.port) = (String::new(), 0);
@@ -64,6 +64,7 @@ fn whole_sections(old: &Config, new: &Config) -> [(&'static str, bool); 12] {
     [
         ("default_notification_channels", old.default_channels != new.default_channels),
         ("renotify_interval", old.renotify_interval != new.renotify_interval),
+        ("renotify_backoff", old.renotify_backoff != new.renotify_backoff),
         ("heartbeat", heartbeat(old) != heartbeat(new)),
         ("receiver", receiver(old) != receiver(new)),
         ("agent", old.agent != new.agent),

@@ -48,6 +48,7 @@ mod reload;
 mod service;
 mod signal_check;
 mod summary;
+mod takeover;
 mod threads;
 mod watchdog;
 mod wiring;
@@ -186,8 +187,9 @@ struct Startup {
 impl Startup {
     fn prepare(config: &Config) -> Result<Startup, DaemonError> {
         let now = Now::read();
-        let (store, opened) = Store::open(&config.state_dir, now)
+        let (mut store, opened) = Store::open(&config.state_dir, now)
             .map_err(|locked| format!("state_dir: {}", locked.why))?;
+        takeover::take_over_renamed(&mut store, config, now);
         let udp = listener::bind(&config.heartbeat)?;
         let tcp = bind_tcp(&config.receiver.host, config.receiver.port, false)?;
         let last_alive = store.get(Table::Meta, monitor::LAST_ALIVE_KEY);
@@ -354,13 +356,19 @@ impl RunningDaemon {
     /// What changed, and the warnings; or all that is in the way, and then nothing has changed.
     fn apply_file(&mut self) -> Result<(Vec<String>, Problems), Problems> {
         let config = Config::load(&self.config.file)?;
-        let refused = |error| Problems(vec![config_error(&config, error)]);
+        let refused = |error: (&str, String)| Problems(vec![config_error(&config, error)]);
         if config.state_dir != self.config.state_dir {
             let (old, new) = (self.config.state_dir.display(), config.state_dir.display());
             let what = format!(
                 "cannot move from {old} to {new} while hbd runs: set it back, or stop hbd, move the directory, and start it"
             );
             return Err(refused(("state_dir", what)));
+        }
+        if let Some((new, old)) = takeover::pending(&self.services.monitor, &config) {
+            let what = format!(
+                "{new} takes over what is known of {old} only when hbd starts: restart it (systemctl restart hbd)"
+            );
+            return Err(refused((&format!("hosts.{new}.was"), what)));
         }
         let mut listeners = NewListeners::open(&self.config, &config, &self.udp, &self.http_server)
             .map_err(|error| refused((error.key, error.why)))?;
@@ -377,7 +385,9 @@ impl RunningDaemon {
         let mut changes = config_diff::changes(&self.config, &config);
         changes.extend(self.successions(&config));
         let mut warnings = config.warnings.clone();
-        warnings.0.extend(self.apply(&config));
+        let (unwatched, failures) = self.apply(&config);
+        changes.extend(unwatched);
+        warnings.0.extend(failures);
         listeners.move_udp(&mut self.udp);
         self.services.reloads.record_applied(&config, Now::read());
         self.config = config;
@@ -401,15 +411,15 @@ impl RunningDaemon {
         self.services.courier.inspect(SUCCESSION_TIMEOUT, look).unwrap_or_default()
     }
 
-    /// Applies a configuration to everything but the listeners. Returns what could not be started;
-    /// the next reload tries that again.
-    fn apply(&mut self, config: &Config) -> Vec<Problem> {
+    /// Applies a configuration to everything but the listeners. Returns what those are told who were
+    /// told of hosts, and what could not be started; the next reload tries that again.
+    fn apply(&mut self, config: &Config) -> (Vec<String>, Vec<Problem>) {
         let services = &self.services;
         // In this order: what the new rules find must go by the new routes.
         services.courier.reconfigure(wiring::notify_settings(config));
         signal_check::start(config);
         services.updater.reconfigure(config.dyndns.clone());
-        services.monitor.reconfigure(wiring::fleet_config(config));
+        let unwatched = services.monitor.reconfigure(wiring::fleet_config(config));
         let agent = self.agent.reconfigure(config.agent.as_ref());
         services.backups.reporter.reconfigure(wiring::pipeline_settings(config));
         history::reconfigure(&services.recorder, &services.courier, config.history.clone());
@@ -425,7 +435,7 @@ impl RunningDaemon {
         let failures = [agent, poller, summary].into_iter().filter_map(Result::err);
         let problems: Vec<_> = failures.map(|failure| config_error(config, failure)).collect();
         problems.iter().for_each(|problem| error!("{problem}"));
-        problems
+        (unwatched, problems)
     }
 }
 

@@ -225,13 +225,14 @@ impl Daemon for Services {
     fn metrics(&self) -> MetricsSnapshot {
         let stats = self.courier.stats();
         MetricsSnapshot {
-            datagrams_accepted: self.monitor.accepted(),
+            datagrams_accepted: self.monitor.counters().accepted(),
             datagrams_rejected: self
                 .monitor
+                .counters()
                 .rejected()
                 .map(|(reason, count)| (reason.to_owned(), count))
                 .insert_all(),
-            metrics_left_out: self.monitor.metrics_left_out(),
+            metrics_left_out: self.monitor.counters().metrics_left_out(),
             limits: self.limits(),
             channels: stats.queues.iter().map(|queue| channel_metrics(queue, &stats)).collect(),
             alerts_received: self.backups.pipelines.received(),

@@ -14,6 +14,7 @@ use crate::btree::InsertAll;
 use crate::config::Config;
 use crate::heartbeat::event_limits::Load;
 use crate::heartbeat::monitor::Monitor;
+use crate::heartbeat::renotify::Renotify;
 use crate::heartbeat::settings::{Expectation, FleetConfig, HostSettings};
 use crate::http::{Credentials, PublicHosts};
 use crate::notify::courier::Courier;
@@ -36,7 +37,7 @@ pub fn fleet_config(config: &Config) -> FleetConfig {
         settings: config.heartbeat.clone(),
         hosts,
         threshold_sets: config.threshold_sets.clone(),
-        renotify_interval: config.renotify_interval,
+        renotify: Renotify { interval: config.renotify_interval, backoff: config.renotify_backoff },
         default_channels: config.default_channels.clone(),
         alert_heartbeats: expectations(config),
         local_host: own,
@@ -120,6 +121,7 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
             .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
             .insert_all::<BTreeMap<_, _>>(),
         calm: config.calm.clone(),
+        overdue_renotify: Some(config.heartbeat.renotify_interval).filter(|time| !time.is_zero()),
         retry_policy: None,
     }
 }

@@ -10,7 +10,7 @@ use super::calm::CalmEvent;
 use super::description::EventDescription;
 use super::message::{MAX_LISTED, TextTable, counted, decimal, differing_clocks, lines, listed};
 use super::store_file::StoreFileEvent;
-use super::{FlapState, GivenUp, Incident, IncidentChange, KeptLimit, Level, Subject};
+use super::{FlapState, GivenUp, Incident, IncidentChange, KeptLimit, Level, Subject, WatchEvent};
 use crate::clock::{Wall, format_duration};
 
 /// What happened. [`EventKind::describe`] says all that the rest of the program needs to know of it.
@@ -158,6 +158,8 @@ pub enum EventKind {
     Custom { host: Option<String>, level: Level, text: String },
     /// Something about what is held back, or was.
     Calm(CalmEvent),
+    /// Something about whether a host is watched.
+    Watch(WatchEvent),
 }
 
 /// What a message about a backup plan is.
@@ -196,7 +198,7 @@ impl From<CalmEvent> for EventKind {
 
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 42] = [
+    pub const NAMES: [&'static str; 44] = [
         "overdue",
         "shutdown",
         "back",
@@ -239,6 +241,8 @@ impl EventKind {
         "storm_over",
         "flapping",
         "settled",
+        "still",
+        "no_longer_watched",
     ];
 
     /// What it says of the connections or the metric that it is about; none when it is about something
@@ -250,6 +254,7 @@ impl EventKind {
             EventKind::Back { .. } | EventKind::Booted { .. } => Some(FlapState::Up),
             EventKind::Threshold { value, .. } => Some(FlapState::Value(*value)),
             EventKind::Missing { .. } => Some(FlapState::Missing),
+            EventKind::Watch(WatchEvent::Still { .. }) => Some(FlapState::Overdue),
             _ => None,
         }
     }
@@ -285,9 +290,7 @@ impl EventKind {
             EventKind::NeverSeen { host, configured: at, clock } => never_seen(host, *at, *clock),
             EventKind::FirstHeard { host, connection } => first_heard(host, connection),
             EventKind::Threshold { host, metric, value, limit, level, since, reminder } => {
-                threshold(*level, host, metric, *value, limit)
-                    .reminder(*reminder)
-                    .detail_if("reminder", reminder.then(|| format!("at this level since {since}")))
+                repeated(threshold(*level, host, metric, *value, limit), *reminder, *since)
             }
             EventKind::Missing { host, metric, last_sent, value, limit, last_level } => {
                 missing(host, metric, *last_sent, (*last_level, *value, limit))
@@ -313,6 +316,7 @@ impl EventKind {
             EventKind::LimitReached { limit } => limit_reached(*limit),
             EventKind::Custom { host, level, text } => custom(host.as_deref(), *level, text),
             EventKind::Calm(event) => event.describe(),
+            EventKind::Watch(event) => event.describe(),
         }
     }
 }
@@ -453,6 +457,11 @@ fn first_heard(host: &str, connection: &str) -> EventDescription {
 fn threshold(level: Level, host: &str, metric: &str, value: f64, limit: &str) -> EventDescription {
     let title = format!("{level}: {host} - {metric} = {} (threshold: {limit})", decimal(value));
     EventDescription::of_host("threshold", level, host, title).about(Incident::metric(host, metric))
+}
+
+fn repeated(described: EventDescription, reminder: bool, since: Wall) -> EventDescription {
+    let since = reminder.then(|| format!("at this level since {since}"));
+    described.reminder(reminder).detail_if("reminder", since)
 }
 
 /// Sent to every channel that was notified of the incident, whatever its `min_level`.

@@ -18,8 +18,10 @@ mod incident;
 mod kind;
 mod limit;
 mod message;
+mod refused;
 mod store_file;
 mod storm;
+mod watch;
 
 pub use self::calm::{CalmEvent, SilenceNotice};
 pub use self::description::EventDescription;
@@ -29,8 +31,10 @@ pub use self::incident::{Incident, IncidentChange};
 pub use self::kind::{BackupNotice, EventKind, ForgottenConnection};
 pub use self::limit::{KeptLimit, LimitEpisodes, LimitUse};
 pub use self::message::{HELD_BACK, MAX_LISTED, Message, TextTable, counted, decimal};
+pub use self::refused::RefusedBeats;
 pub use self::store_file::StoreFileEvent;
 pub use self::storm::{StormEvent, StormLimit};
+pub use self::watch::WatchEvent;
 
 /// How much an event matters. Ordered: `Ok < Info < Warning < Critical`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -141,6 +145,12 @@ impl From<FlapEvent> for EventKind {
     }
 }
 
+impl From<WatchEvent> for EventKind {
+    fn from(event: WatchEvent) -> EventKind {
+        EventKind::Watch(event)
+    }
+}
+
 /// Something that happened, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -165,6 +175,9 @@ pub struct Event {
     /// It is part of a storm: whoever was told of that is not told of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_storm: bool,
+    /// What was refused under the name of its host, which may explain that it is silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedBeats>,
     /// It was over before it was known whether it is news: it is recorded, and nobody is told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untold: bool,
@@ -211,6 +224,7 @@ impl Event {
             held_back: None,
             behind: Vec::new(),
             in_storm: false,
+            refused: None,
             untold: false,
         }
     }
@@ -219,7 +233,8 @@ impl Event {
     pub fn describe(&self) -> EventDescription {
         let mut described = self.kind.describe();
         let held = self.held_back.iter().map(|text| (HELD_BACK.to_owned(), text.clone()));
-        described.details.extend(held);
+        let refused = self.refused.iter().map(|beats| ("refused".to_owned(), beats.to_string()));
+        described.details.extend(refused.chain(held));
         described.history_only |= self.untold;
         described
     }
@@ -243,6 +258,7 @@ impl Event {
     fn says(&self, described: &EventDescription) -> &'static str {
         match &self.kind {
             EventKind::Calm(CalmEvent::Flap(event)) => event.says(),
+            EventKind::Watch(event) => event.says(),
             _ => described.name,
         }
     }

@@ -200,9 +200,23 @@ fn of_files() -> Vec<EventKind> {
     events.map(EventKind::StoreFile).to_vec()
 }
 
+fn of_watches() -> Vec<EventKind> {
+    let incident = Incident::connection("web1", "ipv4");
+    let events = [
+        WatchEvent::Still {
+            incident: incident.clone(),
+            level: Level::Warning,
+            since: Wall(8),
+            lasting: Duration::from_millis(1_001),
+        },
+        WatchEvent::NoLonger { host: text(), removed: true, closes: vec![incident] },
+    ];
+    events.map(EventKind::from).to_vec()
+}
+
 /// One of each kind.
 fn every_kind() -> Vec<EventKind> {
-    [of_hosts(), of_others(), of_files(), of_silences()].concat()
+    [of_hosts(), of_others(), of_files(), of_silences(), of_watches()].concat()
 }
 
 #[test]
@@ -217,6 +231,13 @@ fn every_kind_survives_a_round_trip() {
             held_back: Some(text()),
             behind: vec!["router".into()],
             in_storm: true,
+            refused: Some(RefusedBeats {
+                host: text(),
+                from: "10.77.0.12".into(),
+                why: "bad signature".into(),
+                count: 50,
+                since: Wall(9),
+            }),
             untold: true,
             ..Event::new(Wall(1_795_291_928_667), kind)
         };
@@ -238,9 +259,10 @@ fn an_unknown_kind_or_field_is_not_read_as_something_else() {
         assert!(serde_json::from_value::<Event>(more).is_err(), "{stored}");
         let mut within = stored.clone();
         let mut fields = within["kind"].as_object_mut().unwrap().values_mut().next().unwrap();
-        if let Some(of_calm) = stored["kind"].get("calm") {
+        let group = stored["kind"].get("calm").or(stored["kind"].get("watch"));
+        if let Some(group) = group {
             fields = fields.as_object_mut().unwrap().values_mut().next().unwrap();
-            if of_calm.get("storm").or(of_calm.get("flap")).is_some() {
+            if group.get("storm").or(group.get("flap")).is_some() {
                 fields = fields.as_object_mut().unwrap().values_mut().next().unwrap();
             }
         }

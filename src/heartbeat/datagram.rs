@@ -230,6 +230,16 @@ fn parse_text(text: &str) -> Result<Datagram<'_>, Rejection> {
     fields.checked()
 }
 
+/// The host that a datagram names before what is wrong with it.
+pub fn claimed_host(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    let (_, json) = split(bytes);
+    let mut fields = RawFields::default();
+    let mut deserializer = serde_json::Deserializer::from_str(std::str::from_utf8(json).ok()?);
+    // An error is what it was refused for.
+    let _ = FieldReader { fields: &mut fields }.deserialize(&mut deserializer);
+    fields.host.map(|BorrowedText(host)| host).filter(|host| is_name(host, 253))
+}
+
 fn rejection(why: &serde_json::Error, field: &'static str) -> Rejection {
     let of_field = match why.classify() {
         Category::Data => true,
@@ -490,6 +500,28 @@ impl Rejection {
         }
     }
 
+    /// Why a host is silent that sends such datagrams; none when they are not all that it sends, or
+    /// do not tell which host it is.
+    pub fn of_silenced_host(self) -> Option<&'static str> {
+        Some(match self {
+            Rejection::BadSignature => "bad signature",
+            Rejection::BadField(what) => what,
+            Rejection::Unsigned => "not signed, though there is a key for this host",
+            Rejection::Stale => "its time is too far from ours",
+            Rejection::Replay => "its time is not later than that of an earlier datagram",
+            Rejection::TooManyConnections => "the host has too many connections already",
+            Rejection::TooLong
+            | Rejection::NotUtf8
+            | Rejection::NotJson
+            | Rejection::UnknownHost
+            | Rejection::TooManyHosts
+            | Rejection::TooManyMetrics
+            | Rejection::TooManyMessages
+            | Rejection::TooLongSilence
+            | Rejection::Busy => return None,
+        })
+    }
+
     /// The label of its counter.
     pub fn name(self) -> &'static str {
         match self {
@@ -546,6 +578,18 @@ mod tests {
 
     fn name(json: &str) -> &'static str {
         parse(json.as_bytes()).map_or_else(Rejection::name, |_| "ok")
+    }
+
+    #[test]
+    fn the_host_of_a_datagram_with_a_bad_field_is_known() {
+        let of = |json: &str| claimed_host(json.as_bytes()).map(Cow::into_owned);
+        let web1 = Some("web1".to_owned());
+        assert_eq!(of(r#"{"host":"web1","interval":"soon"}"#), web1);
+        assert_eq!(of(r#"{"host":"web1","interval":0}"#), web1);
+        assert_eq!(of(&format!(r#"{} {{"host":"web1","time":-1}}"#, "0".repeat(64))), web1);
+        for none in [r#"{"interval":"soon","host":"web1"}"#, r#"{"host":"a b"}"#, "x", "\u{0}"] {
+            assert_eq!(of(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind, Incident, Level};
 use crate::heartbeat::datagram::{DatagramMetrics, MAX_METRICS};
+use crate::heartbeat::renotify::Renotify;
 use crate::heartbeat::settings::{Interner, NAME_BYTES, Profile};
 use crate::heartbeat::threshold::{Rule, ThresholdState};
 use crate::heartbeat::uptime::MetricAccumulator;
@@ -17,6 +18,8 @@ use crate::view::MetricSummary;
 
 /// When a host has too many metrics, at most this many that are OK and stale are evicted beyond need.
 const MAX_STALE_EVICTED: usize = MAX_METRICS / 8;
+/// What `hbc exec` tells of jobs is below this.
+const JOBS: &str = "job_monitor.";
 /// A metric is stale when it was received this long before the newest one of its host.
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
@@ -46,6 +49,8 @@ pub struct AlertState {
     pub since: Wall,
     /// When an event of that was last made.
     pub last_notified: Now,
+    /// How many reminders there were since it is at that level.
+    pub reminders: u8,
     /// It was reported as missing: its level is that of the last value, the present one is unknown.
     pub reported_missing: bool,
     /// Its last value would have brought its level down, which was put off.
@@ -80,10 +85,16 @@ impl Metric {
 
     /// When a reminder of its alert is due. A missing metric gets none: its value is old; nor does one
     /// whose recovery is put off.
-    pub fn reminder_due_at(&self, every: Option<Duration>) -> Option<Mono> {
+    pub fn reminder_due_at(&self, renotify: Renotify) -> Option<Mono> {
         let alert =
             self.alert().filter(|alert| !alert.reported_missing && !alert.recovery_put_off)?;
-        Some(alert.last_notified.mono + every.filter(|every| !every.is_zero())?)
+        Some(alert.last_notified.mono + renotify.delay(alert.reminders)?)
+    }
+
+    /// Whether the connection that brought it beats on without it; `last_seen` and `interval` are that
+    /// connection's. What a job left behind stands until it runs again, whenever that may be.
+    pub fn is_missing(&self, last_seen: Mono, interval: Duration) -> bool {
+        !self.path.starts_with(JOBS) && self.freshness.is_missing(last_seen, interval)
     }
 
     /// Its values since this was called last.
@@ -148,6 +159,7 @@ impl Metric {
         let alert = self.alert_state.as_deref_mut()?;
         let level = alert.threshold.level;
         alert.last_notified = now;
+        alert.reminders = if reminder { alert.reminders.saturating_add(1) } else { 0 };
         let limit = alert.rule.limit(level).map(|limit| limit.to_string()).unwrap_or_default();
         let kind = EventKind::Threshold {
             host: host.to_owned(),
@@ -203,6 +215,7 @@ impl AlertState {
             threshold,
             since: now.wall,
             last_notified: now,
+            reminders: 0,
             reported_missing: false,
             recovery_put_off: false,
             scheduled_at,

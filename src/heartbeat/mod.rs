@@ -25,6 +25,7 @@
 mod auth;
 mod boots;
 mod connection;
+mod counters;
 pub mod datagram;
 pub mod depends_on;
 pub mod encode;
@@ -32,6 +33,7 @@ pub mod event_limits;
 pub mod fleet;
 #[cfg(test)]
 mod flood_tests;
+mod former_names;
 mod goodbye;
 mod host;
 mod labels;
@@ -42,6 +44,8 @@ pub mod monitor;
 pub mod persistence;
 #[cfg(test)]
 mod property_tests;
+mod refused;
+pub mod renotify;
 pub mod settings;
 #[cfg(test)]
 mod test_fleet;

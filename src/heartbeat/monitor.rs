@@ -14,8 +14,9 @@ use log::{debug, info, warn};
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall, format_duration};
 use crate::event::LimitUse;
+use crate::heartbeat::counters::DatagramCounters;
 use crate::heartbeat::datagram::{
-    Datagram, DatagramMetrics, MAX_METRICS, ODD_METRICS, ReceivedDatagram, Rejection,
+    Datagram, DatagramMetrics, MAX_METRICS, ODD_METRICS, ReceivedDatagram, Rejection, claimed_host,
 };
 use crate::heartbeat::event_limits::Load;
 use crate::heartbeat::fleet::ingest::change_of;
@@ -74,9 +75,7 @@ pub struct Monitor {
     sink: ChangeSink,
     kernel_boot: String,
     load: LoadOf,
-    accepted: AtomicU64,
-    rejected: [AtomicU64; Rejection::ALL.len()],
-    metrics_left_out: AtomicU64,
+    counters: DatagramCounters,
     /// How many changes were sent, and which of them is known to be on disk.
     sent_changes: AtomicU64,
     stored_changes: Arc<AtomicU64>,
@@ -110,9 +109,7 @@ impl Monitor {
             sink,
             kernel_boot,
             load,
-            accepted: AtomicU64::new(0),
-            rejected: std::array::from_fn(|_| AtomicU64::new(0)),
-            metrics_left_out: AtomicU64::new(0),
+            counters: DatagramCounters::default(),
             sent_changes: AtomicU64::new(0),
             stored_changes: Arc::default(),
             address_observer: OnceLock::new(),
@@ -169,12 +166,17 @@ impl Monitor {
             Err(rejection) => Err(*rejection),
         };
         match result {
-            Ok(()) => drop(self.accepted.fetch_add(1, Ordering::Relaxed)),
+            Ok(()) => self.counters.count_accepted(),
             Err(rejection) => {
-                self.rejected[rejection.index()].fetch_add(1, Ordering::Relaxed);
+                self.counters.count_rejected(rejection);
                 debug!("a datagram from {} was dropped: {rejection}", source.address);
-                if let (Rejection::UnknownHost, Ok(received)) = (rejection, &received) {
-                    self.log_unknown_host(&received.datagram.host, source.address);
+                let host = match &received {
+                    Ok(received) => Some((*received.datagram.host).into()),
+                    Err(Rejection::BadField(_)) => claimed_host(bytes),
+                    Err(_) => None,
+                };
+                if let Some(host) = host {
+                    self.on_refused(&host, source.address, rejection, now);
                 }
             }
         }
@@ -204,8 +206,7 @@ impl Monitor {
         let moved = proven.is_some_and(|id| state.track_address(&id, source.address));
         let ack = ingested.ack.take();
         let left_out = ingested.left_out.take();
-        let (count, _) = received.datagram.metrics.left_out();
-        self.metrics_left_out.fetch_add(count as u64, Ordering::Relaxed);
+        self.counters.count_left_out(received.datagram.metrics.left_out().0);
         let change = change_of(ingested);
         let answer = if change.is_none() && self.all_stored() {
             Some((then, ack))
@@ -233,6 +234,18 @@ impl Monitor {
             self.report_address_changes();
         }
         Ok(())
+    }
+
+    /// Remembers what was refused, and says it once in the log: why a host is silent, or that it is not
+    /// configured.
+    fn on_refused(&self, host: &str, from: IpAddr, rejection: Rejection, now: Now) {
+        if rejection == Rejection::UnknownHost {
+            return self.log_unknown_host(host, from);
+        }
+        let news = self.lock().fleet.on_refused(host, from, rejection, now);
+        if let Some(refused) = news {
+            warn!("{refused}");
+        }
     }
 
     fn log_unknown_host(&self, host: &str, from: IpAddr) {
@@ -418,15 +431,17 @@ impl Monitor {
         self.flush(Now::read(), true);
     }
 
-    /// Applies a new configuration.
-    pub fn reconfigure(&self, config: FleetConfig) {
+    /// Applies a new configuration; what it says to those who were told of hosts, in sentences.
+    pub fn reconfigure(&self, config: FleetConfig) -> Vec<String> {
         let mut state = self.lock();
         state.unknown_logged.clear();
         state.previous_key_users.clear();
         let changes = state.fleet.reconfigure(config, Now::read());
+        let unwatched = changes.unwatched();
         self.send_changes(changes);
         drop(state);
         self.rearm.notify_all();
+        unwatched
     }
 
     /// A heartbeat of a configured host that came as an alert of an Alertmanager: a beat over the
@@ -520,14 +535,9 @@ impl Monitor {
         self.lock().fleet.len()
     }
 
-    /// How many datagrams were accepted.
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// How many metrics of accepted datagrams were left out because they cannot be used.
-    pub fn metrics_left_out(&self) -> u64 {
-        self.metrics_left_out.load(Ordering::Relaxed)
+    /// What was accepted and rejected.
+    pub fn counters(&self) -> &DatagramCounters {
+        &self.counters
     }
 
     /// How near the limits of hosts that are not configured are.
@@ -544,12 +554,6 @@ impl Monitor {
         let changes = state.fleet.forget(host, connection, Now::read())?;
         self.send_changes(changes);
         Ok(())
-    }
-
-    /// How many datagrams were rejected, by reason.
-    pub fn rejected(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        let counts = self.rejected.iter().map(|count| count.load(Ordering::Relaxed));
-        Rejection::ALL.iter().map(|reason| reason.name()).zip(counts)
     }
 
     /// The availability of `count` hosts, from the index `from` on, since their last sample.
@@ -682,9 +686,10 @@ mod tests {
         assert_eq!(send(r#"{"host":"web1"}"#), Ok(()));
         assert_eq!(send("no JSON"), Err(Rejection::NotJson));
         assert_eq!(send(r#"{"host":"web2"}"#), Err(Rejection::UnknownHost));
-        let rejected: Vec<_> = monitor.rejected().filter(|(_, count)| *count > 0).collect();
+        let rejected: Vec<_> =
+            monitor.counters().rejected().filter(|(_, count)| *count > 0).collect();
         assert_eq!(rejected, [("not_json", 1), ("unknown_host", 1), ("busy", 2)]);
-        assert_eq!(monitor.accepted(), 1);
+        assert_eq!(monitor.counters().accepted(), 1);
     }
 
     #[test]

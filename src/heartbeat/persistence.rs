@@ -53,7 +53,7 @@ pub struct HostRow {
     /// Its machine was told to stop: the next boot is announced.
     #[serde(skip_serializing_if = "is_false")]
     pub leaving: bool,
-    /// A connection is overdue that was not reported, since the host is not watched.
+    /// Something is wrong with it, and it is not watched: that it is down was not reported.
     #[serde(skip_serializing_if = "is_false")]
     pub unwatched: bool,
     /// The id of the boot that is running.
@@ -146,6 +146,9 @@ pub struct AlertRow {
     pub since: Wall,
     /// When an event of that was last made.
     pub told: Now,
+    /// How many reminders there were since it is at that level.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reminded: u8,
     /// Since when its value is beyond the limit of WARNING, where that must last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning_since: Option<Mono>,
@@ -190,6 +193,7 @@ impl Default for AlertRow {
             level: Level::Ok,
             since: Wall::default(),
             told: Now::default(),
+            reminded: 0,
             warning_since: None,
             critical_since: None,
             missing: false,
@@ -221,14 +225,13 @@ impl HostRow {
         let boots = host.boot_ids.as_deref();
         let earlier = boots.into_iter().flat_map(BootIds::earlier);
         let mut earlier = earlier.map(|id| id.as_ref().into());
-        let overdue = host.connections.iter().any(|c| c.state == HostState::Overdue);
         HostRow {
             kernel,
             configured: host.configured_since,
             since: host.since,
             reported: host.never_seen_reported,
             leaving: host.stop_announced,
-            unwatched: overdue && !host.profile.watch,
+            unwatched: !host.profile.watch && host.has_open_incident(),
             boot_id: boots.map(|boots| boots.current.as_ref().into()),
             previous_boot_id: earlier.next(),
             earlier_boot_ids: earlier.collect(),
@@ -283,6 +286,7 @@ impl AlertRow {
             level: alert.threshold.level,
             since: alert.since,
             told: alert.last_notified,
+            reminded: alert.reminders,
             warning_since,
             critical_since,
             missing: alert.reported_missing,
@@ -387,8 +391,9 @@ impl ClockMapping {
     }
 }
 
-/// Restores a host from its row; with it the events that waited and are recorded only, and the
-/// incidents that are closed without an event, since what they are about is no longer configured.
+/// Restores a host from its row; with it the events that waited and are recorded only, that it is no
+/// longer watched, and the incidents that are closed without an event, since what they are about is no
+/// longer configured.
 pub fn restore_host(
     name: Arc<str>,
     row: HostRow,
@@ -433,7 +438,8 @@ pub fn restore_host(
     host.since = row.since;
     host.restore_silence(row.storm, now);
     restore_configured_since(&mut host, row.configured, now);
-    let untold = host.drop_unexpected(&profile);
+    let was_watched = !row.unwatched && !host.has_untold();
+    let mut untold = host.drop_unexpected(&profile);
     let mut closed = host.refresh_internal_connections(now);
     if row.unwatched && profile.watch {
         closed.extend(host.reset_untold(common, now));
@@ -442,6 +448,9 @@ pub fn restore_host(
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
         closed.extend(restore_alert(&mut host, stored, row.kernel, clocks, names));
     }
+    let unwatched = host.on_unwatched(was_watched, &profile, &closed, now);
+    host.must_store_now |= unwatched.is_some();
+    untold.extend(unwatched);
     (host, untold, closed)
 }
 
@@ -482,6 +491,7 @@ fn restore_alert(
                 alert.threshold = ThresholdState::new(row.level);
                 alert.since = row.since;
                 alert.last_notified = clocks.translate(kernel, row.told);
+                alert.reminders = row.reminded;
                 alert.reported_missing = row.missing;
             }
             if host.state == HostState::Up {
@@ -557,7 +567,8 @@ mod tests {
         }],
         "alerts": [{
             "path": "m", "value": 95.5, "level": "critical", "since": 1795291000006,
-            "told": {"mono": 9000007, "wall": 1795291000008}, "warning_since": 9000009,
+            "told": {"mono": 9000007, "wall": 1795291000008}, "reminded": 3,
+            "warning_since": 9000009,
             "critical_since": 9000010, "missing": true, "over": "ipv4",
             "known": {"at": 1795291000011, "absent": 12, "every": 13, "samples": 14}
         }]

@@ -131,6 +131,10 @@ impl Simulation {
     /// Problem and recovery alternate; a connection may be overdue first and then be shut down.
     fn record(&mut self, events: Vec<Event>, ended: Vec<Incident>) {
         for event in events {
+            if let EventKind::Watch(_) = event.kind {
+                // For whoever was told it is over; the fleet still knows what is down.
+                continue;
+            }
             let change = event.incident();
             if let Some(incident) = change.opens().cloned() {
                 let again = matches!(

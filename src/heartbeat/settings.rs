@@ -13,7 +13,9 @@ use crate::heartbeat::auth::HostKeys;
 use crate::heartbeat::datagram::ShutdownReason;
 use crate::heartbeat::depends_on::DependencySettings;
 use crate::heartbeat::fleet::dependencies::DependsOn;
+use crate::heartbeat::former_names::FormerNames;
 use crate::heartbeat::labels;
+use crate::heartbeat::renotify::Renotify;
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
 use crate::problem::Severity;
 use crate::secret::Secret;
@@ -69,6 +71,8 @@ pub struct HeartbeatSettings {
     pub accept_unsigned: bool,
     /// A watched host that was never seen is reported after this time; zero turns it off.
     pub new_timeout: Duration,
+    /// How often it is repeated that a connection is overdue; zero: never.
+    pub renotify_interval: Duration,
     /// A connection that was not heard for this time is forgotten; zero turns it off.
     pub forget_after: Duration,
 }
@@ -88,6 +92,7 @@ impl Default for HeartbeatSettings {
             max_unknown_bytes: 56_000_000,
             accept_unsigned: false,
             new_timeout: Duration::from_secs(24 * 3600),
+            renotify_interval: Duration::from_secs(24 * 3600),
             forget_after: Duration::from_secs(30 * 24 * 3600),
         }
     }
@@ -122,6 +127,9 @@ impl HeartbeatSettings {
                 .unwrap_or(defaults.max_unknown_bytes),
             accept_unsigned: section.flag("accept_unsigned").unwrap_or(defaults.accept_unsigned),
             new_timeout: section.duration("new_timeout").unwrap_or(defaults.new_timeout),
+            renotify_interval: section
+                .duration("renotify_interval")
+                .unwrap_or(defaults.renotify_interval),
             forget_after: section.duration("forget_after").unwrap_or(defaults.forget_after),
         };
         check_previous(section, &settings.key, &settings.previous_key);
@@ -170,6 +178,8 @@ pub struct HostSettings {
     pub back_within: Option<Duration>,
     /// What people are shown beside it.
     pub labels: HostLabels,
+    /// The name that it had before, of which it takes over what is known.
+    pub was: Option<String>,
 }
 
 impl Default for HostSettings {
@@ -185,6 +195,7 @@ impl Default for HostSettings {
             grace: None,
             back_within: None,
             labels: HostLabels::default(),
+            was: None,
         }
     }
 }
@@ -210,6 +221,7 @@ impl HostSettings {
             grace: section.duration("grace"),
             back_within: section.duration("back_within"),
             labels: labels::read(section),
+            was: defaults.was,
         };
         check_previous(section, &settings.key, &settings.previous_key);
         settings
@@ -247,6 +259,7 @@ pub fn read_hosts(
 ) -> (BTreeMap<String, HostSettings>, DependsOn) {
     let (mut unwatched, mut unrouted) = (Vec::new(), Vec::new());
     let (names, mut dependencies) = (top.names_in("hosts"), DependencySettings::default());
+    let mut former = FormerNames::default();
     let hosts = top.entries("hosts", |name, section| {
         if !is_name(name) {
             section.error(
@@ -256,7 +269,8 @@ pub fn read_hosts(
         }
         dependencies.read(name, section, &names);
         let dyndns = read_dyndns(name, section);
-        let host = HostSettings { dyndns, ..HostSettings::read(section, channels, sets) };
+        let was = former.read(name, section, &names);
+        let host = HostSettings { dyndns, was, ..HostSettings::read(section, channels, sets) };
         dependencies.note_watched(name, host.watch);
         let unnoticed = || UnnoticedHost { name: name.to_owned(), line: section.line_of("") };
         let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
@@ -324,8 +338,8 @@ pub struct FleetConfig {
     pub hosts: BTreeMap<String, HostSettings>,
     /// All threshold sets, the built-in ones included, with `extends` resolved.
     pub threshold_sets: BTreeMap<String, ThresholdSet>,
-    /// How often an alert that goes on is repeated; none or zero: never.
-    pub renotify_interval: Option<Duration>,
+    /// How often an alert that goes on is repeated.
+    pub renotify: Renotify,
     /// The channels of hosts that name none.
     pub default_channels: Vec<String>,
     /// The hosts whose heartbeats come as alerts of an Alertmanager, and what is expected of those.
@@ -360,7 +374,7 @@ pub struct SharedSettings {
     /// When a connection that is down is forgotten; none: never.
     pub forget_after: Option<Duration>,
     /// How often an alert that goes on is repeated.
-    pub renotify: Option<Duration>,
+    pub renotify: Renotify,
     /// The longest silence that a host may ask for.
     pub max_silence: Duration,
     /// From when on hosts that are silent at the same time are a storm.
@@ -445,7 +459,7 @@ impl SharedSettings {
             max_unknown_bytes: settings.max_unknown_bytes,
             new_timeout: settings.new_timeout,
             forget_after: Some(settings.forget_after).filter(|after| !after.is_zero()),
-            renotify: config.renotify_interval,
+            renotify: config.renotify,
             max_silence: config.max_silence,
             storm: config.storm,
         }

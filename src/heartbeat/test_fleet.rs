@@ -38,7 +38,8 @@ pub struct TestFleet {
 /// One watched host, `web1`, that beats every ten seconds.
 pub fn config() -> FleetConfig {
     let watched = HostSettings { watch: true, ..HostSettings::default() };
-    let mut config = FleetConfig { renotify_interval: Some(HOUR), ..FleetConfig::default() };
+    let mut config = FleetConfig::default();
+    config.renotify.interval = Some(HOUR);
     config.settings.unknown_hosts = UnknownHosts::Ignore;
     config.default_channels = vec!["log".into()];
     config.hosts.insert("web1".into(), watched);

@@ -102,8 +102,12 @@ pub struct Rule {
     pub critical: Option<Limit>,
     /// The way back to OK, where it is not simply "no longer beyond".
     pub clear: Option<Limit>,
+    /// The way back from CRITICAL to WARNING, likewise.
+    pub clear_critical: Option<Limit>,
     /// How long a value must stay beyond a limit before it counts (`for`).
     pub for_duration: Duration,
+    /// How long a value must stay on the way back before its level comes down.
+    pub clear_for: Duration,
 }
 
 /// A threshold set: pattern -> rule. In a pattern `*` matches one path segment.
@@ -160,20 +164,23 @@ fn literals(pattern: &str, path: &str) -> Option<usize> {
 ///     └─────────── cleared ────────────────────────────────────────────────────┘
 /// ```
 ///
-/// Cleared: beyond neither limit, and `clear` holds where there is one. A rule without a warning
-/// limit goes from CRITICAL to OK only.
+/// Cleared: beyond neither limit, and `clear` holds where there is one. No longer critical: not beyond
+/// that limit, and `clear_critical` holds where there is one. Either for as long as `clear_for`. A rule
+/// without a warning limit goes from CRITICAL to OK only.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThresholdState {
     /// `Ok`, `Warning` or `Critical`.
     pub level: Level,
     warning_since: Option<Mono>,
     critical_since: Option<Mono>,
+    /// Since when the value would have its level come down, and the highest one to which it would have.
+    way_back: Option<(Mono, Level)>,
 }
 
 impl ThresholdState {
     /// A metric at `level` whose value is not known to be beyond anything.
     pub fn new(level: Level) -> ThresholdState {
-        ThresholdState { level, warning_since: None, critical_since: None }
+        ThresholdState { level, warning_since: None, critical_since: None, way_back: None }
     }
 
     /// Since when the value has been beyond the limits of WARNING and of CRITICAL.
@@ -205,17 +212,37 @@ impl Rule {
         let critical_held = held(&mut state.critical_since, critical);
         let warning_held = held(&mut state.warning_since, warning);
         let cleared = !critical && !warning && self.clear.is_none_or(|clear| clear.holds(value));
+        let stays_critical =
+            critical || self.clear_critical.is_some_and(|clear| !clear.holds(value));
         let level = match state.level {
             _ if critical_held => Level::Critical,
-            Level::Critical if critical => Level::Critical,
+            Level::Critical if stays_critical => Level::Critical,
             Level::Critical if self.warning.is_none() && !cleared => Level::Critical,
             Level::Critical | Level::Warning if !cleared => Level::Warning,
             Level::Ok | Level::Info if warning_held => Level::Warning,
             Level::Ok | Level::Info | Level::Warning | Level::Critical => Level::Ok,
         };
+        let level = self.come_down(state, level, now);
         let changed = level != state.level;
         state.level = level;
         changed.then_some(level)
+    }
+
+    /// The level that the value leads to, `level` unless it is lower and not for long enough. On the
+    /// way back a value that dips to OK and returns to WARNING leads to WARNING.
+    fn come_down(&self, state: &mut ThresholdState, level: Level, now: Mono) -> Level {
+        if level >= state.level {
+            state.way_back = None;
+            return level;
+        }
+        let (since, highest) = state.way_back.unwrap_or((now, level));
+        let highest = highest.max(level);
+        if now.since(since) < self.clear_for {
+            state.way_back = Some((since, highest));
+            return state.level;
+        }
+        state.way_back = None;
+        highest
     }
 
     /// Whether an alert of `level` may go on under this rule: one that is CRITICAL may come down
@@ -240,29 +267,77 @@ impl Rule {
 /// The names of the built-in sets, in the order of the columns below.
 const BUILT_IN: [&str; 4] = ["default", "high_sensitivity", "low_sensitivity", "database"];
 
-/// A metric, how long its value must stay, and warning and critical limits by set.
-type BuiltInRule = (&'static str, u64, [Option<(f64, f64)>; 4]);
+/// How much better than its limit a value must be for its level to come down.
+#[derive(Clone, Copy)]
+enum Margin {
+    /// It need only be no longer beyond it.
+    None,
+    /// By so many points.
+    Points(f64),
+    /// By a fifth of the limit.
+    Fifth,
+}
+
+/// A metric, how long its value must stay beyond a limit and how long on the way back, in seconds, how
+/// far that is, and warning and critical limits by set.
+type BuiltInRule = (&'static str, (u64, u64), Margin, [Option<(f64, f64)>; 4]);
 
 /// What a rule looks like.
 const RULE: &str = "must be such as {warning: \"> 80\", critical: \"> 90\"}, or off";
 
-/// No critical limit at all.
+/// No warning limit at all, or no critical one.
 const NONE: f64 = f64::INFINITY;
 
-const TABLE: [BuiltInRule; 8] = [
-    ("cpu_monitor.cpu_percent", 60, same([(80., 90.), (60., 75.), (90., 98.), (80., 90.)])),
-    ("cpu_monitor.iowait_percent", 60, same([(30., 50.), (15., 30.), (50., 80.), (15., 30.)])),
-    ("load_monitor.per_core", 60, same([(2., 4.), (1., 2.), (4., 8.), (1.5, 3.)])),
-    ("memory_monitor.percent", 0, same([(85., 95.), (75., 85.), (92., 98.), (90., 96.)])),
-    ("swap_monitor.percent", 0, same([(50., 80.), (25., 50.), (80., 95.), (10., 30.)])),
-    ("disk_monitor.*.percent", 0, same([(85., 95.), (75., 85.), (92., 98.), (75., 85.)])),
-    ("disk_monitor.*.inodes_percent", 0, same([(85., 95.), (75., 85.), (92., 98.), (75., 85.)])),
+/// What goes up and down by itself: a minute to rise, and a quarter of an hour to come down, so that a
+/// machine that works around a limit is told of once and not with every wave.
+const NOISY: (u64, u64) = (60, 900);
+
+const TABLE: [BuiltInRule; 10] = [
+    (
+        "cpu_monitor.cpu_percent",
+        NOISY,
+        Margin::Points(5.),
+        same([(80., 90.), (60., 75.), (90., 98.), (80., 90.)]),
+    ),
+    (
+        "cpu_monitor.iowait_percent",
+        NOISY,
+        Margin::Points(5.),
+        same([(30., 50.), (15., 30.), (50., 80.), (15., 30.)]),
+    ),
+    (
+        "load_monitor.per_core",
+        NOISY,
+        Margin::Fifth,
+        same([(2., 4.), (1., 2.), (4., 8.), (1.5, 3.)]),
+    ),
+    (
+        "memory_monitor.percent",
+        (0, NOISY.1),
+        Margin::Points(5.),
+        same([(85., 95.), (75., 85.), (92., 98.), (90., 96.)]),
+    ),
+    (
+        "swap_monitor.percent",
+        (0, 0),
+        Margin::Points(5.),
+        same([(50., 80.), (25., 50.), (80., 95.), (10., 30.)]),
+    ),
+    ("disk_monitor.*.percent", (0, 0), Margin::Points(2.), DISKS),
+    ("disk_monitor.*.inodes_percent", (0, 0), Margin::Points(2.), DISKS),
     (
         "systemd_monitor.failed_units",
-        0,
+        (0, 0),
+        Margin::None,
         [Some((0., NONE)), Some((0., NONE)), None, Some((0., NONE))],
     ),
+    // As a plugin of Nagios has it: 1 is a warning, and what is above, critical or unknown.
+    ("own_monitor.*.exit_code", (0, 0), Margin::None, same([(0., 1.); 4])),
+    // A job that fails has failed.
+    ("job_monitor.*.exit_code", (0, 0), Margin::None, same([(NONE, 0.); 4])),
 ];
+
+const DISKS: [Option<(f64, f64)>; 4] = same([(85., 95.), (75., 85.), (92., 98.), (75., 85.)]);
 
 const fn same(limits: [(f64, f64); 4]) -> [Option<(f64, f64)>; 4] {
     [Some(limits[0]), Some(limits[1]), Some(limits[2]), Some(limits[3])]
@@ -271,14 +346,22 @@ const fn same(limits: [(f64, f64); 4]) -> [Option<(f64, f64)>; 4] {
 /// The built-in sets by name.
 pub fn built_in() -> BTreeMap<String, ThresholdSet> {
     let set = |column: usize| {
-        let rules = TABLE.iter().filter_map(|(metric, hold, limits)| {
+        let rules = TABLE.iter().filter_map(|(metric, (rise, fall), margin, limits)| {
             let (warning, critical) = limits[column]?;
-            let above = |value: f64| Limit { operator: Operator::Above, value };
+            let limit =
+                |operator, value: f64| value.is_finite().then_some(Limit { operator, value });
+            let back = |value: f64| match margin {
+                Margin::None => None,
+                Margin::Points(points) => limit(Operator::Below, value - points),
+                Margin::Fifth => limit(Operator::Below, value - value / 5.),
+            };
             let rule = Rule {
-                warning: Some(above(warning)),
-                critical: critical.is_finite().then(|| above(critical)),
-                clear: None,
-                for_duration: Duration::from_secs(*hold),
+                warning: limit(Operator::Above, warning),
+                critical: limit(Operator::Above, critical),
+                clear: back(warning),
+                clear_critical: back(critical),
+                for_duration: Duration::from_secs(*rise),
+                clear_for: Duration::from_secs(*fall),
             };
             Some(((*metric).to_owned(), rule))
         });
@@ -374,7 +457,9 @@ fn read_rule(section: &mut Section) -> Rule {
         warning: read_limit(section, "warning"),
         critical: read_limit(section, "critical"),
         clear: read_limit(section, "clear"),
+        clear_critical: read_limit(section, "clear_critical"),
         for_duration: section.duration("for").unwrap_or_default(),
+        clear_for: section.duration("clear_for").unwrap_or_default(),
     };
     if !section.given("warning") && !section.given("critical") {
         section.error("", "needs warning or critical, such as {warning: \"> 80\"}");
@@ -410,17 +495,27 @@ fn check_order(section: &Section, rule: &Rule) {
             );
         }
     }
-    let first = rule.warning.or(rule.critical);
-    if let (Some(first), Some(clear)) = (first, rule.clear) {
-        let (up, back) = (upward(first), upward(clear));
+    check_way_back(section, "clear", rule.warning.or(rule.critical), rule.clear);
+    check_way_back(section, "clear_critical", rule.critical, rule.clear_critical);
+    let both = rule.warning.is_some() && rule.critical.is_some();
+    if rule.clear_critical.is_some() && !both {
+        let what = "is the way from critical to warning, and needs both: the way to OK is clear";
+        section.error("clear_critical", what);
+    }
+}
+
+/// The way back lies on the other side of the limit.
+fn check_way_back(section: &Section, key: &str, limit: Option<Limit>, clear: Option<Limit>) {
+    if let (Some(limit), Some(clear)) = (limit, clear) {
+        let (up, back) = (upward(limit), upward(clear));
         let beyond = match up {
-            Some(true) => clear.value > first.value,
-            Some(false) => clear.value < first.value,
+            Some(true) => clear.value > limit.value,
+            Some(false) => clear.value < limit.value,
             None => false,
         };
         if up.is_some() && (up == back || beyond) {
-            let what = format!("must lie on the other side of the limit ({first}), not {clear}");
-            section.error("clear", what);
+            let what = format!("must lie on the other side of the limit ({limit}), not {clear}");
+            section.error(key, what);
         }
     }
 }
@@ -521,19 +616,21 @@ mod tests {
     #[test]
     fn the_built_in_sets_are_the_table_of_the_contract() {
         let sets = built_in();
-        let minute = Duration::from_secs(60);
         // Section 4 of the contract: default, high_sensitivity, low_sensitivity, database.
+        let disks = ["85/95", "75/85", "92/98", "75/85"];
         let table = [
-            ("cpu_monitor.cpu_percent", minute, ["80/90", "60/75", "90/98", "80/90"]),
-            ("cpu_monitor.iowait_percent", minute, ["30/50", "15/30", "50/80", "15/30"]),
-            ("load_monitor.per_core", minute, ["2/4", "1/2", "4/8", "1.5/3"]),
-            ("memory_monitor.percent", Duration::ZERO, ["85/95", "75/85", "92/98", "90/96"]),
-            ("swap_monitor.percent", Duration::ZERO, ["50/80", "25/50", "80/95", "10/30"]),
-            ("disk_monitor.*.percent", Duration::ZERO, ["85/95", "75/85", "92/98", "75/85"]),
-            ("disk_monitor.*.inodes_percent", Duration::ZERO, ["85/95", "75/85", "92/98", "75/85"]),
-            ("systemd_monitor.failed_units", Duration::ZERO, ["0/-", "0/-", "-/-", "0/-"]),
+            ("cpu_monitor.cpu_percent", (60, 900), ["80/90", "60/75", "90/98", "80/90"]),
+            ("cpu_monitor.iowait_percent", (60, 900), ["30/50", "15/30", "50/80", "15/30"]),
+            ("load_monitor.per_core", (60, 900), ["2/4", "1/2", "4/8", "1.5/3"]),
+            ("memory_monitor.percent", (0, 900), ["85/95", "75/85", "92/98", "90/96"]),
+            ("swap_monitor.percent", (0, 0), ["50/80", "25/50", "80/95", "10/30"]),
+            ("disk_monitor.*.percent", (0, 0), disks),
+            ("disk_monitor.*.inodes_percent", (0, 0), disks),
+            ("systemd_monitor.failed_units", (0, 0), ["0/-", "0/-", "-/-", "0/-"]),
+            ("own_monitor.*.exit_code", (0, 0), ["0/1"; 4]),
+            ("job_monitor.*.exit_code", (0, 0), ["-/0"; 4]),
         ];
-        for (metric, hold, columns) in table {
+        for (metric, (rise, fall), columns) in table {
             for (set, limits) in BUILT_IN.into_iter().zip(columns) {
                 let rule = sets[set].rules.get(metric);
                 let shown = |limit: Option<Limit>| {
@@ -545,11 +642,90 @@ mod tests {
                 let limits_of = |rule: &Rule| (shown(rule.warning), shown(rule.critical));
                 let (warning, critical) = rule.map_or(("-".into(), "-".into()), limits_of);
                 assert_eq!(format!("{warning}/{critical}"), limits, "{set} {metric}");
-                assert!(rule.is_none_or(|rule| rule.for_duration == hold), "{set} {metric}");
+                let times = |rule: &Rule| (rule.for_duration.as_secs(), rule.clear_for.as_secs());
+                assert!(rule.is_none_or(|rule| times(rule) == (rise, fall)), "{set} {metric}");
             }
         }
         let counts = BUILT_IN.map(|set| sets[set].rules.len());
-        assert_eq!(counts, [8, 8, 7, 8], "and no more");
+        assert_eq!(counts, [10, 10, 9, 10], "and no more");
+        let clears = |set: &str, metric: &str| {
+            let rule = sets[set].rules[metric];
+            [rule.clear, rule.clear_critical].map(|limit| limit.map(|limit| limit.to_string()))
+        };
+        let some = |limits: [&str; 2]| limits.map(|limit| Some(limit.to_owned()));
+        assert_eq!(clears("default", "cpu_monitor.cpu_percent"), some(["< 75.0", "< 85.0"]));
+        assert_eq!(clears("database", "load_monitor.per_core"), some(["< 1.2", "< 2.4"]));
+        assert_eq!(clears("default", "disk_monitor.*.percent"), some(["< 83.0", "< 93.0"]));
+        assert_eq!(clears("default", "job_monitor.*.exit_code"), [None, None]);
+    }
+
+    /// How many changes of level six days of samples cause that waver around `mean`, every ten
+    /// seconds: each keeps `memory` of how far the one before was off.
+    fn changes(rule: Rule, mean: f64, spread: f64, memory: f64) -> usize {
+        let (mut state, mut off, mut random) = (ThresholdState::new(Ok), 0.0, 1_u64);
+        let mut noise = || {
+            // The sum of twelve even numbers is nearly a normal one (Irwin-Hall).
+            let even = |_| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (random >> 33) as f64 / (1_u64 << 31) as f64
+            };
+            (0..12).map(even).sum::<f64>() - 6.0
+        };
+        let turns = (0..6 * 24 * 360).filter(|turn| {
+            off = memory * off + (1.0 - memory * memory).sqrt() * noise();
+            rule.evaluate(&mut state, mean + spread * off, Mono(turn * 10_000)).is_some()
+        });
+        turns.count()
+    }
+
+    #[test]
+    fn a_machine_around_its_limit_was_told_154_times_in_six_days() {
+        let default = &built_in()["default"];
+        for (metric, spread) in [
+            ("cpu_monitor.cpu_percent", 2.5),
+            ("cpu_monitor.iowait_percent", 2.5),
+            ("load_monitor.per_core", 0.2),
+            ("memory_monitor.percent", 2.0),
+        ] {
+            let rule = default.rules[metric];
+            let plain =
+                Rule { clear: None, clear_critical: None, clear_for: Duration::ZERO, ..rule };
+            let around = [rule.warning.unwrap().value, rule.critical.unwrap().value];
+            for (limit, memory) in around.iter().flat_map(|limit| [(*limit, 0.0), (*limit, 0.85)]) {
+                for mean in [limit - spread, limit - spread / 2.0, limit, limit + spread] {
+                    let told = changes(rule, mean, spread, memory);
+                    assert!(told <= 12, "{metric} around {mean}, {memory}: {told}");
+                }
+                assert!(changes(plain, limit, spread, memory) > 154, "{metric} {memory}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_level_comes_down_only_when_it_stays_on_the_way_back() {
+        let rule = Rule { clear_critical: limit("< 85"), clear: limit("< 75"), ..high() };
+        assert_eq!(
+            levels(rule, &[91.0, 89.0, 85.0, 84.9, 78.0, 74.9]),
+            [Critical, Critical, Critical, Warning, Warning, Ok]
+        );
+        let rule = Rule { clear_for: Duration::from_secs(20), ..rule };
+        assert_eq!(
+            levels(rule, &[91.0, 70.0, 70.0, 86.0, 70.0, 70.0, 70.0]),
+            [Critical, Critical, Critical, Critical, Critical, Critical, Ok],
+            "a value that is worse again begins the time anew"
+        );
+        assert_eq!(
+            levels(rule, &[91.0, 78.0, 70.0, 70.0, 70.0, 70.0]),
+            [Critical, Critical, Critical, Warning, Warning, Warning],
+            "nor does it come down further than it had all the time"
+        );
+        let failed = built_in()["default"].rules["job_monitor.*.exit_code"];
+        assert_eq!(levels(failed, &[3.0, 1.0, 0.0]), [Critical, Critical, Ok]);
+        let plugin = built_in()["default"].rules["own_monitor.*.exit_code"];
+        assert_eq!(
+            levels(plugin, &[1.0, 2.0, 3.0, 1.0, 0.0]),
+            [Warning, Critical, Critical, Warning, Ok]
+        );
     }
 
     #[test]

@@ -382,6 +382,7 @@ mod tests {
             note: None,
             link: None,
             groups: Vec::new(),
+            refused: None,
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::calm::CalmSettings;
 use super::channel::{Channel, RetryPolicy};
@@ -99,6 +100,8 @@ pub struct NotifySettings {
     pub channels: BTreeMap<String, Arc<Channel>>,
     /// What holds messages back.
     pub calm: CalmSettings,
+    /// How often it is repeated that something is overdue; none: never.
+    pub overdue_renotify: Option<Duration>,
     /// Replaces the channels' own rates and delays: for tests.
     pub retry_policy: Option<fn(RetryPolicy) -> RetryPolicy>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::clock::Wall;
-use crate::event::Level;
+use crate::event::{Level, RefusedBeats};
 
 pub mod calm;
 pub mod history;
@@ -65,6 +65,8 @@ pub struct HostView {
     pub link: Option<String>,
     /// The groups that it is in, the first of them is the one that it is listed under.
     pub groups: Vec<String>,
+    /// What was refused under its name since it was last believed: why it may be silent.
+    pub refused: Option<RefusedView>,
 }
 
 /// What the configuration says about a host for people.
@@ -76,6 +78,30 @@ pub struct HostLabels {
     pub link: Option<String>,
     /// The groups that it is in, each once.
     pub groups: Vec<String>,
+}
+
+/// Datagrams under the name of a host that were refused.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RefusedView {
+    /// Where the last one came from.
+    pub from: String,
+    /// What was wrong with it.
+    pub why: String,
+    /// How many there were.
+    pub count: u64,
+    /// When the first of them came.
+    #[serde(serialize_with = "always")]
+    pub since: Wall,
+    /// All of that in a sentence.
+    pub text: String,
+}
+
+impl From<RefusedBeats> for RefusedView {
+    fn from(refused: RefusedBeats) -> RefusedView {
+        let text = refused.to_string();
+        let RefusedBeats { from, why, count, since, .. } = refused;
+        RefusedView { from, why, count, since, text }
+    }
 }
 
 /// One path to a host.

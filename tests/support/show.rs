@@ -461,6 +461,7 @@ fn usual(number: usize) -> HostView {
         note: None,
         link: None,
         groups: Vec::new(),
+        refused: None,
     }
 }
 

@@ -63,7 +63,7 @@ impl Fleet {
         }
         let event = self.hosts[host_index as usize].on_not_back(now);
         let mut event = event.map(|event| self.explained(host_index, event));
-        self.set_patience(event.as_mut_slice(), host_index, 0);
+        self.add_context(event.as_mut_slice(), host_index, 0);
         self.update_down_set(host_index);
         self.update_uptime(host_index, now);
         event

@@ -5,7 +5,7 @@ use std::num::NonZeroI64;
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, RefusedBeats};
 use crate::heartbeat::auth::{self, HostKeys, SignedTime, TimeProof};
 use crate::heartbeat::datagram::{self, Datagram, DatagramKind, ReceivedDatagram, Rejection};
 use crate::heartbeat::encode;
@@ -16,6 +16,7 @@ use crate::heartbeat::metric::{self, MetricSource};
 use crate::heartbeat::persistence::host_row;
 use crate::heartbeat::settings::{ALERTMANAGER, Expectation};
 use crate::store::change::Change;
+use crate::view::HostState;
 
 /// How long a heartbeat that came as an alert may be resolved: a Prometheus that was restarted fires
 /// it again, and its Alertmanager tells so at the next `group_interval` (5 minutes).
@@ -99,11 +100,31 @@ impl Fleet {
             ingested.ack = encode::ack(time, now.wall, key, received.length);
         }
         ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
+        if !self.refusals.is_empty() {
+            self.refusals.accepted(&datagram.host, now);
+        }
         if proven {
             let connection = &self.hosts[host as usize].connections[index];
             ingested.proven_address = Some((host, connection.name.clone()));
         }
         Ok(ingested)
+    }
+
+    /// A datagram under that name was refused. It changes nothing; what is to be logged of it.
+    pub fn on_refused(
+        &mut self,
+        host: &str,
+        from: IpAddr,
+        rejection: Rejection,
+        now: Now,
+    ) -> Option<RefusedBeats> {
+        let why = rejection.of_silenced_host()?;
+        let host = &self.hosts[*self.by_name.get(host)? as usize];
+        let is_heard = host.state == HostState::Up;
+        if !host.profile.configured {
+            return None;
+        }
+        self.refusals.add(&host.name, (from, why), is_heard, now)
     }
 
     /// Ingests a beat that this process made itself, whatever keys there are: an alert that is a
@@ -427,7 +448,7 @@ impl Fleet {
         self.wake(host_index, now);
         ingested.parents_up = std::mem::take(&mut self.pending.parents_up);
         ingested.not_behind = std::mem::take(&mut self.pending.not_behind);
-        self.set_patience(&mut ingested.events, host_index, index);
+        self.add_context(&mut ingested.events, host_index, index);
         if self.hosts[host_index as usize].must_store_now {
             self.update_uptime(host_index, now);
             ingested.rows.push(self.take_row(host_index));
@@ -438,12 +459,16 @@ impl Fleet {
     }
 
     /// How long events may wait when they come out of a hold: for what is not heard the time within
-    /// which the next beat must come, for a metric one interval.
-    pub(super) fn set_patience(&self, events: &mut [Event], host_index: u32, index: usize) {
+    /// which the next beat must come, for a metric one interval. And what was refused of what is not
+    /// heard.
+    pub(super) fn add_context(&self, events: &mut [Event], host_index: u32, index: usize) {
         let Some(host) = self.hosts.get(host_index as usize) else { return };
         let Some(connection) = host.connections.get(index) else { return };
         let expectation = connection.expectation(&host.profile, &self.common);
         for event in events {
+            let is_silent =
+                matches!(event.kind, EventKind::Overdue { .. } | EventKind::NotBack { .. });
+            event.refused = self.refusals.of(&host.name).filter(|_| is_silent);
             event.patience = match event.kind {
                 EventKind::Threshold { .. } | EventKind::Missing { .. } => expectation.interval,
                 EventKind::Overdue { .. }
@@ -540,10 +565,10 @@ pub fn change_of(ingested: Ingested) -> Option<Change> {
 mod tests {
     use super::*;
     use crate::clock::{Mono, Wall};
-    use crate::event::CalmEvent;
+    use crate::event::{CalmEvent, EventId};
     use crate::heartbeat::encode::{OutgoingDatagram, sign, signing_key};
     use crate::heartbeat::settings::{HostSettings, UnknownHosts};
-    use crate::heartbeat::test_fleet::{BEGIN, DAY, MINUTE, SECOND, TestFleet, config};
+    use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};
     use crate::secret::Secret;
     use std::time::Duration;
 
@@ -621,7 +646,7 @@ mod tests {
         test.ingest(r#"{"host":"web1","interval":60,"metrics":{"m":1}}"#).wait(DAY);
         let patience = |test: &TestFleet, kind: EventKind| {
             let mut events = [Event::new(test.now.wall, kind)];
-            test.fleet.set_patience(&mut events, 0, 0);
+            test.fleet.add_context(&mut events, 0, 0);
             events[0].patience.as_secs()
         };
         let host = || test.fleet.view("web1").unwrap().name;
@@ -740,6 +765,60 @@ mod tests {
         let ack = TestFleet::new().try_ingest(&json).unwrap().ack.unwrap();
         assert_eq!(ack, br#"{"ack":1795291928.0,"now":1795291928}"#);
         assert_eq!(TestFleet::new().try_ingest(BEAT.as_bytes()).unwrap().ack, None);
+    }
+
+    #[test]
+    fn nobody_could_tell_why_a_host_with_a_wrong_key_was_silent() {
+        let mut test = with_key();
+        let wrong = |after: Duration| {
+            let time = (BEGIN.wall + after).0 as f64 / 1000.0;
+            signed("another", time)
+        };
+        let refuse = |test: &mut TestFleet, bytes: &[u8], why: Rejection| {
+            assert_eq!(test.try_ingest(bytes), Err(why));
+            test.fleet.on_refused("web1", HERE, why, test.now)
+        };
+        test.try_ingest(&sent("web1", Duration::ZERO, "")).unwrap();
+        let mut logged = Vec::new();
+        for _ in 0..4 {
+            test.wait(10 * SECOND);
+            let bytes = wrong(test.now.wall.since(BEGIN.wall));
+            logged.extend(refuse(&mut test, &bytes, Rejection::BadSignature));
+        }
+        assert_eq!(logged.len(), 1, "once: {logged:?}");
+        let refused = |count: u32, since: Duration| {
+            format!(
+                "beats that say they are web1 come from 127.0.0.1 and are refused: bad signature, \
+                 {count} times since {}",
+                BEGIN.wall + since
+            )
+        };
+        let event = test.wait(SECOND).take_events().pop().unwrap();
+        let details = event.message(EventId(1)).details;
+        let detail = ("refused".to_owned(), refused(3, 10 * SECOND));
+        assert!(details.contains(&detail), "those until then: {details:?}");
+        let view = |test: &TestFleet| test.fleet.view("web1").unwrap().refused;
+        assert_eq!(view(&test).unwrap().text, refused(4, 10 * SECOND));
+        // A reload counts anew, and one that is believed ends it.
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        assert_eq!(view(&test), None);
+        assert!(refuse(&mut test, &wrong(50 * SECOND), Rejection::BadSignature).is_some());
+        test.try_ingest(&sent("web1", 51 * SECOND, "")).unwrap();
+        assert_eq!(view(&test), None);
+        assert_eq!(test.fleet.on_refused("web2", HERE, Rejection::Unsigned, test.now), None);
+        assert!(test.fleet.on_refused("web1", HERE, Rejection::Busy, test.now).is_none());
+    }
+
+    #[test]
+    fn a_host_that_was_never_heard_may_be_refused_all_the_time() {
+        let mut test = with_key();
+        for _ in 0..30 {
+            test.wait(HOUR);
+            let unsigned = test.fleet.on_refused("web1", HERE, Rejection::Unsigned, test.now);
+            assert_eq!(unsigned.is_some(), test.now == BEGIN.later(HOUR));
+        }
+        let event = test.take_events().pop().unwrap();
+        assert!(event.refused.unwrap().to_string().contains("not signed"));
     }
 
     fn with_key() -> TestFleet {

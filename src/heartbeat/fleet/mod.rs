@@ -2,23 +2,26 @@
 //! configuration. Pure.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
-use crate::event::{Event, Incident, MAX_LISTED};
+use crate::event::{Event, EventKind, Incident, MAX_LISTED, WatchEvent};
 use crate::heartbeat::auth::ClockCheck;
-use crate::heartbeat::connection::{BlindPeriod, Blindness};
+use crate::heartbeat::connection::{BlindPeriod, Blindness, Connection};
 use crate::heartbeat::event_limits::EventLimits;
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind, Deadlines};
 use crate::heartbeat::host::untold::Untold;
 use crate::heartbeat::host::{AlsoDown, Host};
 use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
+use crate::heartbeat::refused::Refusals;
 use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
 use crate::view::HostState;
 
 mod absence;
 mod addresses;
+mod changes;
 mod deadlines;
 pub mod dependencies;
 mod forget;
@@ -32,89 +35,19 @@ mod views;
 
 use self::addresses::AddressTracker;
 pub use self::addresses::{AddressChange, ConnectionId};
+pub use self::changes::{Changes, Ingested, KeyUsage};
 use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
-use self::storm::{StormRow, Storms};
+use self::storm::Storms;
 use self::unknown::UnknownMemory;
 pub use self::views::OpenProblem;
+
+/// Connections of one host that are overdue within this time are so together.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
 /// theirs must not be in memory all together.
 const MAX_AT_ONCE: usize = 1024;
-
-/// What an accepted datagram caused.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Ingested {
-    /// In order.
-    pub events: Vec<Event>,
-    /// The hosts that changed in a way that must be stored together with the events; empty for a
-    /// plain beat.
-    pub rows: Vec<(String, HostRow)>,
-    /// The answer, when one was asked for.
-    pub ack: Option<Vec<u8>>,
-    /// The earliest deadline became earlier: the deadline thread must re-arm.
-    pub rearm: bool,
-    /// Incidents that are closed without an event.
-    pub closed_incidents: Vec<Incident>,
-    /// Its host, when others are reached through it and it is no longer down.
-    pub parents_up: Vec<String>,
-    /// Hosts that are down, or never beat, and that nothing explains any more.
-    pub not_behind: Vec<String>,
-    /// While keys are being changed: which one it was signed with.
-    pub key_usage: Option<KeyUsage>,
-    /// The first metric that cannot be used, of a host that sent none before.
-    pub left_out: Option<String>,
-    /// The connection, when the datagram proves that its host is where it came from: it is signed,
-    /// new, and the host's name follows its address.
-    pub proven_address: Option<ConnectionId>,
-}
-
-/// Which of two keys a connection signs with, while its host has two: reported when that is the
-/// previous one, and when it no longer is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyUsage {
-    /// The host.
-    pub host: String,
-    /// The connection.
-    pub connection: String,
-    /// It is the previous one.
-    pub previous: bool,
-}
-
-impl fmt::Display for KeyUsage {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let KeyUsage { host, connection, previous } = self;
-        let how =
-            if *previous { "still signs with the previous key" } else { "signs with its new key" };
-        write!(f, "{host} {connection} {how}")
-    }
-}
-
-/// What the passing of time, or a new configuration, caused.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Changes {
-    /// In order.
-    pub events: Vec<Event>,
-    /// The hosts that changed, to be stored together with the events.
-    pub rows: Vec<(String, HostRow)>,
-    /// The hosts that are no longer known: their rows are to be removed.
-    pub removed_hosts: Vec<String>,
-    /// Incidents that are closed without an event: their rule or host is no longer configured.
-    pub closed_incidents: Vec<Incident>,
-    /// The row of the storm, where that changed; none within: it is to be removed.
-    pub storm: Option<Option<StormRow>>,
-    /// Hosts that others are reached through, and that are no longer down or no longer expected.
-    pub parents_up: Vec<String>,
-    /// Hosts that are down, or never beat, and that nothing explains any more.
-    pub not_behind: Vec<String>,
-}
-
-impl Changes {
-    /// Whether there is nothing to store and nothing to report.
-    pub fn is_empty(&self) -> bool {
-        *self == Changes::default()
-    }
-}
 
 /// All hosts and what is expected of them.
 #[derive(Debug)]
@@ -147,6 +80,8 @@ pub struct Fleet {
     addresses: AddressTracker,
     /// How many events each host may cause.
     pub(super) limits: EventLimits,
+    /// What was refused of them.
+    refusals: Refusals,
     /// Which kernel's monotonic clock rows are written on.
     kernel: u32,
     /// What the next `due` returns.
@@ -205,6 +140,7 @@ impl Fleet {
             known.insert(name, host);
         }
         fleet.populate(profiles, known, &config.depends_on, now);
+        fleet.keep_told_ends();
         fleet.apply_blindness(clocks.is_continued());
         fleet
     }
@@ -229,6 +165,7 @@ impl Fleet {
             unknown: UnknownMemory::default(),
             addresses: AddressTracker::new(now),
             limits: EventLimits::default(),
+            refusals: Refusals::default(),
             kernel: 0,
             pending: Changes::default(),
         }
@@ -281,6 +218,13 @@ impl Fleet {
             self.schedule_connections(entry.host);
             return None;
         }
+        if let Some(at) = self.due_together(entry.host, deadline, now.mono) {
+            self.hosts[entry.host as usize].connections[index].scheduled_at = at;
+            self.deadlines.push(DeadlineEntry { at, ..entry });
+            return None;
+        }
+        let host = &self.hosts[entry.host as usize];
+        let connection = &host.connections[index];
         let (last_seen, extension) = (connection.last_seen.mono, connection.extension);
         let promised = untold::promised_at(last_seen, extension, deadline, expectation.grace);
         let fall = self.fall(entry.host, index, now);
@@ -292,8 +236,21 @@ impl Fleet {
         self.wake(entry.host, now);
         let untold = fall.apply(Untold::new(event, promised, now));
         let mut event = self.tell_or_hold(entry.host, index, untold, now);
-        self.set_patience(event.as_mut_slice(), entry.host, index);
+        self.add_context(event.as_mut_slice(), entry.host, index);
         event
+    }
+
+    /// When other connections of a watched host are overdue, too, as far as that is within a second of
+    /// `deadline` and their beats are late already: they are told in one message.
+    fn due_together(&self, host_index: u32, deadline: Mono, now: Mono) -> Option<Mono> {
+        let host = &self.hosts[host_index as usize];
+        let late = |connection: &Connection| {
+            let expectation = connection.expectation(&host.profile, &self.common);
+            let promised = connection.last_seen.mono + expectation.interval;
+            connection.deadline(expectation).filter(|_| promised <= now)
+        };
+        let others = host.connections.iter().filter(|_| host.profile.watch).filter_map(late);
+        others.filter(|at| now < *at && *at < deadline + TOGETHER).max()
     }
 
     fn also_down(&self, host: u32) -> AlsoDown {
@@ -316,7 +273,7 @@ impl Fleet {
         let mut event = if changes { metric.event(&host.name, now, true) } else { None };
         host.must_store_now |= event.is_some();
         self.schedule_metrics(entry.host);
-        self.set_patience(event.as_mut_slice(), entry.host, 0);
+        self.add_context(event.as_mut_slice(), entry.host, 0);
         event
     }
 
@@ -504,7 +461,10 @@ impl Fleet {
         for mut host in hosts {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.unknown_profile);
             host.stretch_extensions(profile, &before, &self.common);
+            // What waits was not told: it is recorded, and that is all.
+            let was_watched = host.profile.watch && !host.has_untold();
             self.pending.events.extend(host.drop_unexpected(profile));
+            self.pending.events.extend(host.on_unwatched(was_watched, profile, &[], now));
             self.pending.closed_incidents.extend(host.apply_profile(
                 profile.clone(),
                 &self.common,
@@ -513,6 +473,7 @@ impl Fleet {
             known.insert(host.name.clone(), host);
         }
         self.populate(profiles, known, &config.depends_on, now);
+        self.keep_told_ends();
         self.note_parents_up(down_parents);
         self.names.shrink();
         self.unknown.names.shrink();
@@ -521,6 +482,16 @@ impl Fleet {
         changes.storm = self.storms.take_row();
         changes.rows.extend(self.flush());
         changes
+    }
+
+    /// What an event ends is not closed without one before that.
+    fn keep_told_ends(&mut self) {
+        let ends = |event: &Event| match &event.kind {
+            EventKind::Watch(WatchEvent::NoLonger { closes, .. }) => closes.clone(),
+            _ => Vec::new(),
+        };
+        let told: BTreeSet<Incident> = self.pending.events.iter().flat_map(ends).insert_all();
+        self.pending.closed_incidents.retain(|incident| !told.contains(incident));
     }
 
     /// Takes all hosts out, together with what refers to them by their indexes.
@@ -534,6 +505,7 @@ impl Fleet {
         self.clock_check.forget_disagreements();
         self.unknown.clear();
         self.addresses.clear();
+        self.refusals.clear();
         std::mem::take(&mut self.hosts)
     }
 
@@ -593,13 +565,11 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::event::EventKind;
     use crate::heartbeat::datagram::Datagram;
     use crate::heartbeat::settings::{ALERTMANAGER, Expectation, HostSettings, UnknownHosts};
     use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};
+    use crate::heartbeat::threshold::Rule;
 
     const BEAT: &str = r#"{"host":"web1"}"#;
     const SHUTDOWN: &str = r#"{"host":"web1","event":"shutdown"}"#;
@@ -1105,14 +1075,98 @@ mod tests {
         test.config.hosts.insert("web2".into(), watched);
         let changes = test.fleet.reconfigure(test.config.clone(), test.now);
         assert_eq!(changes.removed_hosts, ["web1"]);
-        let incident = Incident::Connection { host: "web1".into(), connection: "ipv4".into() };
-        assert_eq!((changes.events.len(), changes.closed_incidents), (0, vec![incident]));
+        let told: Vec<_> = changes.events.iter().map(|event| event.describe()).collect();
+        assert_eq!(told[0].title, "web1 is no longer watched");
+        assert_eq!(told[0].incident.closes(), [Incident::connection("web1", "ipv4")]);
+        assert_eq!((told.len(), changes.closed_incidents), (1, Vec::new()));
         assert_eq!(
             changes.rows.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
             ["web2"]
         );
         assert!(test.fleet.view("web1").is_none());
         assert_eq!(test.wait(DAY).titles(), ["web2 was never heard"]);
+    }
+
+    /// web1, where something was told, goes on under a configuration that was changed.
+    fn changed(test: &mut TestFleet, restarts: bool) -> Changes {
+        if !restarts {
+            return test.fleet.reconfigure(test.config.clone(), test.now);
+        }
+        let (rows, last_alive) = (test.rows(), test.last_alive());
+        let (config, now) = (test.config.clone(), test.now);
+        test.fleet = Fleet::restore(config, rows, Some(last_alive), now, &test.kernel);
+        test.fleet.due(now)
+    }
+
+    #[test]
+    fn connections_that_are_overdue_within_a_second_are_so_together() {
+        for (apart, together) in [(0, true), (7, true), (900, true), (1_000, false)] {
+            let mut test = TestFleet::new();
+            test.beat_over("web1", "ipv4").wait(Duration::from_millis(apart));
+            test.beat_over("web1", "ipv6").take_events();
+            let first = BEGIN.mono + 40 * SECOND;
+            test.wait(first.since(test.now.mono));
+            assert_eq!(
+                test.titles().len(),
+                if apart == 1_000 { 1 } else { 2 * usize::from(apart == 0) }
+            );
+            test.wait(Duration::from_millis(apart));
+            let at: Vec<Wall> = test.take_events().iter().map(|event| event.at).collect();
+            let all = BEGIN.wall + 40 * SECOND + Duration::from_millis(apart);
+            let expected = if apart == 0 {
+                0
+            } else if together {
+                2
+            } else {
+                1
+            };
+            assert_eq!(at, vec![all; expected], "{apart}");
+        }
+        // One that beats after all was alone, and is told a second later at most.
+        let mut test = TestFleet::new();
+        test.beat_over("web1", "ipv4").wait(Duration::from_millis(900));
+        test.beat_over("web1", "ipv6").wait(Duration::from_millis(39_500));
+        test.beat_over("web1", "ipv6").take_events();
+        assert_eq!(test.wait(Duration::from_millis(500)).titles(), ["web1 ipv4 overdue"]);
+        // One whose beat is not late yet is not waited for.
+        let mut test = TestFleet::new();
+        test.config.settings.grace = Some(Duration::from_millis(500));
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        test.beat_over("web1", "ipv4").wait(Duration::from_millis(900));
+        test.beat_over("web1", "ipv6").wait(Duration::from_millis(9_600));
+        assert_eq!(test.titles(), ["web1 ipv4 overdue"]);
+    }
+
+    #[test]
+    fn people_who_were_told_of_a_host_that_is_removed_believed_in_its_trouble_for_ever() {
+        for (restarts, removed) in [(false, false), (false, true), (true, false), (true, true)] {
+            let rule = Rule { warning: "> 80".parse().ok(), ..Rule::default() };
+            let mut test = TestFleet::with_threshold("m", rule);
+            test.sample(95.0).wait(HOUR).take_events();
+            match removed {
+                true => drop(test.config.hosts.remove("web1")),
+                false => test.config.hosts.get_mut("web1").unwrap().watch = false,
+            }
+            let changes = changed(&mut test, restarts);
+            let ends = |event: &Event| event.incident().closes().to_vec();
+            let ends: Vec<_> = changes.events.iter().map(ends).collect();
+            let connection = Incident::connection("web1", "ipv4");
+            let metric = Incident::metric("web1", "m");
+            let expected = if removed { vec![metric, connection] } else { vec![connection] };
+            let ended: Vec<Vec<Incident>> = ends
+                .into_iter()
+                .map(|mut ends| {
+                    ends.sort_unstable_by_key(|end| matches!(end, Incident::Connection { .. }));
+                    ends
+                })
+                .collect();
+            assert_eq!(ended, [expected], "{restarts} {removed}");
+            assert_eq!(changes.closed_incidents, [], "{restarts} {removed}");
+            let rows = changed(&mut test, false).events;
+            assert!(rows.is_empty(), "once");
+            let again = changed(&mut test, true);
+            assert!(again.events.is_empty(), "once: {restarts} {removed} {again:?}");
+        }
     }
 
     fn with_alert_heartbeats(interval: Duration, grace: Duration) -> TestFleet {

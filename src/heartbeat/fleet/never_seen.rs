@@ -39,7 +39,8 @@ impl Fleet {
         // When what explains it ends, it has as long to beat as any other.
         let any = Connection::new(host.name.clone(), now);
         let patience = any.expectation(&host.profile, &self.common).timeout();
-        let event = Event { patience, ..Event::new(now.wall, kind) };
+        let refused = self.refusals.of(&host.name);
+        let event = Event { patience, refused, ..Event::new(now.wall, kind) };
         Some(self.explained(host_index, event))
     }
 }

@@ -149,7 +149,7 @@ impl Fleet {
             let mut event = self.let_go(host_index, &connection, now);
             if event.is_some() {
                 let index = self.hosts[host_index as usize].connection_index(&connection)?;
-                self.set_patience(event.as_mut_slice(), host_index, index);
+                self.add_context(event.as_mut_slice(), host_index, index);
                 self.schedule_untold(host_index, now);
                 return event;
             }

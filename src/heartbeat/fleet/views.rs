@@ -5,7 +5,7 @@ use crate::event::{Incident, Level};
 use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::host::Host;
 use crate::heartbeat::metric::Metric;
-use crate::view::{ConnectionView, HostState, HostView, MetricView, UptimeSample};
+use crate::view::{ConnectionView, HostState, HostView, MetricView, RefusedView, UptimeSample};
 
 /// A connection, a metric or a host that is not OK at present.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +50,7 @@ impl Fleet {
             note: None,
             link: None,
             groups: Vec::new(),
+            refused: self.refusals.of(&host.name).map(RefusedView::from),
         }
     }
 

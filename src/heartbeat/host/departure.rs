@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::Host;
 use crate::clock::{Mono, Now};
-use crate::event::{Event, EventKind, ForgottenConnection, Incident};
+use crate::event::{Event, EventKind, ForgottenConnection, Incident, WatchEvent};
 use crate::heartbeat::connection::Connection;
 use crate::heartbeat::metric;
+use crate::heartbeat::settings::Profile;
 use crate::view::HostState;
 
 impl Host {
@@ -75,6 +76,37 @@ impl Host {
         let kind = EventKind::Forgotten { host: self.name.as_ref().into(), connection };
         events.push(Event::new(now.wall, kind));
         (events, Vec::new())
+    }
+
+    /// A configuration, of which `profile` is its part, has it followed no longer: the event for those
+    /// who were told that something is wrong with it; none when nothing is. `closed` is what ends with
+    /// its rules.
+    pub fn on_unwatched(
+        &self,
+        was_watched: bool,
+        profile: &Profile,
+        closed: &[Incident],
+        now: Now,
+    ) -> Option<Event> {
+        if !was_watched || profile.watch {
+            return None;
+        }
+        let removed = !profile.configured;
+        // Metrics are told of whether it is watched or not.
+        let ends = |incident: &Incident| removed || !matches!(incident, Incident::Metric { .. });
+        let all = self.open_incidents().into_iter().chain(closed.iter().cloned());
+        let closes: Vec<Incident> = all.filter(ends).collect();
+        let host = self.name.as_ref().into();
+        let any = !closes.is_empty();
+        any.then(|| Event::new(now.wall, WatchEvent::NoLonger { host, removed, closes }))
+    }
+
+    /// Whether something is wrong with it.
+    pub fn has_open_incident(&self) -> bool {
+        self.connections.iter().any(Connection::has_open_incident)
+            || self.never_seen_reported
+            || self.goodbye.as_deref().is_some_and(|goodbye| goodbye.reported)
+            || self.metrics.iter().any(|metric| metric.alert().is_some())
     }
 
     /// Whether it is not configured, and nothing is known of it.

@@ -455,7 +455,7 @@ impl Host {
         for metric in
             self.metrics.iter_mut().filter(|metric| metric.freshness.connection() == index)
         {
-            if metric.freshness.is_missing(now.mono, interval) {
+            if metric.is_missing(now.mono, interval) {
                 missing.events.extend(metric.mark_missing(&self.name, now));
             }
         }
@@ -480,7 +480,7 @@ impl Host {
     pub fn is_missing(&self, metric: &Metric, common: &SharedSettings) -> bool {
         self.connections.get(metric.freshness.connection()).is_some_and(|connection| {
             let interval = connection.expectation(&self.profile, common).interval;
-            metric.freshness.is_missing(connection.last_seen.mono, interval)
+            metric.is_missing(connection.last_seen.mono, interval)
         })
     }
 
@@ -574,6 +574,7 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::heartbeat::renotify::RenotifyBackoff;
     use crate::heartbeat::test_fleet::{DAY, HOUR, MINUTE, SECOND, TestFleet, set};
     use crate::heartbeat::threshold::{Rule, ThresholdSet};
 
@@ -584,7 +585,7 @@ mod tests {
 
     fn test() -> TestFleet {
         let mut test = TestFleet::with_threshold("disk.*.percent", high());
-        test.config.renotify_interval = None;
+        test.config.renotify.interval = None;
         test.fleet.reconfigure(test.config.clone(), test.now);
         test
     }
@@ -631,9 +632,62 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_failed_stays_red_until_it_succeeds_however_rarely_it_runs() {
+        let failed = Rule { critical: "> 0".parse().ok(), ..Rule::default() };
+        let mut test = TestFleet::with_threshold("job_monitor.*.exit_code", failed);
+        test.config.renotify.interval = None;
+        test.config.settings.interval = HOUR;
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        let run = |test: &mut TestFleet, code: u8| {
+            let metrics = format!(r#"{{"job_monitor":{{"backup":{{"exit_code":{code}}}}}}}"#);
+            test.ingest(&format!(r#"{{"host":"web1","metrics":{metrics}}}"#));
+        };
+        // Tried often, by hand, and from then on run once a month at the most.
+        for code in [1; 12] {
+            run(&mut test, code);
+            test.wait(MINUTE);
+        }
+        let title = "web1 - job_monitor.backup.exit_code";
+        let told = format!("critical CRITICAL: {title} = 1.0 (threshold: > 0.0)");
+        assert_eq!(test.titles_with_level(), [told]);
+        for day in 0..25 {
+            for _ in 0..24 {
+                test.wait(HOUR).beat("web1");
+            }
+            if day % 5 == 0 {
+                test.restart_after(MINUTE).beat("web1");
+            }
+            assert!(test.titles_with_level().is_empty() && stale(&test).is_empty(), "{day}");
+        }
+        run(&mut test, 0);
+        assert_eq!(test.titles_with_level(), [format!("ok OK: {title} = 0.0 (threshold: > 0.0)")]);
+    }
+
+    #[test]
+    fn reminders_become_rarer_where_that_is_wanted() {
+        let mut test = TestFleet::with_threshold("m", high());
+        test.config.renotify.backoff = RenotifyBackoff::Double;
+        test.config.settings.interval = HOUR;
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        let reminders = |test: &mut TestFleet, hours: u32| {
+            for _ in 0..60 * hours {
+                test.wait(MINUTE).sample(95.0);
+            }
+            test.take_events().len()
+        };
+        test.sample(95.0).take_events();
+        assert_eq!(reminders(&mut test, 14), 3, "after 1, 3 and 7 hours");
+        test.restart_after(SECOND);
+        assert_eq!(reminders(&mut test, 2), 1, "after 15");
+        assert_eq!(reminders(&mut test, 16 + 3 * 24), 4, "after 31, and then daily");
+        test.sample(85.0).sample(95.0);
+        assert_eq!(reminders(&mut test, 3), 2 + 2, "another level begins anew");
+    }
+
+    #[test]
     fn there_is_no_reminder_of_a_value_that_is_old() {
         let mut test = unmounted();
-        test.config.renotify_interval = Some(HOUR);
+        test.config.renotify.interval = Some(HOUR);
         test.fleet.reconfigure(test.config.clone(), test.now);
         beats(&mut test, 6 * 60 * 5, None);
         assert_eq!(test.titles_with_level(), [MISSING]);

@@ -101,6 +101,7 @@ mod tests {
             note: None,
             link: None,
             groups: Vec::new(),
+            refused: None,
         }
     }
 

@@ -287,6 +287,7 @@ mod tests {
             note: None,
             link: None,
             groups: Vec::new(),
+            refused: None,
         }
     }
 

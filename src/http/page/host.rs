@@ -70,6 +70,9 @@ impl HostPage<'_> {
                 .text(self.host.quiet.join(", "))
                 .markup(".</p>");
         }
+        if let Some(refused) = &self.host.refused {
+            html.markup("<p class=note>Refused: ").text(&refused.text).markup(".</p>");
+        }
         if !self.held.is_empty() {
             held_list(html, self.held);
         }

@@ -324,6 +324,7 @@ mod tests {
             note: None,
             link: None,
             groups: Vec::new(),
+            refused: None,
         }
     }
 

@@ -21,7 +21,7 @@ use super::Told;
 use super::reason::{Reason, ReasonKind};
 use crate::clock::{Mono, Now};
 use crate::event::{
-    CalmEvent, Event, EventKind, FlapEvent, FlapState, Incident, IncidentChange, Level,
+    CalmEvent, Event, EventKind, FlapEvent, FlapState, Incident, IncidentChange, Level, WatchEvent,
 };
 use crate::store::{Table, Write};
 
@@ -268,7 +268,11 @@ impl Flaps {
             return Absorbed::Nothing;
         }
         let described = event.kind.describe();
-        if let EventKind::Forgotten { .. } = event.kind {
+        let is_given_up = matches!(
+            event.kind,
+            EventKind::Forgotten { .. } | EventKind::Watch(WatchEvent::NoLonger { .. })
+        );
+        if is_given_up {
             described.incident.closes().iter().for_each(|incident| self.close(incident));
         }
         let Some(state) = event.kind.flap_state() else { return Absorbed::Nothing };

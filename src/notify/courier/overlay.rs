@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::btree::InsertAll;
 use crate::clock::Now;
-use crate::event::{CalmEvent, Event, EventId, EventKind, Incident, SilenceNotice};
+use crate::event::{CalmEvent, Event, EventId, EventKind, Incident, SilenceNotice, WatchEvent};
 use crate::notify::calm::scope::{CalmScope, Target};
 use crate::notify::calm::{
     Absorbed, Calm, CalmError, CalmSettings, Due, FLAPPING, NewSilence, Released, Ruling,
@@ -122,6 +122,13 @@ impl Overlay {
         }
         let hearing = outbox.audience(event, routes);
         let told = outbox.told(event);
+        if let EventKind::Watch(WatchEvent::NoLonger { closes, .. }) = &event.kind
+            && told.ended.is_empty()
+        {
+            // Nobody believes that anything is wrong.
+            closes.iter().for_each(|incident| self.calm.close_silently(incident));
+            return None;
+        }
         let rest = match self.calm.absorb(event, &hearing, &told, now) {
             Absorbed::Nothing => None,
             Absorbed::Partly(rest) => Some(rest),

@@ -36,6 +36,7 @@ pub fn restore_outbox(
 ) -> (Outbox, Vec<(DeliveryResult, DeliveryRecord)>) {
     let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id()).rotate_left(32);
     let mut outbox = Outbox::new(settings.queue_settings(), seed, now);
+    outbox.set_overdue_renotify(settings.overdue_renotify);
     let mut deliveries = store.read::<Delivery>(Table::Outbox);
     for (key, delivery) in &mut deliveries {
         let accepted = rebase(delivery.accepted);
@@ -62,7 +63,8 @@ pub fn restore_outbox(
     (outbox, dropped)
 }
 
-/// The open incidents. An acknowledgement for a time goes on for what is left of it.
+/// The open incidents. An acknowledgement for a time goes on for what is left of it; so does the time
+/// to the next reminder, and where an earlier version wrote none, it begins now.
 fn restore_incidents(
     store: &mut Store,
     rebase: impl Fn(Now) -> Now,
@@ -70,7 +72,9 @@ fn restore_incidents(
 ) -> Vec<OpenIncident> {
     let mut incidents = Vec::new();
     for (key, mut open) in store.read::<OpenIncident>(Table::Troubles) {
-        if open.rebase_acknowledgement(&rebase, now) {
+        let last_told = Some(open.last_told.map_or(now, &rebase));
+        let changed = std::mem::replace(&mut open.last_told, last_told) != last_told;
+        if open.rebase_acknowledgement(&rebase, now) || changed {
             store.write(Write::put(Table::Troubles, key, &open));
         }
         incidents.push(open);

@@ -279,7 +279,7 @@ impl CourierThread {
         }
         let routes = &self.settings.routes;
         let Some(passed) = self.overlay.accept(event, &mut self.outbox, routes, now) else {
-            debug!("no reminder of {:?}: it is silenced, or flaps", event.kind);
+            debug!("nothing to tell of {:?}: silenced, flapping, or never told", event.kind);
             return;
         };
         self.record_passed(event, &passed);
@@ -304,7 +304,9 @@ impl CourierThread {
     /// Keeps an event for the list of events, notified or not. Hosts that are not configured may be
     /// any number: their events are not kept.
     fn store_event(&mut self, event: &Event, passed: &Passed) {
+        let is_farewell = matches!(event.kind, EventKind::Watch(_));
         if let Subject::Host(host) = event.subject()
+            && !is_farewell
             && !self.settings.routes.hosts.contains_key(&host)
         {
             return;
@@ -358,6 +360,7 @@ impl CourierThread {
         let routes = &self.settings.routes;
         let queues = self.settings.queue_settings();
         self.outbox.successions(&queues, routes).iter().for_each(|one| warn!("{one}"));
+        self.outbox.set_overdue_renotify(self.settings.overdue_renotify);
         let dropped = self.outbox.reconfigure(queues, routes, seed, now);
         self.overlay.readdress(&self.outbox, routes, now);
         self.counters.log_and_count_all(&dropped, Duration::ZERO);
@@ -371,9 +374,9 @@ impl CourierThread {
     fn process_due(&mut self, now: Now, starts: bool) -> Vec<TaskKind> {
         let expired = self.outbox.expire(now);
         self.counters.log_and_count_all(&expired, Duration::ZERO);
-        for event in self.outbox.channel_reports(now) {
-            self.accept(&event, now);
-        }
+        let mut events = self.outbox.channel_reports(now);
+        events.extend(self.outbox.overdue_reminders(now));
+        events.iter().for_each(|event| self.accept(event, now));
         self.process_calm(now);
         if !starts {
             return Vec::new();

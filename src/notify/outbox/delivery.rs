@@ -89,6 +89,9 @@ pub struct Delivery {
     pub given_up: Option<Box<GivenUp>>,
 }
 
+/// Deliveries about one subject to one recipient that wait, in order.
+pub type SubjectDeliveries<'a> = Vec<(DeliveryId, &'a Delivery)>;
+
 /// A channel, and a recipient of it where each has deliveries of its own.
 pub type Place = (String, Option<String>);
 
@@ -190,6 +193,9 @@ pub enum Backlog {
     /// It came out of a hold at once.
     #[serde(rename = "held")]
     HeldBack,
+    /// None did: it happened to connections of one host at the same time.
+    #[serde(rename = "together")]
+    Together,
 }
 
 impl Backlog {
@@ -199,6 +205,7 @@ impl Backlog {
             Backlog::Unreachable => format!("while {channel} could not be reached"),
             Backlog::RateLimited => format!("while {channel} was held back by its rate limit"),
             Backlog::HeldBack => "while they were held back".into(),
+            Backlog::Together => "at the same time".into(),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::delivery::{Delivery, DeliveryId, Digest};
+use super::delivery::{Backlog, Delivery, DeliveryId, Digest, SubjectDeliveries};
+use super::together;
 use crate::btree::InsertAll;
 use crate::event::{EventId, Incident, Level, Message, Subject};
 use crate::notify::text::{LineBreaks, TextLimit, TextUnit, clean, cut};
@@ -15,9 +16,6 @@ const MAX_TITLE: usize = 250;
 const LINE_OVERHEAD: usize = 8;
 /// Space for the title of a digest and for the line that says how many follow.
 const HEAD_LENGTH: usize = 180;
-
-/// Deliveries about one subject to one recipient that wait, in order.
-pub type SubjectDeliveries<'a> = Vec<(DeliveryId, &'a Delivery)>;
 
 /// The head of a subject in which every alarm is followed by its recovery: the longest that fits.
 /// Empty when there is none.
@@ -120,16 +118,16 @@ pub fn render(digest: &Digest, members: &[&Delivery]) -> Option<Delivery> {
     // What was never sent needs no recovery.
     ends.retain(|event| !events.contains(event));
     let words = digest.cause.describe(&first.channel);
-    let title =
-        if is_digest { digest_title(members, &recovered, &words) } else { recovery_title(members) };
-    let mut details: Vec<_> = members
-        .iter()
-        .zip(&recovered)
-        .map(|(member, recovered)| detail_line(&member.message, *recovered))
-        .collect();
-    if !is_digest {
-        details.push(("not told before".into(), words));
-    }
+    let lines = members.iter().zip(&recovered);
+    let lines = lines.map(|(member, recovered)| detail_line(&member.message, *recovered));
+    let (title, mut details) = match digest.cause {
+        Backlog::Together => (together::titles(members), together::details(members)),
+        _ if is_digest => (digest_title(members, &recovered, &words), lines.collect()),
+        _ => {
+            let words = ("not told before".to_owned(), words);
+            (recovery_title(members), lines.chain([words]).collect())
+        }
+    };
     if digest.left_out > 0 {
         details.push(("to follow".into(), format!("{} more", digest.left_out)));
     }

@@ -44,6 +44,82 @@ fn an_alarm_and_its_end_that_are_both_unsent_become_one_message() {
     assert!(test.outbox.is_empty());
 }
 
+impl TestOutbox {
+    /// A connection of web1 falls due, or is back.
+    fn connection(&mut self, name: &str, level: Level) -> &mut TestOutbox {
+        let (host, connection) = ("web1".to_owned(), name.to_owned());
+        if level == Level::Ok {
+            let gone = Duration::from_secs(u64::from(name.as_bytes()[3]));
+            return self.accept(level, EventKind::Back { host, connection, gone });
+        }
+        let kind = EventKind::Overdue {
+            host,
+            connection,
+            last_seen: Wall(i64::from(name.as_bytes()[3])),
+            promised: Wall(0),
+            others_down: vec!["db1".into()],
+            others_count: 1,
+            was_last_up: level == Level::Critical,
+            clock: None,
+            behind_it: Vec::new(),
+            behind_count: 0,
+        };
+        self.accept(level, kind)
+    }
+}
+
+#[test]
+fn both_connections_of_a_host_that_went_and_came_rang_the_phone_four_times() {
+    let mut test = TestOutbox::with(&["chat"]);
+    test.digesting(3500).connection("ipv4", Level::Warning).connection("ipv6", Level::Critical);
+    let job = test.one();
+    let message = &job.delivery.message;
+    assert_eq!(message.title, "web1 ipv4 overdue\nweb1 ipv6 overdue");
+    assert_eq!((message.level, message.subject.to_string()), (Level::Critical, "host web1".into()));
+    let labels: Vec<&str> = message.details.iter().map(|(label, _)| label.as_str()).collect();
+    assert_eq!(labels, ["ipv4 last seen", "ipv6 last seen", "promised", "also overdue"]);
+    assert_eq!(
+        test.finish(&job, Ok(Delivered::default())),
+        DeliveryResult::Delivered { events: 2 }
+    );
+    // Back: the first one waits for the second, a second at most.
+    test.wait(MINUTE).connection("ipv6", Level::Ok);
+    assert!(test.start().is_empty());
+    let soon = test.outbox.queues["chat"].next_start(test.now.mono);
+    assert_eq!(soon, Some(test.now.mono + Duration::from_secs(1)));
+    test.wait(Duration::from_millis(700)).connection("ipv4", Level::Ok);
+    assert_eq!(test.drain(), ["chat: web1 ipv6 is back\nweb1 ipv4 is back"]);
+    assert!(test.outbox.is_empty());
+}
+
+#[test]
+fn what_is_alone_waits_for_nothing_or_a_second() {
+    let mut test = TestOutbox::with(&["chat"]);
+    test.digesting(3500).connection("ipv4", Level::Warning);
+    assert_eq!(test.drain(), ["chat: web1 ipv4 overdue"]);
+    test.wait(MINUTE).connection("ipv6", Level::Critical);
+    assert_eq!(test.drain(), ["chat: web1 ipv6 overdue"]);
+    test.wait(MINUTE).connection("ipv4", Level::Ok);
+    assert!(test.drain().is_empty());
+    test.wait(Duration::from_secs(1));
+    assert_eq!(test.drain(), ["chat: web1 ipv4 is back"]);
+    test.wait(MINUTE).connection("ipv6", Level::Ok);
+    assert_eq!(test.drain(), ["chat: web1 ipv6 is back"], "no other one is down");
+    // What comes after it does not wait with it.
+    test.connection("ipv4", Level::Warning).connection("ipv6", Level::Critical).drain();
+    test.connection("ipv4", Level::Ok).said("web1", "hello");
+    assert_eq!(test.drain(), ["chat: web1 ipv4 is back", "chat: web1 hello"]);
+}
+
+#[test]
+fn a_message_for_two_that_is_refused_is_sent_as_two() {
+    let mut test = TestOutbox::with(&["chat"]);
+    test.digesting(3500).connection("ipv4", Level::Warning).connection("ipv6", Level::Critical);
+    let job = test.one();
+    test.finish(&job, Err(Failure::MessageRefused("too long".into())));
+    assert_eq!(test.drain(), ["chat: web1 ipv4 overdue", "chat: web1 ipv6 overdue"]);
+}
+
 #[test]
 fn nothing_is_collapsed_while_the_channel_works() {
     let mut test = TestOutbox::with(&["chat"]);

@@ -1,10 +1,10 @@
 //! Open incidents: which channels were notified of each, and whether it is acknowledged. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::acknowledgement::Acknowledgement;
 use super::delivery::Delivery;
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
@@ -14,28 +14,6 @@ use crate::store::{Table, Write};
 
 /// How many events of one incident a recovery can refer to.
 const MAX_EVENTS: usize = 16;
-
-/// A person has seen it: no more reminders.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acknowledgement {
-    /// When.
-    pub at: Wall,
-    /// Through which channel; empty when it was a request to the daemon.
-    #[serde(default)]
-    pub channel: String,
-    /// Who, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-    /// A comment.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-    /// When it was made, on the monotonic clock, and for how long; none: as long as the incident.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<(Now, Duration)>,
-    /// On which device, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-}
 
 /// An open incident and the channels notified of it, as on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +38,9 @@ pub struct OpenIncident {
     /// What was told last: `web1 ipv4 overdue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// When that was, or a reminder was due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_told: Option<Now>,
     /// The channels that were notified or will be.
     #[serde(rename = "given")]
     pub channels: BTreeMap<String, NotifiedChannel>,
@@ -89,36 +70,6 @@ pub struct NotifiedChannel {
     /// It is no longer configured, and others have taken over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handed_over: bool,
-}
-
-impl Acknowledgement {
-    /// When it ends, if it was made for a time.
-    pub fn end(&self) -> Option<Mono> {
-        self.limit.map(|(from, length)| from.mono + length)
-    }
-
-    /// By whom, for people: `ann`, or `through oncall on iphone`.
-    pub fn person(&self) -> String {
-        match &self.by {
-            Some(by) => by.clone(),
-            None => {
-                let device = self.device.as_deref().unwrap_or("a device");
-                format!("through {} on {device}", self.channel)
-            }
-        }
-    }
-
-    /// By whom and when.
-    pub fn describe(&self) -> String {
-        let person = self.person();
-        let by = if self.by.is_some() { format!("by {person}") } else { person };
-        format!("{by} at {}", self.at)
-    }
-
-    /// Whether its time is not over.
-    pub fn lasts(&self, now: Now) -> bool {
-        self.end().is_none_or(|end| now.mono < end)
-    }
 }
 
 impl OpenIncident {
@@ -265,6 +216,14 @@ impl Incidents {
         channels
     }
 
+    /// Whether a channel was notified of a connection of a host.
+    pub fn has_connection_of(&self, host: &str, channel: &str) -> bool {
+        let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
+        let all = self.open.range(Incident::connection(host, "")..);
+        let mut of_host = all.take_while(|(incident, _)| of_host(incident));
+        of_host.any(|(_, open)| open.channels.contains_key(channel))
+    }
+
     /// The channels that were notified of an incident or will be.
     pub fn notified_channels(&self, incident: &Incident) -> Vec<String> {
         let notified = self.open.get(incident).map(|open| open.channels.keys().cloned().collect());
@@ -278,6 +237,7 @@ impl Incidents {
         channel: &str,
         message: &Message,
         times: usize,
+        now: Now,
     ) {
         let open = self.open.entry(incident.clone()).or_insert_with(|| OpenIncident {
             incident: incident.clone(),
@@ -287,6 +247,7 @@ impl Incidents {
             acknowledged: None,
             critical_since: None,
             title: None,
+            last_told: None,
             channels: BTreeMap::new(),
         });
         if open.level.is_some_and(|level| message.level > level) {
@@ -294,6 +255,7 @@ impl Incidents {
         }
         open.level = Some(message.level);
         open.title = Some(message.title.clone());
+        open.last_told = Some(now);
         let critical = (message.level == Level::Critical).then_some(message.at);
         open.critical_since = critical.map(|at| open.critical_since.unwrap_or(at));
         let notified = open.channels.entry(channel.to_owned()).or_default();
@@ -578,6 +540,14 @@ impl Incidents {
     /// One of them, if it is open.
     pub fn get(&self, incident: &Incident) -> Option<&OpenIncident> {
         self.open.get(incident)
+    }
+
+    /// A reminder of an incident is due now.
+    pub fn record_reminded(&mut self, incident: &Incident, now: Now) {
+        if let Some(open) = self.open.get_mut(incident) {
+            open.last_told = Some(now);
+        }
+        self.store(incident);
     }
 
     fn store(&mut self, incident: &Incident) {

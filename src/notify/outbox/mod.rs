@@ -15,30 +15,35 @@ use crate::event::{
 use crate::store::{Table, Write};
 
 mod acknowledge;
+mod acknowledgement;
 mod delivery;
 mod digest;
 mod given_up;
 mod incidents;
+mod jitter;
 mod queue;
 mod receipts;
 mod recipients;
+mod reminders;
 mod results;
 mod shares;
 mod succession;
+mod together;
 
+pub use self::acknowledgement::Acknowledgement;
+use self::delivery::{Backlog, Digest, Place, SubjectDeliveries};
 pub use self::delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
     QueueSettings, QueueStatus,
 };
-use self::delivery::{Digest, Place};
-use self::digest::SubjectDeliveries;
 use self::given_up::Notices;
 use self::incidents::Incidents;
-pub use self::incidents::{Acknowledgement, OpenIncident};
+pub use self::incidents::OpenIncident;
 use self::queue::{ChannelQueue, HealthChange};
 use self::receipts::Receipts;
 pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
 use self::recipients::Standing;
+use self::reminders::Reminders;
 use self::shares::Shares;
 pub use self::shares::{Room, UsedShares};
 
@@ -55,6 +60,7 @@ pub struct Outbox {
     incidents: Incidents,
     receipts: Receipts,
     notices: Notices,
+    reminders: Reminders,
     /// Of each delivery that is part of a digest, the first delivery of that digest.
     digested_in: BTreeMap<DeliveryId, DeliveryId>,
     shares: Shares,
@@ -94,7 +100,8 @@ struct ChannelTarget {
 impl Outbox {
     /// An empty outbox with these channels. `seed` varies the jitter.
     pub fn new(settings: BTreeMap<String, QueueSettings>, seed: u64, now: Now) -> Outbox {
-        let mut outbox = Outbox { next_expiry_check: now.mono + EXPIRY_CHECK, ..Outbox::default() };
+        let (next_expiry_check, reminders) = (now.mono + EXPIRY_CHECK, Reminders::new(now));
+        let mut outbox = Outbox { next_expiry_check, reminders, ..Outbox::default() };
         outbox.reconfigure(settings, &Routes::default(), seed, now);
         outbox
     }
@@ -342,6 +349,7 @@ impl Outbox {
     ) -> usize {
         let Some(queue) = self.queues.get(channel) else { return 0 };
         let recipients = queue.recipients().to_vec();
+        let gathers = self.gathers_until(channel, target, message.level, now);
         for recipient in &recipients {
             let message = Arc::clone(message);
             let delivery = Delivery::new(channel, recipient.clone(), message, opens, target, now);
@@ -349,11 +357,13 @@ impl Outbox {
             self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
             if let Some(queue) = self.queues.get_mut(channel) {
                 queue.push(id, &delivery);
+                queue.gather(&delivery, gathers);
             }
             self.keep(id, delivery);
         }
         if let Some(incident) = opens {
-            self.incidents.record_queued(incident, channel, message, recipients.len());
+            self.incidents.record_queued(incident, channel, message, recipients.len(), now);
+            self.reminders.on_told(incident, now);
         }
         recipients.len()
     }
@@ -403,11 +413,11 @@ impl Outbox {
     fn form_digest(&mut self, id: DeliveryId, now: Now) -> Option<DeliveryId> {
         let turn = self.deliveries.get(&id)?;
         let queue = self.queues.get(&turn.channel)?;
-        let (cause, room) = (queue.backlog(&turn.recipient)?, queue.retry_policy().digest?);
-        if !turn.can_be_digested() {
+        let (backlog, room) = (queue.backlog(&turn.recipient), queue.retry_policy().digest?);
+        if !turn.can_be_digested() || !queue.takes_digests() {
             return None;
         }
-        let selected = if queue.is_probing() {
+        let selected = if queue.is_probing() || backlog.is_none() {
             None
         } else {
             let sequences: Vec<SubjectDeliveries> = queue
@@ -416,10 +426,15 @@ impl Outbox {
                 .collect();
             digest::select(&sequences, room)
         };
-        let (members, left) = match selected {
-            Some(selected) => selected,
-            None => {
-                (digest::alarm_and_recovery(&self.digestible(queue.waiting_with(turn)), room), 0)
+        let (cause, (members, left)) = match (backlog, selected) {
+            (Some(cause), Some(selected)) => (cause, selected),
+            (backlog, _) => {
+                let same = self.digestible(queue.waiting_with(turn));
+                let over = backlog.map(|cause| (cause, digest::alarm_and_recovery(&same, room)));
+                let over = over.filter(|(_, members)| !members.is_empty());
+                let together = || (Backlog::Together, together::head_together(&same));
+                let (cause, members) = over.unwrap_or_else(together);
+                (cause, (members, 0))
             }
         };
         let first = *members.first()?;
@@ -496,7 +511,8 @@ impl Outbox {
         let expiry = (!self.deliveries.is_empty()).then_some(self.next_expiry_check);
         let notice = self.notices.next_release();
         let acknowledged = self.incidents.next_end_of_acknowledgement();
-        let all = [turn, report, expiry, notice, self.receipts.next_due(), acknowledged];
+        let (receipt, reminder) = (self.receipts.next_due(), self.reminders.next_due());
+        let all = [turn, report, expiry, notice, receipt, acknowledged, reminder];
         all.into_iter().flatten().min()
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::delivery::{Backlog, Delivery, DeliveryId, QueueSettings, QueueStatus};
+use super::jitter::Jitter;
 use super::recipients::{Recipient, RecipientStates, Standing};
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{GiveUpCause, Level, Subject};
@@ -30,6 +31,8 @@ struct SubjectQueue {
     ids: VecDeque<DeliveryId>,
     critical: BTreeSet<DeliveryId>,
     priority: Option<Priority>,
+    /// It is not attempted before this.
+    not_before: Option<Mono>,
 }
 
 /// A change of a channel's health that is to be reported.
@@ -176,6 +179,13 @@ impl ChannelQueue {
         self.update_head(&key);
     }
 
+    /// What waits about the subject of a delivery is not attempted before this; none: as soon as it can.
+    pub fn gather(&mut self, delivery: &Delivery, until: Option<Mono>) {
+        if let Some(queue) = self.subjects.get_mut(&subject_key(delivery)) {
+            queue.not_before = until;
+        }
+    }
+
     /// Removes a delivery, wherever it is.
     pub fn remove(&mut self, id: DeliveryId, delivery: &Delivery) {
         let key = subject_key(delivery);
@@ -245,11 +255,16 @@ impl ChannelQueue {
         self.in_flight_outdated = false;
     }
 
-    /// Why a backlog for a recipient built up; none without one, or while digests fail again and
-    /// again: then single messages must get their chance.
+    /// Why a backlog for a recipient built up; none without one.
     pub fn backlog(&self, recipient: &Recipient) -> Option<Backlog> {
         let own = self.recipients.has_backlog(recipient).then_some(Backlog::Unreachable);
-        own.or(self.backlog).filter(|_| self.failed_digests < FAILURES_BEFORE_SKIP)
+        own.or(self.backlog)
+    }
+
+    /// Whether several messages may become one. While that fails again and again, single ones must get
+    /// their chance.
+    pub fn takes_digests(&self) -> bool {
+        self.failed_digests < FAILURES_BEFORE_SKIP
     }
 
     /// Whether the channel refuses everything, so that attempts only probe it.
@@ -288,16 +303,17 @@ impl ChannelQueue {
     /// To probe a channel that refuses everything, the oldest delivery for the recipient that was
     /// not tried for the longest time; else the first by priority for a recipient that does not wait.
     fn candidate(&self, now: Mono) -> Option<DeliveryId> {
-        let heads = self.heads.iter().map(|(priority, key)| (priority.1, &key.1));
         if self.is_probing() {
+            let heads = self.heads.iter().map(|(priority, key)| (priority.1, &key.1));
             let turn = |(id, recipient): &(DeliveryId, &Recipient)| {
                 (self.recipients.last_attempt(recipient), *id)
             };
             return heads.min_by_key(turn).map(|(id, _)| id);
         }
         let mut skipped = None;
-        for (id, recipient) in heads {
-            if self.recipients.is_paused(recipient, now) {
+        for ((_, id), key) in &self.heads {
+            let (id, recipient) = (*id, &key.1);
+            if self.not_before(key).is_some_and(|until| now < until) {
                 continue;
             }
             if !self.recipients.is_skipped(recipient, id) {
@@ -306,6 +322,11 @@ impl ChannelQueue {
             skipped = skipped.or(Some(id));
         }
         skipped
+    }
+
+    /// When a subject may be attempted; none: now.
+    fn not_before(&self, key: &SubjectKey) -> Option<Mono> {
+        self.recipients.not_before(&key.1).max(self.subjects.get(key)?.not_before)
     }
 
     /// When the next attempt may start; none when nothing waits or one is in flight.
@@ -319,7 +340,7 @@ impl ChannelQueue {
         }
         let mut soonest = None;
         for key in self.heads.values() {
-            let Some(until) = self.recipients.not_before(&key.1) else { return Some(start) };
+            let Some(until) = self.not_before(key) else { return Some(start) };
             soonest = Some(soonest.map_or(until, |known: Mono| known.min(until)));
         }
         Some(soonest.map_or(start, |soonest| soonest.max(start)))
@@ -563,25 +584,4 @@ fn rate_limit(pace: &RetryPolicy, now: Mono) -> TokenBucket {
 
 fn subject_key(delivery: &Delivery) -> SubjectKey {
     (delivery.message.subject.clone(), delivery.recipient.clone())
-}
-
-/// xorshift64: enough to keep many daemons from retrying at the same moment.
-#[derive(Debug)]
-pub struct Jitter(u64);
-
-impl Jitter {
-    /// A sequence for each seed.
-    pub fn new(seed: u64) -> Jitter {
-        Jitter(seed | 1)
-    }
-
-    /// The next number, between `low` and `high`.
-    pub fn between(&mut self, low: f64, high: f64) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        #[allow(clippy::cast_precision_loss, reason = "53 bits are kept")]
-        let unit = (self.0 >> 11) as f64 / (1u64 << 53) as f64;
-        low + (high - low) * unit
-    }
 }

@@ -101,11 +101,6 @@ impl RecipientStates {
         self.states.get(of)?.not_before
     }
 
-    /// Whether nothing is tried for a recipient at `now`.
-    pub fn is_paused(&self, of: &Recipient, now: Mono) -> bool {
-        self.not_before(of).is_some_and(|until| now < until)
-    }
-
     /// Whether the provider takes nothing for any of `all`, now or for good.
     pub fn all_fail(&self, all: &[Recipient]) -> bool {
         self.all_are(all, &[Standing::Deferred, Standing::Refused, Standing::Rejected])

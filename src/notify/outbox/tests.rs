@@ -16,6 +16,9 @@ mod receipt_tests;
 #[path = "recipient_tests.rs"]
 mod recipient_tests;
 #[cfg(test)]
+#[path = "reminder_tests.rs"]
+mod reminder_tests;
+#[cfg(test)]
 #[path = "succession_tests.rs"]
 mod succession_tests;
 
