@@ -1,5 +1,6 @@
 //! The packages: built by the documented command, looked at by lintian, installed, upgraded and purged
-//! in a throw-away Debian, booted there, and run on other machines' instruction sets.
+//! in a throw-away Debian, booted there, and run on other machines' instruction sets; the tarball with its
+//! static programs, and an image for containers of it.
 //!
 //! They are built with the development profile here, which is quick; what differs in a release is
 //! only the compiler's options.
@@ -265,4 +266,32 @@ fn the_rules_for_prometheus_and_the_receiver_for_alertmanager_are_taken() {
     run(command("promtool").args(["check", "rules", "packaging/examples/hbd.rules.yml"]));
     run(command("promtool").args(["test", "rules", "tests/packages/rules.yml"]));
     run(command("amtool").args(["check-config", "packaging/examples/alertmanager.yml"]));
+}
+
+#[test]
+#[ignore = "the static programs, which are built anew, in a system of BusyBox alone"]
+fn the_tarballs_are_installed_and_run_where_there_is_nothing_else() {
+    let out = project().join("target/packages/static");
+    build(&["tar"], here(), &out);
+    same_again(&["tar"], &out);
+    let place = tempfile::tempdir().unwrap();
+    let lived = run(command("tests/packages/static.sh").arg(place.path()).arg(&out));
+    assert!(lived.ends_with("fine\n"), "{lived}");
+}
+
+#[test]
+#[ignore = "the static programs of other machines, which are built anew"]
+fn the_other_machines_static_programs_run_as_well() {
+    for (arch, emulator) in [("arm64", "qemu-aarch64-static"), ("armhf", "qemu-arm-static")] {
+        let out = tempfile::tempdir().unwrap();
+        build(&["tar"], arch, out.path());
+        for name in NAMES {
+            let base = format!("{name}-{VERSION}-linux-{arch}");
+            let tarball = out.path().join(format!("{base}.tar.gz"));
+            run(command("tar").arg("-C").arg(out.path()).arg("-xzf").arg(tarball));
+            let program = out.path().join(base).join("usr/bin").join(name);
+            let version = run(command(emulator).arg(program).arg("--version"));
+            assert!(version.starts_with(&format!("{name} {VERSION} (")), "{version}");
+        }
+    }
 }
