@@ -295,3 +295,11 @@ fn the_other_machines_static_programs_run_as_well() {
         }
     }
 }
+
+#[test]
+#[ignore = "an image for containers, built and run by podman"]
+fn in_a_container_hbd_runs_without_a_shell() {
+    let place = tempfile::tempdir().unwrap();
+    let lived = run(command("tests/packages/image.sh").arg(place.path()));
+    assert!(lived.ends_with("fine\n"), "{lived}");
+}

@@ -34,7 +34,7 @@ _hbd()
         run) options+=' --config' ;;
         check) options+=' --config --strict --json' ;;
         notify) options+=' --config --host --channel --default --level --json' ;;
-        status) options+=' --config --url --ca-file --all --json --color' ;;
+        status) options+=' --config --url --ca-file --alive --all --json --color' ;;
         log) options+=' --config --url --ca-file --events --limit --json' ;;
         backup) options+=' --config --url --ca-file --all --json --forget' ;;
         key) options+=' --config --common --write --status --url --ca-file' ;;

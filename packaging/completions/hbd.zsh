@@ -36,7 +36,7 @@ _hbd() {
                         '--json[for programs]' '1:message:'
                     ;;
                 status)
-                    _arguments $daemon '--all[those that are well, too]' \
+                    _arguments $daemon '--alive[whether the daemon itself answers]' '--all[those that are well, too]' \
                         '--color[colours]:when:(auto always never)' '1:host:'
                     ;;
                 log)

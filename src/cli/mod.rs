@@ -61,6 +61,8 @@ hbd watches hosts by their heartbeats and tells people.
              [--level LEVEL] [--json] MESSAGE     sends a message now, through the real channels
   hbd status [--config FILE | --url URL [--ca-file FILE]] [HOST] [--all] [--json] [--color WHEN]
                                                   how hosts and channels are; exits with 1 when not all is well
+  hbd status [--config FILE | --url URL [--ca-file FILE]] --alive
+                                                  exits with 0 when the daemon itself answers
   hbd log    [--config FILE | --url URL [--ca-file FILE]] [HOST]
              [--events] [--limit N] [--json]      the last 50 or N messages: to whom, and how they ended;
                                                   or what happened, told or not

@@ -25,6 +25,7 @@ struct StatusArgs {
     url: Option<String>,
     ca_file: Option<PathBuf>,
     host: Option<String>,
+    alive: bool,
     all: bool,
     json: bool,
     color: ColorChoice,
@@ -41,6 +42,9 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
         Ok(client) => client,
         Err(code) => return Ok(code),
     };
+    if args.alive {
+        return Ok(check_alive(&client));
+    }
     let style = Style {
         width: terminal::width().unwrap_or(DEFAULT_WIDTH),
         color: args.color.wanted(),
@@ -67,6 +71,7 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<StatusArgs>, lexopt::
             Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
             Long("url") => args.url = Some(parser.value()?.string()?),
             Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
+            Long("alive") => args.alive = true,
             Long("all") => args.all = true,
             Long("json") => args.json = true,
             Long("color") => {
@@ -79,7 +84,24 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<StatusArgs>, lexopt::
             other => return Err(other.unexpected()),
         }
     }
+    if args.alive && (args.host.is_some() || args.all || args.json) {
+        return Err(
+            "--alive goes without HOST, --all and --json: it prints nothing of hosts".into()
+        );
+    }
     Ok(Some(args))
+}
+
+/// Whether the daemon itself answers, for what would start it again: a host that is down does not count.
+/// Gives the exit code.
+fn check_alive(client: &Client) -> u8 {
+    match client.get_text("/-/healthy") {
+        Ok((200, _)) => 0,
+        Ok((status, why)) => {
+            print_unreachable(&format!("{} answered {status}: {}", client.base(), sanitize(&why)))
+        }
+        Err(why) => print_unreachable(&why),
+    }
 }
 
 /// All hosts and channels, and whether all is well.
@@ -532,7 +554,9 @@ mod tests {
         let words =
             ["web1", "--url=https://x", "--ca-file", "ca.pem", "--all", "--json", "--color=never"];
         assert_eq!(parsed(&words).unwrap().unwrap(), args);
-        for wrong in [&["a", "b"][..], &["--color", "red"], &["--limit", "3"]] {
+        for wrong in
+            [&["a", "b"][..], &["--color", "red"], &["--limit", "3"], &["--alive", "--all"]]
+        {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }
