@@ -39,9 +39,9 @@
 //!
 //! - [`http`]: the HTTP server: strict reading of requests, routes, API, status page, `/metrics`.
 //! - [`store`]: the state on disk (redb), tables and transactions.
-//! - [`process`], [`descriptors`], [`thread`], [`deadline`], [`tls`], [`memory`]: child processes and
-//!   what they get, interruptible waiting and semaphores, sockets with a deadline for the whole
-//!   exchange, trusted certificates, malloc.
+//! - [`process`], [`descriptors`], [`thread`], [`deadline`], [`tls`], [`memory`], [`name_service`]: child
+//!   processes and what they get, interruptible waiting and semaphores, sockets with a deadline for the
+//!   whole exchange, trusted certificates, malloc, how a static build looks names up.
 //! - [`daemon`]: starts everything in order, reloads, stops; [`logger`] and [`systemd`] are its log
 //!   and its service manager.
 //! - [`cli`]: the commands of `hbd`, one file each (`run` is [`daemon`]).
@@ -131,6 +131,7 @@ pub mod history;
 pub mod http;
 pub mod logger;
 pub mod memory;
+pub mod name_service;
 pub mod notify;
 pub mod problem;
 pub mod process;

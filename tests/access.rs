@@ -423,6 +423,9 @@ fn status_shows_what_is_wrong_and_says_it_by_its_exit_code() {
     let never = status(&["--config", &config], &[]);
     assert_eq!(never.status.code(), Some(1), "{never:?}");
     assert!(shown(&never).contains("1 of 1 host is not well"), "{}", shown(&never));
+    // For the health check of a container, a host that is down is no reason to start hbd again.
+    let alive = status(&["--config", &config, "--alive"], &[]);
+    assert_eq!((alive.status.code(), shown(&alive)), (Some(0), String::new()), "{alive:?}");
     let beat = |body: &str| {
         let mut stream = TcpStream::connect(hbd.address).unwrap();
         let length = body.len();
@@ -450,6 +453,7 @@ fn status_shows_what_is_wrong_and_says_it_by_its_exit_code() {
         (&["--url", &url][..], 3),
         (&["nobody", "--config", &config], 1),
         (&["--url", "http://127.0.0.1:1"], 3),
+        (&["--url", "http://127.0.0.1:1", "--alive"], 3),
         (&["--url", &url, "--config", &config], 2),
         (&["--config", "/nowhere"], 78),
     ] {

@@ -86,6 +86,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     // The log channel's lines are never filtered out.
     ("logger", &["notify"]),
     ("memory", &[]),
+    ("name_service", &[]),
     ("notify", &["deadline", "process", "config_file", "thread", "store", "tls"]),
     // A stop kills the child processes.
     ("process", &["thread"]),

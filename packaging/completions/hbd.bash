@@ -57,7 +57,7 @@ _hbd()
         help) options='run check reload status log notify silence unsilence ack backup key dyndns forget names' ;;
         check) options+=' --config --strict --json' ;;
         notify) options+=' --config --host --channel --default --level --json' ;;
-        status) options+=' --config --url --ca-file --all --watch --json --color' ;;
+        status) options+=' --config --url --ca-file --alive --all --watch --json --color' ;;
         log) options+=' --config --url --ca-file --events --follow --limit --utc --json' ;;
         backup) options+=' --config --url --ca-file --all --json --forget' ;;
         key) options+=' --config --common --write --status --url --ca-file --utc --json' ;;

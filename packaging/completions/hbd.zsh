@@ -54,7 +54,8 @@ _hbd() {
                         '--json[for programs]' '1:message:'
                     ;;
                 status)
-                    _arguments $daemon '--all[those that are well, too]' '--watch[draws it anew]' \
+                    _arguments $daemon '--alive[whether the daemon itself answers]' \
+                        '--all[those that are well, too]' '--watch[draws it anew]' \
                         '--color[colours]:when:(auto always never)' '1:host:_hbd_names hosts'
                     ;;
                 log)

@@ -9,7 +9,7 @@ use heartbeat::agent::run::{self, RunError};
 use heartbeat::agent::send::SendCommand;
 use heartbeat::agent::settings::{CliOverrides, check};
 use heartbeat::agent::{exec, sampler};
-use heartbeat::{logger, version};
+use heartbeat::{logger, name_service, version};
 
 const NOT_SENT: u8 = 1;
 const USAGE: u8 = 2;
@@ -19,6 +19,7 @@ const CONFIGURATION: u8 = 78;
 const FEATURES: &[&str] = &["run", "send", "exec", "metrics"];
 
 fn main() -> ExitCode {
+    name_service::use_built_in();
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(CliCommand::Help(command)) => print(help::of(command)),
         Ok(CliCommand::Version) => print(&version::lines("hbc", FEATURES)),

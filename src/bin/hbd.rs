@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    heartbeat::name_service::use_built_in();
     heartbeat::cli::hbd(std::env::args_os().skip(1))
 }

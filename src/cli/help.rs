@@ -105,9 +105,11 @@ Exit status: 0 reloaded, 1 refused, 3 the daemon does not answer.
 
 const STATUS: &str = "\
 hbd status [HOST] [--all] [--watch] [--json] [--color WHEN]
+hbd status --alive
 
 How hosts and channels are, the worst first; or all that is known of one host.
 
+  --alive            prints nothing: whether the daemon itself answers
   --all              hosts that are well, too
   --watch            draws it anew every two seconds, until Ctrl-C
   --json             for programs

@@ -31,6 +31,7 @@ struct StatusArgs {
     url: Option<String>,
     ca_file: Option<PathBuf>,
     host: Option<String>,
+    alive: bool,
     all: bool,
     watch: bool,
     json: bool,
@@ -48,6 +49,9 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
         Ok(client) => client,
         Err(code) => return Ok(code),
     };
+    if args.alive {
+        return Ok(check_alive(&client));
+    }
     if args.watch {
         return Ok(watch(&client, &args));
     }
@@ -110,6 +114,7 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<StatusArgs>, lexopt::
             Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
             Long("url") => args.url = Some(parser.value()?.string()?),
             Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
+            Long("alive") => args.alive = true,
             Long("all") => args.all = true,
             Long("watch") => args.watch = true,
             Long("json") => args.json = true,
@@ -129,7 +134,24 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<StatusArgs>, lexopt::
     if args.watch && terminal::width().is_none() {
         return Err("--watch needs a terminal: without one, call hbd status again".into());
     }
+    if args.alive && (args.host.is_some() || args.all || args.json || args.watch) {
+        return Err(
+            "--alive goes without HOST and other options: it prints nothing of hosts".into()
+        );
+    }
     Ok(Some(args))
+}
+
+/// Whether the daemon itself answers, for what would start it again: a host that is down does not count.
+/// Gives the exit code.
+fn check_alive(client: &Client) -> u8 {
+    match client.get_text("/-/healthy") {
+        Ok((200, _)) => 0,
+        Ok((status, why)) => {
+            print_unreachable(&format!("{} answered {status}: {}", client.base(), sanitize(&why)))
+        }
+        Err(why) => print_unreachable(&why),
+    }
 }
 
 /// All hosts and channels, and whether all is well.
@@ -579,9 +601,13 @@ mod tests {
         let words =
             ["web1", "--url=https://x", "--ca-file", "ca.pem", "--all", "--json", "--color=never"];
         assert_eq!(parsed(&words).unwrap().unwrap(), args);
-        for wrong in
-            [&["a", "b"][..], &["--color", "red"], &["--limit", "3"], &["--watch", "--json"]]
-        {
+        for wrong in [
+            &["a", "b"][..],
+            &["--color", "red"],
+            &["--limit", "3"],
+            &["--watch", "--json"],
+            &["--alive", "--all"],
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -30,7 +30,7 @@ main_process() {
 }
 
 echo '- install: the daemon runs with the safe default'
-dpkg -i /packages/hbd_0.1.0_*.deb /packages/hbc_0.1.0_*.deb >/log 2>&1 || { cat /log; wrong "dpkg -i"; }
+dpkg -i /packages/now/*.deb >/log 2>&1 || { cat /log; wrong "dpkg -i"; }
 systemctl is-active --quiet hbd || wrong "hbd does not run"
 until_it says hbd 'is ready: '
 [ "$(ps -o user= -p "$(main_process)")" = hbd ] || wrong "hbd is not its own user"
@@ -77,7 +77,7 @@ until_it bash -c "$(declare -f hosts); hosts | grep -q memory_monitor"
 
 echo '- upgrade: it stays up, with its state'
 before=$(main_process)
-dpkg -i /packages/hbd_0.1.1_*.deb /packages/hbc_0.1.1_*.deb >/log 2>&1 || { cat /log; wrong "the upgrade"; }
+dpkg -i /packages/later/*.deb >/log 2>&1 || { cat /log; wrong "the upgrade"; }
 systemctl is-active --quiet hbd && systemctl is-active --quiet hbc || wrong "it did not stay up"
 [ "$(main_process)" != "$before" ] || wrong "the old one runs on"
 until_it bash -c "$(declare -f hosts); hosts | grep -q web1"

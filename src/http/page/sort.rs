@@ -198,6 +198,7 @@ mod tests {
             note: None,
             link: None,
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            refused: None,
         }
     }
 
