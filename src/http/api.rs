@@ -14,7 +14,7 @@ use super::page::{self, PageRequest, badge};
 use super::query;
 use super::refusals::RefusedAlerts;
 use super::response::{GeneratedBody, Response};
-use super::routes::{Route, route};
+use super::routes::{PageRoute, Route, route};
 use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendResponse};
 use crate::clock::{Now, Wall};
 use crate::escape;
@@ -62,6 +62,7 @@ impl Handler {
                 Response::json(200, &Channels { now, channels: daemon.channels() })
             }
             Ok(Route::Icon) => page::icon(),
+            Ok(Route::ChartsScript) => page::charts_script(),
             Ok(Route::ForgetBackup(plan)) => forget_backup(daemon, &plan, target),
             Ok(Route::Dyndns) => {
                 let now = Now::read().wall.to_string();
@@ -71,8 +72,7 @@ impl Handler {
             Ok(Route::Form(route)) => return calm::handle_form(daemon, route, request),
             Ok(Route::Notify) => return notify(daemon, request),
             Ok(Route::Notifications) => return notifications(daemon, target),
-            Ok(Route::Page) => return page(daemon, None, request),
-            Ok(Route::HostPage(name)) => return page(daemon, Some(name), request),
+            Ok(Route::Page(route)) => return page(daemon, route, request),
             Ok(Route::Events) => return events(daemon, target),
             Ok(Route::Alerts) => return alerts(daemon, target),
             Ok(Route::Backups) => return backups(daemon, target),
@@ -122,15 +122,17 @@ fn forget(daemon: &Arc<dyn Daemon>, target: &str, host: &str) -> Response {
     }
 }
 
-/// The page of everything, or of one host.
-fn page(daemon: &Arc<dyn Daemon>, host: Option<String>, request: &ApiRequest) -> Handled {
+/// A page, for a thread that has time.
+fn page(daemon: &Arc<dyn Daemon>, route: PageRoute, request: &ApiRequest) -> Handled {
     let (daemon, target) = (Arc::clone(daemon), request.target.to_owned());
     let etag = request.if_none_match.map(str::to_owned);
     Handled::deferred(Deferral::Page, move || {
         let request = PageRequest { target: &target, etag: etag.as_deref(), now: Now::read().wall };
-        match host {
-            Some(name) => page::host(&*daemon, &name, request),
-            None => page::overview(&*daemon, request),
+        match route {
+            PageRoute::Overview => page::overview(&*daemon, request),
+            PageRoute::Host(name) => page::host(&*daemon, &name, request),
+            PageRoute::Graph(name) => page::graph(&*daemon, &name, request),
+            PageRoute::Events => page::events(&*daemon, request),
         }
     })
 }

@@ -62,6 +62,14 @@ impl Write for Escaped<'_> {
     }
 }
 
+/// The script of bars and graphs. It comes by itself, since a page is small without it.
+static CHARTS: LazyLock<String> = LazyLock::new(|| strip_comments(include_str!("charts.js")));
+
+/// As it is sent.
+pub fn charts_script() -> &'static str {
+    &CHARTS
+}
+
 /// The page without its content: markup, style and script in one file.
 static PAGE: LazyLock<String> = LazyLock::new(|| strip_comments(include_str!("page.html")));
 
@@ -94,6 +102,9 @@ struct Template {
     before_live: &'static str,
     before_main: &'static str,
     before_version: &'static str,
+    before_charts: &'static str,
+    /// The element that loads [`CHARTS`], this and no other one.
+    charts: String,
     rest: &'static str,
     policy: String,
     /// Changes with style and script.
@@ -106,17 +117,31 @@ static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
     let (before_live, rest) = split(rest, "<!--live-->");
     let (before_main, rest) = split(rest, "<!--main-->");
     let (before_version, rest) = split(rest, "<!--version-->");
+    let (before_charts, rest) = split(rest, "<!--charts-->");
     let within = |open: &str, close: &str| split(split(&PAGE, open).1, close).0;
     let hash = |text: &str| STANDARD.encode(digest(&SHA256, text.as_bytes()));
     let (style, script) = (within("<style>", "</style>"), within("<script>", "</script>"));
+    let charts = hash(&CHARTS);
     let policy = format!(
-        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; \
-         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        "default-src 'none'; script-src 'sha256-{}' 'sha256-{charts}'; style-src 'sha256-{}'; \
+         img-src data:; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'",
         hash(script),
         hash(style)
     );
-    let mark = hex(&digest(&SHA256, PAGE.as_bytes()).as_ref()[..4]);
-    Template { before_title, before_live, before_main, before_version, rest, policy, mark }
+    let mark = hex(&digest(&SHA256, [PAGE.as_str(), &CHARTS].concat().as_bytes()).as_ref()[..4]);
+    let charts = format!("<script src=/charts.js integrity=\"sha256-{charts}\"></script>");
+    Template {
+        before_title,
+        before_live,
+        before_main,
+        before_version,
+        before_charts,
+        charts,
+        rest,
+        policy,
+        mark,
+    }
 });
 
 /// What a browser may do with the page: nothing but what stands in it, and ask here again.
@@ -157,6 +182,8 @@ pub fn full_page(document: &Document, main: String, tag: &str, now: Wall) -> Str
         main,
         parts.before_version,
         VERSION,
+        parts.before_charts,
+        &parts.charts,
         parts.rest,
     ]
     .concat()
@@ -214,5 +241,8 @@ mod tests {
             assert!(!PAGE.contains(word), "{word}");
         }
         assert!(PAGE.matches("http:").count() == 1, "the name space of the icon");
+        for word in ["http", "import", "eval(", "innerHTML", " style=", "//"] {
+            assert!(!CHARTS.contains(word), "{word}");
+        }
     }
 }
