@@ -54,6 +54,17 @@ impl Place {
         self.hbd = Some(Hbd::start(&self.config()));
     }
 
+    fn restart(&mut self) {
+        self.hbd.take().unwrap().stop();
+        self.hbd = Some(Hbd::start(&self.config()));
+    }
+
+    fn page(&self, path: &str) -> String {
+        let (status, page) = self.hbd().request("GET", path, b"");
+        assert_eq!(status, 200, "{path}: {page}");
+        page.replace('\u{a0}', " ")
+    }
+
     fn beat(&self, beat: &Value) {
         let (status, answer) =
             self.hbd().request("POST", "/api/v1/heartbeat", beat.to_string().as_bytes());
@@ -145,6 +156,31 @@ fn what_is_wrong_now_is_shown_the_worst_first() {
     place.beat(&json!({"host": "web1"}));
     place.beat(&json!({"host": "quiet", "metrics": {"m": 5}}));
     assert_eq!(place.get("/api/v1/alerts").1["alerts"], json!([]));
+}
+
+#[test]
+fn a_silent_host_was_said_to_send_no_metrics_after_a_restart() {
+    let mut place = Place::start_with(", grace: 0s");
+    let metrics = json!({"cpu_monitor": {"cpu_percent": 12.5}});
+    place.beat(&json!({"host": "web1", "interval": 0.2, "metrics": metrics}));
+    let is_overdue = |place: &Place| place.get("/api/v1/hosts/web1").1["state"] == "OVERDUE";
+    place.wait_for("it is overdue", is_overdue);
+    place.restart();
+    place.wait_for("it is overdue still", is_overdue);
+    assert_eq!(place.get("/api/v1/hosts/web1").1["metrics"], json!([]));
+    let page = place.page("/hosts/web1");
+    let graph = "/hosts/web1/graph?metric=cpu_monitor.cpu_percent";
+    for wanted in ["12.5 %", "<b>old, ", &format!("<a href=\"{graph}&amp;span=24h\"")] {
+        assert!(page.contains(wanted), "{wanted}: {page}");
+    }
+    let page = place.page(graph);
+    for wanted in ["<td class=n>12.5 %", "<title>web1 ipv4 overdue</title>", "cpu_percent"] {
+        assert!(page.contains(wanted), "{wanted}: {page}");
+    }
+    assert!(place.page("/hosts/quiet").contains("It sends none."), "not of one that is new");
+    assert!(place.page("/events?q=WEB&kind=presence").contains("web1 ipv4 overdue"));
+    assert!(place.page("/events?q=quiet").contains("Nothing like that."));
+    assert_eq!(place.hbd().request("GET", "/hosts/nobody/graph?metric=m", b"").0, 404);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod support {
     pub mod show;
 }
 
+use heartbeat::view::EventView;
 use support::browser::{self, Browser};
 use support::hbd::Hbd;
 use support::show::{self, EVIL, Show, Site};
@@ -99,6 +100,13 @@ fn every_page_is_sound_on_every_screen() {
         ("host", Site::open(Show::ugly()), "/hosts/web7"),
         ("first", Site::open(Show::ugly()), "/hosts/shy"),
         ("nobody", Site::open(Show::ugly()), "/hosts/nobody"),
+        ("graph", Site::open(Show::ugly()), "/hosts/web7/graph?metric=memory_monitor.percent"),
+        (
+            "bytes",
+            Site::open(Show::ugly()),
+            "/hosts/web7/graph?metric=disk_monitor.root.free_bytes&span=7d",
+        ),
+        ("events", Site::open(Show::ugly()), "/events?q=web&level=critical,warning"),
     ];
     let mut broken = Vec::new();
     for (name, site, path) in &sites {
@@ -519,6 +527,174 @@ fn alarms_are_silenced_and_acknowledged_with_and_without_a_script() {
         browser.run(&until("End"));
         browser.wait("!document.querySelector('#quiet')");
         assert_eq!(silences(), json!([]));
+    }
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+const TIP: &str = "document.querySelector('#tip:not([hidden])')?.textContent";
+
+/// Moves the pointer to a share of the width of what is found.
+fn hover(browser: &Browser, selector: &str, share: f64) {
+    browser.run(&format!(
+        "const found = document.querySelector('{selector}'), box = found.getBoundingClientRect();
+        found.dispatchEvent(new PointerEvent('pointermove',
+            {{bubbles: true, clientX: box.left + box.width * {share}, clientY: box.top + 2}}))"
+    ));
+}
+
+#[test]
+fn a_bar_says_which_hour_how_long_and_why_to_pointer_and_keyboard() {
+    let _alone = alone();
+    let site = Site::open(Show::ugly());
+    let browser = Browser::start();
+    browser.screen(1280, 900, false);
+    browser.open(&format!("{}/hosts/web7", site.url));
+    let row =
+        "[...document.querySelectorAll('#hours tbody tr')].find(row => row.cells[2].textContent)";
+    let place = browser.value(&format!("+{row}.dataset.i")).as_u64().unwrap() as usize;
+    let said = browser.value(&format!("[...{row}.cells].slice(1, 3).map(one => one.textContent)"));
+    let (said, why) = (said[0].as_str().unwrap(), said[1].as_str().unwrap());
+    let is_said = format!("{TIP}?.endsWith(': {said}: {why}')");
+    hover(&browser, "svg.h", (place as f64 + 0.5) / 24.0);
+    browser.wait(&is_said);
+    browser.picture("tip");
+    hover(&browser, "h1", 0.5);
+    browser.wait(&format!("{TIP} === undefined"));
+    // The same by the keyboard, from the present back.
+    browser.run("document.querySelector('svg.h').focus()");
+    browser.press(&format!("\u{e010}{}", "\u{e012}".repeat(23 - place)));
+    browser.wait(&is_said);
+    let value = "document.activeElement.getAttribute('aria-valuetext')";
+    assert_eq!(browser.value(value), browser.value(TIP));
+    browser.press("\u{e010}");
+    browser.wait("document.activeElement.ariaValueNow === '23'");
+    browser.press(TAB);
+    browser.press("\u{e011}");
+    browser.wait(&format!("{TIP}?.includes(': ')"));
+    let complaints = browser.axe();
+    assert!(complaints.is_empty(), "{complaints:?}");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn a_bar_in_the_table_asks_for_the_reasons_and_arrows_lead_from_host_to_host() {
+    let _alone = alone();
+    let site = Site::open(Show::ugly());
+    let browser = Browser::start();
+    browser.screen(1280, 900, false);
+    browser.open(&site.url);
+    let bar = "[data-k=web7] svg.h";
+    browser.open(&format!("{}/hosts/web7", site.url));
+    let row = "document.querySelector('#hours tbody tr')";
+    let place = browser.value(&format!("+{row}.dataset.i")).as_f64().unwrap();
+    let said = browser.value(&format!("{row}.cells[1].textContent"));
+    let said = said.as_str().unwrap().to_owned();
+    browser.open(&site.url);
+    browser.run(&format!("document.querySelector('{bar}').scrollIntoView({{block: 'center'}})"));
+    hover(&browser, bar, (place + 0.5) / 24.0);
+    browser.wait(&format!("{TIP}?.includes('{said}')"));
+    // One row is on the way of the Tab key.
+    let stops = "document.querySelectorAll('.hosts svg[tabindex=\"0\"]').length";
+    browser.wait(&format!("{stops} === 2"));
+    browser.run(&format!("document.querySelector('{bar}').focus()"));
+    browser.press("\u{e015}\u{e015}\u{e013}");
+    browser.wait("document.activeElement.closest('tr').dataset.k === 'web8'");
+    browser.wait(&format!("{stops} === 2 && document.activeElement.tabIndex === 0"));
+    // It is the same hour of the other host, and a refresh leaves both the place and the words.
+    browser.press("\u{e012}");
+    let before = format!("{}", place - 1.0);
+    browser.wait(&format!("document.activeElement.ariaValueNow === '{before}'"));
+    site.daemon.show().hosts[30].metrics[0].value = 77.0;
+    browser.wait("document.querySelector('[data-k=web30]').innerText.includes('77')");
+    assert_eq!(browser.value("document.activeElement.ariaValueNow"), before.as_str());
+    browser.wait(&format!("typeof {TIP} === 'string'"));
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn a_graph_enlarges_and_each_of_its_values_can_be_read() {
+    let _alone = alone();
+    let site = Site::open(Show::ugly());
+    let browser = Browser::start();
+    browser.screen(1280, 900, false);
+    browser.open(&format!("{}/hosts/web7", site.url));
+    browser.run("document.querySelector('[data-k=\"memory_monitor.percent\"] a').focus()");
+    browser.press(ENTER);
+    browser.wait("location.pathname === '/hosts/web7/graph'");
+    let count = browser.value("document.querySelectorAll('#points tbody tr').length");
+    assert_eq!(count, 132);
+    let newest =
+        "[...document.querySelector('#points tbody tr').cells].map(one => one.textContent)";
+    let newest = browser.value(newest);
+    browser.run("document.querySelector('svg.z').focus()");
+    let words = format!("{}: {}, {} to {}", newest[0], newest[2], newest[1], newest[3]);
+    let words = words.replace('"', "");
+    browser.wait(&format!("{TIP}?.startsWith('{words}')"));
+    browser.press("\u{e011}");
+    browser.wait(&format!("!{TIP}?.startsWith('{words}')"));
+    let mark = "document.querySelector('#marks [data-x] .w')";
+    assert_eq!(browser.value(&format!("{mark}.textContent")), "web7 ipv4 is back");
+    let x = browser.value("+document.querySelector('#marks [data-x]').dataset.x").as_f64();
+    hover(&browser, "svg.z", (x.unwrap() + 0.3) / 1000.0);
+    browser.wait(&format!("{TIP}?.endsWith('web7 ipv4 is back')"));
+    browser.picture("graph-tip");
+    // Another metric at once, the span stays; and another span by a link.
+    browser.run(
+        "const metric = document.querySelector('#metric'); metric.value = 'cpu_monitor.cpu_percent';
+        metric.dispatchEvent(new Event('input', {bubbles: true}))",
+    );
+    browser.wait("document.querySelector('h1').innerText === 'cpu'");
+    browser.run("[...document.querySelectorAll('.spans a')][1].focus()");
+    browser.press(ENTER);
+    browser.wait("location.search === '?metric=cpu_monitor.cpu_percent&span=7d'");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn what_happened_is_filtered_and_paged_with_and_without_a_script() {
+    let _alone = alone();
+    let mut show = Show::with(3);
+    let first = show.events[0].clone();
+    let at = |n: u64| heartbeat::clock::Wall(first.at.0 - n as i64 * 60_000);
+    show.events = (0..250)
+        .map(|n| EventView {
+            id: format!("{:014x}", at(n).0),
+            at: at(n),
+            host: Some(format!("web{}", n % 2)),
+            kind: if n % 5 == 0 { "booted" } else { "overdue" }.into(),
+            text: format!("web{} number {n}", n % 2),
+            ..first.clone()
+        })
+        .collect();
+    let site = Site::open(show);
+    let browser = Browser::start();
+    let count = "document.querySelectorAll('.log li').length";
+    for scripts in [false, true] {
+        browser.scripts(scripts);
+        browser.open(&site.url);
+        browser.run("document.querySelector('#events .pager a').click()");
+        browser.wait(&format!("location.pathname === '/events' && {count} === 100"));
+        browser.run("document.querySelector('#q').focus()");
+        browser.press("WEB1");
+        browser.run("document.querySelector('#kind').value = 'presence'");
+        browser.run(
+            "document.querySelector('#kind').dispatchEvent(new Event('input', {bubbles: true}))",
+        );
+        if !scripts {
+            browser.run("document.querySelector('#filter button').click()");
+        }
+        browser.wait(&format!("location.search.includes('q=WEB1') && {count} === 100"));
+        browser
+            .wait("document.querySelector('.log li:last-child').innerText.includes('number 249')");
+        assert_eq!(browser.value("document.querySelectorAll('[rel=next]').length"), 0);
+        browser.open(&format!("{}/events?q=web&kind=presence", site.url));
+        browser.run("document.querySelector('[rel=next]').click()");
+        browser.wait("location.search.includes('before=')");
+        browser.wait(&format!("{count} === 100"));
+        assert_eq!(browser.value("document.querySelector('#q').value"), "web");
+        assert_eq!(browser.value("document.querySelector('#kind').value"), "presence");
+        let all = browser.value("document.querySelector('.log').innerText");
+        assert!(!all.as_str().unwrap().contains("number 0\n"), "{all}");
     }
     assert_eq!(browser.console(), Vec::<String>::new());
 }

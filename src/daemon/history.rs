@@ -61,7 +61,7 @@ impl HistorySource for HistorySources {
     }
 
     fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
-        self.monitor.peek_sample(host, now)
+        self.monitor.read(|fleet| fleet.peek_sample(host, now))
     }
 
     fn outages(&self, now: Now) -> Vec<(Wall, Wall)> {

@@ -23,7 +23,7 @@ use crate::backup::plan_reporter::PlanReporter;
 use crate::btree::InsertAll;
 use crate::clock::{Now, Wall};
 use crate::dyndns::updater::Updater;
-use crate::event::{EventId, LimitUse};
+use crate::event::{EventId, Level, LimitUse};
 use crate::heartbeat::datagram::Rejection;
 use crate::heartbeat::fleet::NotForgotten;
 use crate::heartbeat::monitor::Monitor;
@@ -40,8 +40,8 @@ use crate::thread::Semaphore;
 use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
-    AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
-    PlanView, SeriesView,
+    AlertView, AvailabilityView, ChannelView, DependencyView, DyndnsView, EventView, HostView,
+    NotificationView, PlanView, SeriesView,
 };
 
 /// How long a request waits for the disk.
@@ -170,11 +170,26 @@ impl Daemon for Services {
     }
 
     fn availabilities(&self, hosts: &[&str]) -> Result<Vec<Option<AvailabilityView>>, String> {
-        self.recorder.pasts(hosts, Now::read())
+        let now = Now::read();
+        let mut pasts = self.recorder.pasts(hosts, now)?;
+        let shown = now.wall - AvailabilityView::SHOWN..now.wall;
+        let windows = self.courier.calm().windows(hosts, &shown);
+        for (past, windows) in pasts.iter_mut().zip(windows) {
+            past.iter_mut().for_each(|past| past.mark(&windows));
+        }
+        Ok(pasts)
     }
 
     fn windows(&self, host: &str, period: &Range<Wall>) -> Vec<Range<Wall>> {
-        self.courier.calm().windows(host, period)
+        self.courier.calm().windows(&[host], period).pop().unwrap_or_default()
+    }
+
+    fn dependencies(&self, host: &str) -> DependencyView {
+        self.monitor.read(|fleet| fleet.dependency_view(host))
+    }
+
+    fn limits(&self, host: &str, metric: &str) -> Vec<(Level, String)> {
+        self.monitor.read(|fleet| fleet.limit_views(host, metric))
     }
 
     fn series(&self, host: &str, query: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String> {

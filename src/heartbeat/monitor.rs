@@ -561,9 +561,9 @@ impl Monitor {
         self.lock().fleet.take_samples(from, count, until)
     }
 
-    /// What the next sample of a host would be.
-    pub fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
-        self.lock().fleet.peek_sample(host, now)
+    /// What else is asked of the fleet.
+    pub fn read<T>(&self, read: impl FnOnce(&Fleet) -> T) -> T {
+        read(&self.lock().fleet)
     }
 
     /// When nothing could be received, each period once.

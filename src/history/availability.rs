@@ -238,6 +238,7 @@ fn slice(start: Wall, counts: [u32; 4]) -> UptimeSlice {
         degraded: of(UptimeKind::Degraded),
         down: of(UptimeKind::Down),
         blind: of(UptimeKind::Blind),
+        maintained: false,
     }
 }
 

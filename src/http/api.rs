@@ -13,11 +13,10 @@ use super::exchange::{ApiRequest, Deferral, Handled, is_of_type};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::openapi;
 use super::page::{self, PageRequest, badge};
-use super::public::PublicHosts;
 use super::query;
 use super::refusals::RefusedAlerts;
 use super::response::{GeneratedBody, Response};
-use super::routes::{NoRoute, Route, route};
+use super::routes::{NoRoute, PageRoute, Route, route};
 use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendResponse};
 use crate::clock::{Now, Wall};
 use crate::escape;
@@ -42,7 +41,7 @@ pub struct Handler {
 impl Handler {
     /// Handles a request that may be made: the front has checked its token.
     pub fn handle(&self, request: &ApiRequest) -> Handled {
-        let Handler { daemon, refused, authenticator, tests } = self;
+        let Handler { daemon, refused, tests, .. } = self;
         let target = request.target;
         let ready = match route(request.method, target) {
             Err(none) => none.response(target),
@@ -66,6 +65,7 @@ impl Handler {
             Ok(Route::OpenApi) => Response::json_bytes(openapi::document()),
             Ok(Route::Channels) => channels(daemon),
             Ok(Route::Icon) => page::icon(),
+            Ok(Route::ChartsScript) => page::charts_script(),
             Ok(Route::ForgetBackup(plan)) => forget_backup(daemon, &plan, target),
             Ok(Route::Dyndns) => dyndns(daemon),
             Ok(Route::Calm(route)) => return calm::handle(daemon, route, request),
@@ -73,12 +73,7 @@ impl Handler {
             Ok(Route::Notify) => return notify(daemon, request),
             Ok(Route::Notifications) => return notifications(daemon, target),
             Ok(Route::TestChannel) => return channel_test::handle(daemon, tests, request),
-            Ok(Route::Page) => return page(daemon, PageKind::Overview(tests.clone()), request),
-            Ok(Route::HostPage(name)) => return page(daemon, PageKind::Host(name), request),
-            Ok(Route::PublicPage) => match authenticator.public() {
-                public if public.is_on() => return page(daemon, PageKind::Public(public), request),
-                _ => NoRoute::NotFound.response(target),
-            },
+            Ok(Route::Page(route)) => return self.page(route, request),
             Ok(Route::Events) => return events(daemon, target),
             Ok(Route::Alerts) => return alerts(daemon, target),
             Ok(Route::Backups) => return backups(daemon, target),
@@ -98,6 +93,32 @@ impl Handler {
             }
         };
         Handled::Ready(ready)
+    }
+
+    /// A page, for a thread that has time.
+    fn page(&self, route: PageRoute, request: &ApiRequest) -> Handled {
+        let public = self.authenticator.public();
+        let deferral = match route {
+            PageRoute::Public if public.is_on() => Deferral::PublicPage,
+            PageRoute::Public => {
+                return Handled::Ready(NoRoute::NotFound.response(request.target));
+            }
+            _ => Deferral::Page,
+        };
+        let (daemon, tests) = (Arc::clone(&self.daemon), self.tests.clone());
+        let target = request.target.to_owned();
+        let etag = request.if_none_match.map(str::to_owned);
+        Handled::deferred(deferral, move || {
+            let (etag, now) = (etag.as_deref(), Now::read().wall);
+            let request = PageRequest { target: &target, etag, now };
+            match route {
+                PageRoute::Overview => page::overview(&*daemon, &tests.results(), request),
+                PageRoute::Host(name) => page::host(&*daemon, &name, request),
+                PageRoute::Graph(name) => page::graph(&*daemon, &name, request),
+                PageRoute::Events => page::events(&*daemon, request),
+                PageRoute::Public => page::public(&*daemon, &public, request),
+            }
+        })
     }
 }
 
@@ -126,33 +147,6 @@ fn forget(daemon: &Arc<dyn Daemon>, target: &str, host: &str) -> Response {
         Ok(()) => Response::json(200, &json!({ "forgotten": true })),
         Err(why) => Response::error(target, 404, &why),
     }
-}
-
-/// Which page is asked for.
-enum PageKind {
-    /// That of everything.
-    Overview(ChannelTests),
-    /// That of a host.
-    Host(String),
-    /// That of what everybody may see.
-    Public(Arc<PublicHosts>),
-}
-
-fn page(daemon: &Arc<dyn Daemon>, kind: PageKind, request: &ApiRequest) -> Handled {
-    let (daemon, target) = (Arc::clone(daemon), request.target.to_owned());
-    let etag = request.if_none_match.map(str::to_owned);
-    let deferral = match kind {
-        PageKind::Public(_) => Deferral::PublicPage,
-        PageKind::Overview(_) | PageKind::Host(_) => Deferral::Page,
-    };
-    Handled::deferred(deferral, move || {
-        let request = PageRequest { target: &target, etag: etag.as_deref(), now: Now::read().wall };
-        match kind {
-            PageKind::Overview(tests) => page::overview(&*daemon, &tests.results(), request),
-            PageKind::Host(name) => page::host(&*daemon, &name, request),
-            PageKind::Public(public) => page::public(&*daemon, &public, request),
-        }
-    })
 }
 
 #[derive(Serialize)]

@@ -72,9 +72,12 @@ mod tests {
             .map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()))
             // The pages are for people.
             .filter(|(_, path)| {
-                const PAGES: [&str; 8] = [
+                const PAGES: [&str; 11] = [
                     "/",
                     "/hosts/*",
+                    "/hosts/*/graph",
+                    "/events",
+                    "/charts.js",
                     "/public",
                     "/favicon.ico",
                     "/silence",

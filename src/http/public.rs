@@ -1,7 +1,7 @@
 //! What is shown to those without the token, too: the hosts of some groups, on a page of their own and
 //! as badges. Pure.
 
-use super::routes::Route;
+use super::routes::{PageRoute, Route};
 use crate::view::HostView;
 
 /// The hosts that everybody is shown.
@@ -22,7 +22,7 @@ impl PublicHosts {
     /// Whether a request needs no token.
     pub fn covers(&self, route: &Route) -> bool {
         match route {
-            Route::PublicPage => self.is_on(),
+            Route::Page(PageRoute::Public) => self.is_on(),
             Route::Badge(host) => self.hosts.binary_search(host).is_ok(),
             _ => false,
         }

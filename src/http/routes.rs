@@ -7,12 +7,10 @@ use crate::address::percent_decoded;
 /// `api::handle`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// The status page.
-    Page,
-    /// The page of one host, by name.
-    HostPage(String),
-    /// The page of what everybody may see.
-    PublicPage,
+    /// A page for people.
+    Page(PageRoute),
+    /// The script of bars and graphs.
+    ChartsScript,
     /// The icon of the pages.
     Icon,
     /// The process runs.
@@ -67,6 +65,21 @@ pub enum Route {
     OpenApi,
 }
 
+/// A page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PageRoute {
+    /// Of everything.
+    Overview,
+    /// Of one host, by name.
+    Host(String),
+    /// Of one metric of a host, by the host's name.
+    Graph(String),
+    /// Of the event log.
+    Events,
+    /// Of what everybody may see.
+    Public,
+}
+
 /// What programs ask of silences and acknowledgements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CalmRoute {
@@ -94,10 +107,13 @@ pub enum FormRoute {
 pub(super) type Make = fn(String) -> Route;
 
 /// Method, path (`*` is one segment, percent-decoded), route. HEAD goes with GET.
-pub(super) const ROUTES: [(&str, &str, Make); 35] = [
-    ("GET", "/", |_| Route::Page),
-    ("GET", "/hosts/*", Route::HostPage),
-    ("GET", "/public", |_| Route::PublicPage),
+pub(super) const ROUTES: [(&str, &str, Make); 38] = [
+    ("GET", "/", |_| Route::Page(PageRoute::Overview)),
+    ("GET", "/hosts/*", |host| Route::Page(PageRoute::Host(host))),
+    ("GET", "/hosts/*/graph", |host| Route::Page(PageRoute::Graph(host))),
+    ("GET", "/events", |_| Route::Page(PageRoute::Events)),
+    ("GET", "/public", |_| Route::Page(PageRoute::Public)),
+    ("GET", "/charts.js", |_| Route::ChartsScript),
     ("GET", "/favicon.ico", |_| Route::Icon),
     ("GET", "/-/healthy", |_| Route::Healthy),
     ("GET", "/-/ready", |_| Route::Ready),
@@ -232,11 +248,14 @@ mod tests {
             ("GET", "/api/v1/hosts/%", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/%+1", Err(NoRoute::NotFound)),
             ("GET", "/api/v1/hosts/%ff", Err(NoRoute::NotFound)),
-            ("GET", "/", Ok(Route::Page)),
-            ("GET", "/?q=a&state=wrong", Ok(Route::Page)),
-            ("GET", "/hosts/web%2D1", Ok(Route::HostPage("web-1".into()))),
+            ("GET", "/", Ok(Route::Page(PageRoute::Overview))),
+            ("GET", "/?q=a&state=wrong", Ok(Route::Page(PageRoute::Overview))),
+            ("GET", "/hosts/web%2D1", Ok(Route::Page(PageRoute::Host("web-1".into())))),
+            ("GET", "/hosts/a%2Fb/graph?metric=m", Ok(Route::Page(PageRoute::Graph("a/b".into())))),
+            ("GET", "/events?q=web", Ok(Route::Page(PageRoute::Events))),
+            ("GET", "/charts.js", Ok(Route::ChartsScript)),
             ("GET", "/favicon.ico", Ok(Route::Icon)),
-            ("GET", "/public?page=2", Ok(Route::PublicPage)),
+            ("GET", "/public?page=2", Ok(Route::Page(PageRoute::Public))),
             ("POST", "/public", Err(NoRoute::WrongMethod("GET, HEAD".into()))),
             ("GET", "/public/x", Err(NoRoute::NotFound)),
             ("POST", "/test", Ok(Route::TestChannel)),

@@ -8,13 +8,13 @@ use std::time::Duration;
 use super::calm_request::CalmCommand;
 use super::query::NotifyRequest;
 use crate::clock::Wall;
-use crate::event::{EventId, LimitUse};
+use crate::event::{EventId, Level, LimitUse};
 use crate::problem::Problems;
 use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
-    AlertView, AvailabilityView, ChannelView, DyndnsView, EventView, HostView, NotificationView,
-    PlanView, SeriesView,
+    AlertView, AvailabilityView, ChannelView, DependencyView, DyndnsView, EventView, HostView,
+    NotificationView, PlanView, SeriesView,
 };
 
 /// What the HTTP server asks the daemon for. Called from several threads at once.
@@ -79,8 +79,18 @@ pub trait Daemon: Send + Sync {
         Ok(self.availabilities(&[host])?.pop().flatten())
     }
 
-    /// The maintenance windows about a host that touch a period.
+    /// The maintenance windows about a host, and the silences that are running, that touch a period.
     fn windows(&self, _host: &str, _period: &Range<Wall>) -> Vec<Range<Wall>> {
+        Vec::new()
+    }
+
+    /// What a host is reached through, and who is reached through it.
+    fn dependencies(&self, _host: &str) -> DependencyView {
+        DependencyView::default()
+    }
+
+    /// The limits of a metric of a host, `> 90.0`, and the level beyond each.
+    fn limits(&self, _host: &str, _metric: &str) -> Vec<(Level, String)> {
         Vec::new()
     }
 

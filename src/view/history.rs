@@ -2,6 +2,7 @@
 //! Pure.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub struct UptimeSlice {
     /// The daemon could not listen.
     #[serde(serialize_with = "seconds")]
     pub blind: Duration,
+    /// A maintenance window or a silence was about the host, or is.
+    #[serde(skip)]
+    pub maintained: bool,
 }
 
 impl UptimeSlice {
@@ -55,6 +59,22 @@ pub struct AvailabilityView {
     pub availability_day: Option<f64>,
     /// Over those days.
     pub availability_90_days: Option<f64>,
+}
+
+impl AvailabilityView {
+    /// How far back it goes.
+    pub const SHOWN: Duration = Duration::from_secs(90 * 86_400);
+
+    /// Marks the hours and days that these maintenance windows and silences touch.
+    pub fn mark(&mut self, windows: &[Range<Wall>]) {
+        for (slices, seconds) in [(&mut self.hours, 3600), (&mut self.days, 86_400)] {
+            for slice in slices {
+                let end = slice.start + Duration::from_secs(seconds);
+                let touches = |window: &Range<Wall>| window.start < end && slice.start < window.end;
+                slice.maintained = windows.iter().any(touches);
+            }
+        }
+    }
 }
 
 /// One metric of a host over time.
@@ -109,6 +129,24 @@ pub struct EventView {
     /// What held it back: `s17`, the name of a window. Empty when nothing did.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_by: Vec<String>,
+    /// The trouble that it begins, or that goes on: `web1 ipv4`. Null when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// It only repeats what was told before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reminder: bool,
+    /// The reminders of it that stand in one with it, where they are not shown each by itself.
+    #[serde(skip)]
+    pub reminded: Option<RemindedView>,
+}
+
+/// Reminders that are shown as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemindedView {
+    /// How many.
+    pub count: usize,
+    /// When the last one was.
+    pub last: Wall,
 }
 
 /// A labelled detail of an event.
@@ -269,6 +307,7 @@ impl EventView {
     /// An event, as it is shown and stored.
     pub fn of(event: &Event, id: EventId) -> EventView {
         let message = event.message(id);
+        let described = event.kind.describe();
         let detail = |(label, text)| DetailView { label, text };
         EventView {
             id: id.to_string(),
@@ -276,12 +315,30 @@ impl EventView {
             level: event.level,
             host: message.host().map(str::to_owned),
             subject: message.subject.to_string(),
-            kind: event.kind.describe().name.to_owned(),
+            kind: described.name.to_owned(),
             text: message.title,
             details: message.details.into_iter().map(detail).collect(),
             told: Vec::new(),
             held_by: Vec::new(),
+            trouble: described.incident.opens().map(ToString::to_string),
+            reminder: described.is_reminder,
+            reminded: None,
         }
+    }
+
+    /// Whether it only repeats what was told before, as an event of an older version says it, too.
+    pub fn is_reminder(&self) -> bool {
+        self.reminder || self.details.iter().any(|detail| detail.label == "reminder")
+    }
+
+    /// What the trouble is called that it begins or repeats: reminders and their alarm have the same
+    /// name. Events of older versions do not know theirs.
+    pub fn trouble_name(&self) -> &str {
+        let from_text = || {
+            let named = self.text.split_once(": ").map_or(&*self.text, |(_, named)| named);
+            named.split(" = ").next().unwrap_or_default()
+        };
+        self.trouble.as_deref().unwrap_or_else(from_text)
     }
 }
 

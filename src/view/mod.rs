@@ -15,7 +15,7 @@ pub mod query;
 
 pub use self::history::{
     AlertView, AvailabilityView, ConfiguredView, DetailView, EventView, ModuleView, PlanView,
-    PointView, RepositoryView, SeriesView, ToldModuleView, ToldView, UptimeSlice,
+    PointView, RemindedView, RepositoryView, SeriesView, ToldModuleView, ToldView, UptimeSlice,
 };
 
 /// Serializes a time that is always there as RFC 3339.
@@ -145,6 +145,26 @@ pub struct MetricView {
     pub at: Option<Wall>,
     /// Its host beats without sending it: value and level are old.
     pub stale: bool,
+}
+
+/// What a host is reached through, and who is reached through it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DependencyView {
+    /// What it is reached through: each entry must be up, of an entry with several hosts one.
+    pub through: Vec<Vec<LinkedHost>>,
+    /// Who is reached through it, directly or not, those that are not up first; not all of very many.
+    pub behind: Vec<LinkedHost>,
+    /// How many these are in all.
+    pub behind_count: usize,
+}
+
+/// Another host, and its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkedHost {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: HostState,
 }
 
 /// One message to one recipient, in the shape of `/api/v1/notifications`.

@@ -44,6 +44,8 @@ pub struct EventQuery {
     pub before: Option<EventId>,
     /// Only about this host.
     pub host: Option<String>,
+    /// Only about hosts whose name has this in it, in lower case; about anything when it is empty.
+    pub name: String,
     /// Only of these levels; all when there is none.
     pub levels: Vec<Level>,
     /// Only of these kinds; all when there is none.
@@ -52,12 +54,17 @@ pub struct EventQuery {
     pub since: Option<Wall>,
     /// Only what is older than this moment.
     pub until: Option<Wall>,
+    /// Reminders stand in one with what they repeat. Not all events are searched then: where the next
+    /// page begins says how far it came.
+    pub fold_reminders: bool,
 }
 
 impl EventQuery {
     /// Whether an event is asked for, wherever it stands.
     pub fn matches(&self, event: &EventView) -> bool {
+        let named = |host: &String| host.to_lowercase().contains(&self.name);
         self.host.as_ref().is_none_or(|host| event.host.as_ref() == Some(host))
+            && (self.name.is_empty() || event.host.as_ref().is_some_and(named))
             && (self.levels.is_empty() || self.levels.contains(&event.level))
             && (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && self.since.is_none_or(|since| event.at >= since)

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +22,9 @@ use heartbeat::view::calm::{
 use heartbeat::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use heartbeat::view::{
     AlertView, AvailabilityView, ChannelState, ChannelView, ConnectionView, DeliveryState,
-    DetailView, EventView, FailureView, HostState, HostView, MetricView, ModuleView,
-    NotificationView, PlanView, PointView, RepositoryView, SeriesView, UptimeSlice,
+    DependencyView, DetailView, EventView, FailureView, HostState, HostView, LinkedHost,
+    MetricView, ModuleView, NotificationView, PlanView, PointView, RemindedView, RepositoryView,
+    SeriesView, UptimeSlice,
 };
 
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -65,12 +67,18 @@ fn past(number: usize, now: Wall) -> AvailabilityView {
         (0..24).map(|n| slice(now - HOUR * (23 - n as u32), HOUR, n)).collect();
     let days: Vec<UptimeSlice> =
         (0..90).map(|n| slice(now - DAY * (89 - n as u32), DAY, n)).collect();
-    AvailabilityView {
+    let mut past = AvailabilityView {
         availability_day: UptimeSlice::availability(&hours),
         availability_90_days: UptimeSlice::availability(&days),
         hours,
         days,
+    };
+    let nights = (0..90).filter(|day| day % 7 == number as u32 % 7);
+    let nights: Vec<_> = nights.map(|day| now - DAY * day - HOUR..now - DAY * day).collect();
+    if number.is_multiple_of(3) {
+        past.mark(&nights);
     }
+    past
 }
 
 /// A daemon that shows it.
@@ -140,6 +148,33 @@ impl Daemon for ShowDaemon {
         self.kept(|_| pasts)
     }
 
+    fn windows(&self, _: &str, period: &Range<Wall>) -> Vec<Range<Wall>> {
+        vec![period.end - HOUR * 9..period.end - HOUR * 7]
+    }
+
+    fn dependencies(&self, _: &str) -> DependencyView {
+        let link = |(name, state): (&str, HostState)| LinkedHost { name: name.into(), state };
+        let links = |all: &[(&str, HostState)]| all.iter().copied().map(link).collect::<Vec<_>>();
+        let show = self.show();
+        if show.told.is_empty() {
+            return DependencyView::default();
+        }
+        DependencyView {
+            through: vec![
+                links(&[("router", HostState::Up)]),
+                links(&[("wan1", HostState::Overdue), (EVIL, HostState::Up)]),
+            ],
+            behind: links(&[("db-primary", HostState::Overdue), ("web9", HostState::New)]),
+            behind_count: 40,
+        }
+    }
+
+    fn limits(&self, _: &str, metric: &str) -> Vec<(Level, String)> {
+        let percent = metric.ends_with("percent");
+        let limits = [(Level::Warning, "> 40.0".into()), (Level::Critical, "> 60.0".into())];
+        if percent { limits.to_vec() } else { Vec::new() }
+    }
+
     fn series(&self, host: &str, wanted: &SeriesQuery) -> Result<Option<Vec<SeriesView>>, String> {
         let Some(host) = self.host(host) else { return Ok(None) };
         let step = wanted.range / 144;
@@ -162,8 +197,15 @@ impl Daemon for ShowDaemon {
         self.kept(|_| Some(all))
     }
 
-    fn events(&self, _: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String> {
-        self.kept(|show| show.events.clone()).map(|events| (events, None))
+    fn events(&self, query: &EventQuery) -> Result<(Vec<EventView>, Option<EventId>), String> {
+        let id = |event: &EventView| u64::from_str_radix(&event.id, 16).ok().map(EventId);
+        let mut events = self.kept(|show| show.events.clone())?;
+        events.retain(|event| {
+            query.matches(event) && query.before.is_none_or(|to| id(event) < Some(to))
+        });
+        let next = events.get(query.limit).and_then(|_| id(&events[query.limit - 1]));
+        events.truncate(query.limit);
+        Ok((events, next))
     }
 
     fn alerts(&self) -> Result<Vec<AlertView>, String> {
@@ -400,6 +442,18 @@ impl Show {
         daemon.channels[1].last_failure =
             Some(FailureView { at: Some(now - HOUR / 60), why: format!("signal-cli says {EVIL}") });
         daemon.events.insert(0, event(EVIL, Level::Critical, now));
+        for (text, kind, level, hours) in [
+            ("web7 ipv4 overdue", "overdue", Level::Critical, 3),
+            ("web7 ipv4 is back", "back", Level::Ok, 2),
+            ("CRITICAL: web7 - memory_monitor.percent = 97.0", "threshold", Level::Critical, 13),
+            ("web7 booted", "booted", Level::Warning, 5),
+        ] {
+            let event = event(text, level, now - HOUR * hours);
+            let reminded = (kind == "threshold").then_some(RemindedView { count: 67, last: now });
+            let host = Some("web7".to_owned());
+            daemon.events.push(EventView { kind: kind.into(), host, reminded, ..event });
+        }
+        daemon.events.sort_by_key(|event| std::cmp::Reverse(event.at));
         daemon.told = vec![
             told(EVIL, DeliveryState::Delivered, now),
             told("db-primary ipv4 overdue", DeliveryState::Waiting, now),
@@ -495,6 +549,9 @@ fn event(text: &str, level: Level, at: Wall) -> EventView {
         details,
         told: Vec::new(),
         held_by: Vec::new(),
+        trouble: None,
+        reminder: false,
+        reminded: None,
     }
 }
 

@@ -77,6 +77,11 @@ impl Dependencies {
         &self.edges[from..from + count]
     }
 
+    /// What a host is reached through: each entry must be up, of an entry with several hosts one.
+    pub fn parents(&self, host: u32) -> impl Iterator<Item = impl Iterator<Item = u32> + '_> + '_ {
+        entries(self.edges_of(host)).map(|entry| entry.iter().map(|edge| edge.parent))
+    }
+
     /// The hosts that are reached through this one, themselves.
     pub fn children(&self, parent: u32) -> impl Iterator<Item = u32> + '_ {
         let from = self.children.partition_point(|(other, _)| *other < parent);

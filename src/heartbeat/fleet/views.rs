@@ -3,9 +3,13 @@
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Incident, Level};
 use crate::heartbeat::fleet::Fleet;
+use crate::heartbeat::fleet::dependencies::MAX_BEHIND;
 use crate::heartbeat::host::Host;
 use crate::heartbeat::metric::Metric;
-use crate::view::{ConnectionView, HostState, HostView, MetricView, RefusedView, UptimeSample};
+use crate::view::{
+    ConnectionView, DependencyView, HostState, HostView, LinkedHost, MetricView, RefusedView,
+    UptimeSample,
+};
 
 /// A connection, a metric or a host that is not OK at present.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +56,39 @@ impl Fleet {
             groups: Vec::new(),
             refused: self.refusals.of(&host.name).map(RefusedView::from),
         }
+    }
+
+    /// What a host is reached through, and who is reached through it, at most [`MAX_BEHIND`] of these.
+    pub fn dependency_view(&self, name: &str) -> DependencyView {
+        let Some(index) = self.by_name.get(name).copied() else { return DependencyView::default() };
+        let linked = |index: u32| {
+            let host = &self.hosts[index as usize];
+            LinkedHost { name: host.name.as_ref().into(), state: host.state }
+        };
+        let behind = self.dependencies.descendants(index);
+        let mut view = DependencyView {
+            through: self
+                .dependencies
+                .parents(index)
+                .map(|one| one.map(linked).collect())
+                .collect(),
+            behind_count: behind.len(),
+            behind: behind.into_iter().map(linked).collect(),
+        };
+        view.behind.sort_unstable_by(|a, b| {
+            let is_up = |host: &LinkedHost| host.state == HostState::Up;
+            (is_up(a), &a.name).cmp(&(is_up(b), &b.name))
+        });
+        view.behind.truncate(MAX_BEHIND);
+        view
+    }
+
+    /// The limits of a metric of a host, and the level beyond each.
+    pub fn limit_views(&self, host: &str, metric: &str) -> Vec<(Level, String)> {
+        let host = self.by_name.get(host).map(|index| &self.hosts[*index as usize]);
+        let Some(rule) = host.and_then(|host| host.profile.rule(metric)) else { return Vec::new() };
+        let limits = [(Level::Warning, rule.warning), (Level::Critical, rule.critical)];
+        limits.iter().filter_map(|(level, limit)| Some((*level, (*limit)?.to_string()))).collect()
     }
 
     fn connection_views(&self, host: &Host) -> Vec<ConnectionView> {
@@ -197,5 +234,33 @@ mod tests {
         assert_eq!(names(2, 9), "z a");
         let view = test.fleet.view("web1").unwrap();
         assert_eq!((view.state, view.since), (HostState::New, None));
+    }
+
+    #[test]
+    fn a_host_knows_what_it_is_reached_through_and_who_is_behind_it() {
+        let mut config = config();
+        for name in ["router", "wan1", "wan2", "web2"] {
+            config.hosts.insert(name.into(), HostSettings::default());
+        }
+        let one = |name: &str| vec![name.to_owned()];
+        config.depends_on.insert("web1".into(), vec![one("router")]);
+        config.depends_on.insert("web2".into(), vec![one("router")]);
+        let wans = vec!["wan1".into(), "wan2".into()];
+        config.depends_on.insert("router".into(), vec![wans]);
+        let mut test = TestFleet::with(config);
+        test.beat("web1").beat("wan2");
+        let words = |hosts: &[LinkedHost]| {
+            let words = hosts.iter().map(|host| format!("{} {:?}", host.name, host.state));
+            words.collect::<Vec<_>>().join(", ")
+        };
+        let router = test.fleet.dependency_view("router");
+        assert_eq!(
+            router.through.iter().map(|one| words(one)).collect::<Vec<_>>(),
+            ["wan1 New, wan2 Up"]
+        );
+        assert_eq!((words(&router.behind), router.behind_count), ("web2 New, web1 Up".into(), 2));
+        let wan = test.fleet.dependency_view("wan1");
+        assert_eq!(words(&wan.behind), "router New, web2 New, web1 Up", "those behind others, too");
+        assert_eq!(test.fleet.dependency_view("nobody"), DependencyView::default());
     }
 }

@@ -56,24 +56,29 @@ pub const HOURS: BarScale = BarScale { step: 4, begin: "<svg class=\"b h\"", spa
 pub const DAYS: BarScale = BarScale { step: 2, begin: "<svg class=b", span: "90 days" };
 
 /// Draws the slices. One path for each condition, and in it one stroke for each run of slices:
-/// there may be two hundred of these drawings on a page. Below the slices that are `maintained`, one line
-/// more.
-pub fn bars(html: &mut Html, slices: &[UptimeSlice], scale: BarScale, maintained: &[bool]) {
+/// there may be four hundred of these drawings on a page. The script of the page reads the condition
+/// of a slice off these paths. Below slices that were in a maintenance window, one line more.
+pub fn bars(html: &mut Html, slices: &[UptimeSlice], scale: BarScale) {
     let found: Vec<Option<BarState>> = slices.iter().map(bar_state).collect();
     html.markup(scale.begin);
     html.attribute("viewBox", format_args!("0 0 {} 14", slices.len() * scale.step));
     html.markup(" preserveAspectRatio=none role=img");
-    html.attribute("aria-label", describe(&found, scale.span, maintained)).markup(">");
+    html.attribute("aria-label", describe(&found, scale.span, slices)).markup(">");
     for (bar_state, begin, _) in BAR_STATES {
         let strokes = strokes(&found, bar_state, scale.step);
         if !strokes.is_empty() {
             html.markup(begin).text(strokes).markup("\"/>");
         }
     }
-    if maintained.contains(&true) {
-        let lines = maintained.iter().enumerate().filter(|(_, maintained)| **maintained);
-        let lines = lines.map(|(at, _)| format!("M{} 13h{}", at * scale.step, scale.step));
-        html.markup("<path class=q").attribute("d", lines.collect::<String>()).markup("/>");
+    let (mut lines, mut at) = (String::new(), 0);
+    for run in slices.chunk_by(|a, b| a.maintained == b.maintained) {
+        if run[0].maintained {
+            lines.push_str(&format!("M{} 13h{}", at * scale.step, run.len() * scale.step));
+        }
+        at += run.len();
+    }
+    if !lines.is_empty() {
+        html.markup("<path class=q d=\"").text(lines).markup("\"/>");
     }
     html.markup("</svg>");
 }
@@ -96,21 +101,17 @@ fn strokes(found: &[Option<BarState>], wanted: BarState, step: usize) -> String 
 }
 
 /// `24 hours: 22 up, 1 down, 1 blind`.
-fn describe(found: &[Option<BarState>], span: &str, maintained: &[bool]) -> String {
+fn describe(found: &[Option<BarState>], span: &str, slices: &[UptimeSlice]) -> String {
     let parts = BAR_STATES.iter().filter_map(|(bar_state, _, word)| {
         let count = found.iter().filter(|found| **found == Some(*bar_state)).count();
         (count > 0).then(|| format!("{count} {word}"))
     });
-    let maintained = maintained.iter().filter(|maintained| **maintained).count();
-    let maintained = (maintained > 0).then(|| format!("{maintained} with a maintenance window"));
+    let maintained = slices.iter().filter(|slice| slice.maintained).count();
+    let maintained = (maintained > 0).then(|| format!("{maintained} in a window"));
     let parts: Vec<String> = parts.chain(maintained).collect();
     let parts = if parts.is_empty() { "nothing known".into() } else { parts.join(", ") };
     format!("{span}: {parts}")
 }
-
-/// The drawing, in its own units.
-const WIDTH: f64 = 320.0;
-const HEIGHT: f64 = 48.0;
 
 /// A stretch of time to draw.
 #[derive(Clone, Copy, Debug)]
@@ -122,9 +123,10 @@ pub struct ChartWindow {
 }
 
 impl ChartWindow {
-    fn x(&self, at: Wall) -> f64 {
+    /// Where a moment lies in it, from 0 to 1.
+    pub fn share(&self, at: Wall) -> f64 {
         let whole = self.to.since(self.from).as_secs_f64().max(1.0);
-        (at.since(self.from).as_secs_f64() / whole).min(1.0) * WIDTH
+        (at.since(self.from).as_secs_f64() / whole).min(1.0)
     }
 }
 
@@ -144,7 +146,8 @@ pub fn sparkline(html: &mut Html, series: &SeriesView, window: ChartWindow, limi
         html.markup("<span class=i>nothing recorded</span>");
         return;
     };
-    let plot = Plot::around(least, most, limit, window, series.step);
+    let (bottom, top) = range(least, most, limit);
+    let plot = Plot { bottom, top, window, step: series.step, width: 320.0, height: 48.0 };
     let (low, middle, high) = (RoundedNumber(least), RoundedNumber(mean), RoundedNumber(most));
     html.markup("<svg class=k preserveAspectRatio=none viewBox=\"0 0 320 48\" role=img");
     html.attribute("aria-label", format_args!("from {low} to {high}, {middle} on average"));
@@ -156,40 +159,55 @@ pub fn sparkline(html: &mut Html, series: &SeriesView, window: ChartWindow, limi
     html.markup("</svg>");
 }
 
-fn finite(point: &PointView) -> bool {
+/// Whether a point can be drawn.
+pub fn finite(point: &PointView) -> bool {
     point.least.is_finite() && point.mean.is_finite() && point.most.is_finite()
 }
 
-struct Plot {
-    bottom: f64,
-    top: f64,
-    window: ChartWindow,
-    step: Duration,
+/// What the picture reaches from and to.
+fn range(least: f64, most: f64, limit: Option<f64>) -> (f64, f64) {
+    let limit = limit.filter(|limit| is_near(*limit, least, most));
+    let mut bottom = limit.map_or(least, |limit| least.min(limit));
+    let top = limit.map_or(most, |limit| most.max(limit));
+    if bottom > 0.0 && bottom < top * 0.6 {
+        bottom = 0.0;
+    }
+    let spare = ((top - bottom) * 0.08).max(top.abs() * 0.01).max(1e-9);
+    (bottom - spare, top + spare)
+}
+
+/// A limit belongs into the picture when the values come near it, else they would be a line at the
+/// bottom.
+pub fn is_near(limit: f64, least: f64, most: f64) -> bool {
+    (limit - most).abs() <= (most - least).max(most.abs() * 0.5)
+}
+
+/// A drawing of points over time.
+#[derive(Clone, Copy, Debug)]
+pub struct Plot {
+    /// The value at its bottom.
+    pub bottom: f64,
+    /// The value at its top.
+    pub top: f64,
+    /// The time.
+    pub window: ChartWindow,
+    /// How long a point stands for.
+    pub step: Duration,
+    /// In units of the drawing.
+    pub width: f64,
+    /// In units of the drawing.
+    pub height: f64,
 }
 
 impl Plot {
-    /// The limit belongs into the picture when the values come near it, else they would be a line
-    /// at the bottom.
-    fn around(
-        least: f64,
-        most: f64,
-        limit: Option<f64>,
-        window: ChartWindow,
-        step: Duration,
-    ) -> Plot {
-        let near = |limit: &f64| (limit - most).abs() <= (most - least).max(most.abs() * 0.5);
-        let limit = limit.filter(near);
-        let mut bottom = limit.map_or(least, |limit| least.min(limit));
-        let top = limit.map_or(most, |limit| most.max(limit));
-        if bottom > 0.0 && bottom < top * 0.6 {
-            bottom = 0.0;
-        }
-        let spare = ((top - bottom) * 0.08).max(top.abs() * 0.01).max(1e-9);
-        Plot { bottom: bottom - spare, top: top + spare, window, step }
+    /// Where a value lies.
+    pub fn y(&self, value: f64) -> f64 {
+        self.height - (value - self.bottom) / (self.top - self.bottom) * self.height
     }
 
-    fn y(&self, value: f64) -> f64 {
-        HEIGHT - (value - self.bottom) / (self.top - self.bottom) * HEIGHT
+    /// Where a moment lies.
+    pub fn x(&self, at: Wall) -> f64 {
+        self.window.share(at) * self.width
     }
 
     /// Points without a gap between them.
@@ -198,7 +216,8 @@ impl Plot {
         points.chunk_by(move |a, b| b.at.since(a.at) <= gap)
     }
 
-    fn line(&self, points: &[PointView]) -> String {
+    /// The means, as a path.
+    pub fn line(&self, points: &[PointView]) -> String {
         let mut path = String::new();
         for run in self.runs(points) {
             let mut letter = 'M';
@@ -211,7 +230,8 @@ impl Plot {
         path
     }
 
-    fn band(&self, points: &[PointView]) -> String {
+    /// What lies between the least and the greatest values, as a path.
+    pub fn band(&self, points: &[PointView]) -> String {
         let mut path = String::new();
         for run in self.runs(points) {
             let last = run[run.len() - 1];
@@ -231,7 +251,7 @@ impl Plot {
     }
 
     fn push(&self, path: &mut String, letter: char, at: Wall, value: f32) {
-        let (x, y) = (self.window.x(at), self.y(f64::from(value)));
+        let (x, y) = (self.x(at), self.y(f64::from(value)));
         path.push_str(&format!("{letter}{x:.0} {y:.0}"));
     }
 }
@@ -273,7 +293,7 @@ mod tests {
     fn runs_of_slices_are_one_stroke_and_have_words() {
         let day = [slice(0, 0, 0, 0), slice(1, 0, 0, 0), slice(1, 0, 0, 0), slice(0, 0, 1, 0)];
         let mut html = Html::default();
-        bars(&mut html, &day, HOURS, &[]);
+        bars(&mut html, &day, HOURS);
         assert_eq!(
             html.as_str(),
             "<svg class=\"b h\" viewBox=\"0 0 16 14\" preserveAspectRatio=none role=img \
@@ -281,12 +301,14 @@ mod tests {
              <path class=x d=\"M12 7h4\"/></svg>"
         );
         let mut html = Html::default();
-        bars(&mut html, &[UptimeSlice::default()], DAYS, &[]);
+        bars(&mut html, &[UptimeSlice::default()], DAYS);
         assert!(html.as_str().contains("90 days: nothing known"));
         let mut html = Html::default();
-        bars(&mut html, &day, HOURS, &[false, true, false, true]);
+        let maintained = [false, true, true, false, true];
+        let with_windows = maintained.map(|maintained| UptimeSlice { maintained, ..day[1] });
+        bars(&mut html, &with_windows, HOURS);
         let drawn = html.as_str();
-        assert!(drawn.contains("1 down, 2 with a maintenance window"), "{drawn}");
-        assert!(drawn.contains("<path class=q d=\"M4 13h4M12 13h4\"/>"), "{drawn}");
+        assert!(drawn.contains("5 up, 3 in a window"), "{drawn}");
+        assert!(drawn.contains("<path class=q d=\"M4 13h8M16 13h4\"/>"), "{drawn}");
     }
 }

@@ -2,8 +2,12 @@
 //! error. Pure.
 
 use super::sort::{HostOrder, SortKey};
+use std::time::Duration;
+
+use super::charts::ChartWindow;
 use super::summary::{Health, HealthCounts};
 use crate::address::percent_decoded;
+use crate::clock::Wall;
 use crate::escape::PercentEncoded;
 use crate::view::{HostState, HostView};
 
@@ -56,18 +60,38 @@ pub enum TimeRange {
     Week,
     /// 30 days.
     Month,
+    /// 90 days.
+    Quarter,
     /// 365 days.
     Year,
 }
 
 impl TimeRange {
     /// The choices: the value in the query, the label, the days, the range.
-    pub const CHOICES: [(&'static str, &'static str, u64, TimeRange); 4] = [
-        ("day", "24 hours", 1, TimeRange::Day),
-        ("week", "7 days", 7, TimeRange::Week),
-        ("month", "30 days", 30, TimeRange::Month),
-        ("year", "a year", 365, TimeRange::Year),
+    pub const CHOICES: [(&'static str, &'static str, u64, TimeRange); 5] = [
+        ("24h", "24 hours", 1, TimeRange::Day),
+        ("7d", "7 days", 7, TimeRange::Week),
+        ("30d", "30 days", 30, TimeRange::Month),
+        ("90d", "90 days", 90, TimeRange::Quarter),
+        ("1y", "a year", 365, TimeRange::Year),
     ];
+
+    /// All of them, the shortest first.
+    pub fn all() -> impl Iterator<Item = TimeRange> {
+        TimeRange::CHOICES.into_iter().map(|(.., span)| span)
+    }
+
+    /// The stretch of time that ends now.
+    pub fn until(self, now: Wall) -> ChartWindow {
+        let (_, days) = self.label_and_days();
+        ChartWindow { from: now - Duration::from_secs(days * 86_400), to: now }
+    }
+
+    /// Its value in the query.
+    pub fn name(self) -> &'static str {
+        let found = TimeRange::CHOICES.iter().find(|(.., span)| *span == self);
+        found.map_or("24h", |(name, ..)| name)
+    }
 
     /// Its label, and how many days it has.
     pub fn label_and_days(self) -> (&'static str, u64) {
@@ -89,30 +113,42 @@ pub struct PageQuery {
     pub order: HostOrder,
     /// Which page of the list; the first is 1.
     pub page: usize,
-    /// How far metrics go back.
-    pub span: TimeRange,
+    /// How far metrics go back; none when the query does not say it.
+    pub span: Option<TimeRange>,
+    /// The path of the metric that a graph is about.
+    pub metric: String,
     /// Only what changes, for the script of a page that is there already.
     pub part: bool,
+}
+
+/// Names and values of a query. A form writes spaces as plus signs.
+pub fn pairs(target: &str) -> impl Iterator<Item = (&str, String)> {
+    let pairs = target.split_once('?').map_or("", |(_, pairs)| pairs);
+    let pairs = pairs.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name, percent_decoded(&value.replace('+', " ")).unwrap_or_default()))
+}
+
+/// A part of a name that is searched for.
+pub fn search(value: &str) -> String {
+    value.trim().to_lowercase().chars().take(MAX_SEARCH).collect()
 }
 
 impl PageQuery {
     /// Reads a target (path and query).
     pub fn of(target: &str) -> PageQuery {
         let mut query = PageQuery { page: 1, ..PageQuery::default() };
-        let pairs = target.split_once('?').map_or("", |(_, pairs)| pairs);
-        for (name, value) in pairs.split('&').filter_map(|pair| pair.split_once('=')) {
-            // A form writes spaces as plus signs.
-            let value = percent_decoded(&value.replace('+', " ")).unwrap_or_default();
+        for (name, value) in pairs(target) {
             match name {
-                "q" => query.name = value.trim().to_lowercase().chars().take(MAX_SEARCH).collect(),
+                "q" => query.name = search(&value),
                 "state" => query.which = HostFilter::of(&value),
                 "group" => query.group = value.chars().take(MAX_SEARCH).collect(),
                 "sort" => query.order = HostOrder::parse(&value),
                 "page" => query.page = value.parse().unwrap_or(1).clamp(1, 1_000_000),
                 "span" => {
                     let found = TimeRange::CHOICES.iter().find(|(name, ..)| *name == value);
-                    query.span = found.map_or(TimeRange::Day, |(.., span)| *span);
+                    query.span = found.map(|(.., span)| *span);
                 }
+                "metric" => query.metric = value,
                 "part" => query.part = true,
                 _ => {}
             }

@@ -1,43 +1,48 @@
 //! The page of one host. Pure.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use super::calm::{CalmForm, held_list};
 use super::charts::{BarScale, ChartWindow, DAYS, HOURS, bars, min_mean_max, sparkline};
-use super::filter::{PageQuery, TimeRange};
+use super::events::{self, EventFilter};
+use super::filter::TimeRange;
 use super::format::{about, ago, exact, limit, metric, percent};
 use super::hosts::{about_host, last_heard};
 use super::html::Html;
 use super::panels::{self, ReadResult, cut};
 use super::summary::{Health, class_of};
 use crate::clock::{Wall, format_duration};
+use crate::escape::PercentEncoded;
 use crate::event::Level;
 use crate::view::calm::HeldView;
 use crate::view::{
-    AvailabilityView, EventView, HostState, HostView, MetricView, NotificationView, SeriesView,
-    UptimeSlice,
+    AvailabilityView, DependencyView, EventView, HostState, HostView, LinkedHost, MetricView,
+    NotificationView, SeriesView, UptimeSlice,
 };
 
-/// Slices in which something was wrong that are described in words.
-const MAX_SLICES: usize = 20;
+/// Reasons that are named of an hour with trouble.
+const MAX_REASONS: usize = 3;
+/// The kinds of events that are reasons.
+const REASONS: [&str; 6] = ["overdue", "shutdown", "booted", "not_back", "threshold", "missing"];
 
 /// All that is shown of a host.
 pub struct HostPage<'a> {
-    /// The query.
-    pub query: &'a PageQuery,
+    /// How far metrics go back.
+    pub span: TimeRange,
     /// The host.
     pub host: &'a HostView,
+    /// What it is reached through, and who is reached through it.
+    pub dependencies: &'a DependencyView,
     /// Its availability; an error says why that is not known.
     pub past: &'a Result<Option<AvailabilityView>, String>,
     /// What is held back about it.
     pub held: &'a [HeldView],
-    /// The maintenance windows about it within the last day.
-    pub windows: &'a [Range<Wall>],
     /// Its metrics over time.
     pub series: &'a ReadResult<SeriesView>,
-    /// The events about it.
+    /// The last events about it.
     pub events: &'a ReadResult<EventView>,
+    /// Those of the last day.
+    pub day: &'a [EventView],
     /// What was sent about it.
     pub notifications: &'a ReadResult<NotificationView>,
     /// The time.
@@ -83,9 +88,10 @@ impl HostPage<'_> {
             first_beat(html, Some(&self.host.name));
         }
         self.connections(html);
+        self.dependencies(html);
         self.availability(html);
         self.metrics(html);
-        panels::events(html, self.events);
+        events::panel(html, self.events, &EventFilter::of_host(name, None));
         panels::notifications(html, self.notifications);
     }
 
@@ -130,27 +136,55 @@ impl HostPage<'_> {
         html.markup("</table></section>");
     }
 
+    fn dependencies(&self, html: &mut Html) {
+        let DependencyView { through, behind, behind_count } = self.dependencies;
+        if through.is_empty() && behind.is_empty() {
+            return;
+        }
+        html.markup("<section aria-labelledby=d-h><h2 id=d-h>Reached through</h2>");
+        if through.is_empty() {
+            html.markup("<p class=i>Nothing else.</p>");
+        } else {
+            html.markup("<ul class=list>");
+            for entry in through {
+                html.markup(if entry.len() > 1 { "<li class=w>one of " } else { "<li class=w>" });
+                linked_hosts(html, entry);
+            }
+            html.markup("</ul>");
+        }
+        if !behind.is_empty() {
+            html.markup("<p class=w>Behind it: ");
+            linked_hosts(html, behind);
+            let more = behind_count.saturating_sub(behind.len());
+            if more > 0 {
+                html.markup(" and ").text(more).markup(" more");
+            }
+            html.markup("</p>");
+        }
+        html.markup("</section>");
+    }
+
     fn availability(&self, html: &mut Html) {
         html.markup("<section aria-labelledby=a-h><h2 id=a-h>Availability</h2>");
         match self.past {
             Ok(Some(past)) => {
-                let maintained: Vec<bool> =
-                    past.hours.iter().map(|hour| self.is_maintained(hour)).collect();
                 let day = ("Last 24 hours", past.availability_day);
-                availability_bar(html, &past.hours, HOURS, day, &maintained);
+                availability_bar(html, &past.hours, HOURS, day);
                 let days = ("Last 90 days", past.availability_90_days);
-                availability_bar(html, &past.days, DAYS, days, &[]);
+                availability_bar(html, &past.days, DAYS, days);
                 html.markup(
                     "<p class=key><span class=u>up</span> <span class=g>degraded</span> \
                     <span class=x>down</span> <span class=o>blind: hbd itself was not listening, \
                     and does not count it</span>",
                 );
-                html.markup(if maintained.contains(&true) {
-                    " <span class=q>maintenance window</span></p>"
+                let is_maintained = past.hours.iter().chain(&past.days).any(|one| one.maintained);
+                html.markup(if is_maintained {
+                    " <span class=q>maintenance window or silence</span></p>"
                 } else {
                     "</p>"
                 });
-                problem_days(html, &past.days);
+                self.hours(html, &past.hours);
+                self.days(html, &past.days);
             }
             Ok(None) => drop(html.markup("<p class=i>Nothing is recorded of it yet.</p>")),
             Err(why) => {
@@ -162,10 +196,47 @@ impl HostPage<'_> {
         html.markup("</section>");
     }
 
-    /// Whether a window was, or is, in this hour.
-    fn is_maintained(&self, hour: &UptimeSlice) -> bool {
-        let end = hour.start + Duration::from_secs(3600);
-        self.windows.iter().any(|window| window.start < end && hour.start < window.end)
+    /// The hours in which something was wrong: when, for how long, and why. The script of the page
+    /// shows these rows at the bars.
+    fn hours(&self, html: &mut Html, hours: &[UptimeSlice]) {
+        if !hours.iter().any(is_wrong) {
+            return;
+        }
+        html.markup("<details data-k=hours><summary>Hours with trouble, in words</summary>");
+        html.markup("<table id=hours><thead><tr><th scope=col>From<th scope=col>It was");
+        html.markup("<th scope=col>What happened<td><tbody>");
+        for (index, hour) in hours.iter().enumerate().rev().filter(|(_, hour)| is_wrong(hour)) {
+            row_head(html, index);
+            let at = hour.start.to_string();
+            html.markup("<time class=h").attribute("datetime", &at).markup(">");
+            html.text(at.get(11..16).unwrap_or_default()).markup("</time><td>");
+            html.text(slice_words(hour));
+            self.reasons(html, hour, Duration::from_secs(3600), reasons(self.day, hour));
+        }
+        html.markup("</table></details>");
+    }
+
+    /// The same of days, whose events stand on a page of their own.
+    fn days(&self, html: &mut Html, days: &[UptimeSlice]) {
+        if !days.iter().any(is_wrong) {
+            return;
+        }
+        html.markup("<details data-k=days><summary>Days with trouble, in words</summary>");
+        html.markup("<table id=days><thead><tr><th scope=col>Day, UTC<th scope=col>It was");
+        html.markup("<th scope=col>What happened<td><tbody>");
+        for (index, day) in days.iter().enumerate().rev().filter(|(_, day)| is_wrong(day)) {
+            row_head(html, index);
+            html.text(day.start.to_string().get(..10).unwrap_or_default()).markup("<td>");
+            html.text(slice_words(day));
+            self.reasons(html, day, Duration::from_secs(86_400), Vec::new());
+        }
+        html.markup("</table></details>");
+    }
+
+    fn reasons(&self, html: &mut Html, slice: &UptimeSlice, length: Duration, texts: Vec<&str>) {
+        let all = EventFilter::of_host(&self.host.name, Some((slice.start, slice.start + length)));
+        html.markup("<td>").text(cut(&texts.join(", "))).markup("<td><a");
+        html.attribute("href", all.href(None)).markup(">events</a>");
     }
 
     fn metrics(&self, html: &mut Html) {
@@ -173,14 +244,10 @@ impl HostPage<'_> {
         html.markup("<nav class=spans aria-label=\"How far back\">");
         for (name, label, _, span) in TimeRange::CHOICES {
             html.markup("<a").attribute("href", format_args!("?span={name}"));
-            html.markup(if span == self.query.span { " aria-current=true>" } else { ">" });
+            html.markup(if span == self.span { " aria-current=true>" } else { ">" });
             html.text(label).markup("</a>");
         }
         html.markup("</nav></div>");
-        if self.host.metrics.is_empty() {
-            html.markup("<p class=i>It sends none.</p></section>");
-            return;
-        }
         let nothing = Vec::new();
         let series = match self.series {
             Ok(series) => series,
@@ -190,56 +257,160 @@ impl HostPage<'_> {
                 &nothing
             }
         };
+        let metrics = all_metrics(self.host, series);
+        if metrics.is_empty() {
+            let (label, _) = self.span.label_and_days();
+            if matches!(self.host.state, HostState::Up | HostState::New) {
+                html.markup("<p class=i>It sends none.");
+            } else {
+                html.markup("<p class=i>It sent none within ").text(label).markup(".");
+            }
+            html.markup("</p></section>");
+            return;
+        }
         html.markup(
             "<table class=metrics><thead><tr><th scope=col>Metric<th scope=col class=n>Now",
         );
         html.markup("<th scope=col>Over time<th scope=col class=n>Least<th scope=col class=n>Mean<th scope=col class=n>Most<tbody>");
-        let (_, days) = self.query.span.label_and_days();
-        let from = self.now - Duration::from_secs(days * 86_400);
-        let window = ChartWindow { from, to: self.now };
-        let mut metrics: Vec<&MetricView> = self.host.metrics.iter().collect();
-        metrics.sort_by_key(|metric| {
-            std::cmp::Reverse(metric.level.filter(|level| *level > Level::Ok))
-        });
-        for metric in metrics {
+        let window = self.span.until(self.now);
+        for metric in &metrics {
             let found = series.iter().find(|series| series.path == metric.path);
-            row(html, metric, found, window);
+            self.row(html, metric, found, window);
         }
         html.markup("</table></section>");
     }
-}
 
-fn row(html: &mut Html, view: &MetricView, series: Option<&SeriesView>, window: ChartWindow) {
-    let (name, unit) = metric(&view.path);
-    let level = view.level.filter(|level| *level > Level::Ok);
-    html.markup("<tr").attribute("data-k", &view.path);
-    html.attribute("class", level.map_or("", class_of)).markup("><th scope=row");
-    html.attribute("title", &view.path).markup(">").text(cut(&name));
-    html.markup("<td class=n><b").attribute("title", exact(view.value)).markup(">");
-    html.text(unit.of(view.value)).markup("</b>");
-    if let Some(level) = level {
-        html.markup(" <b>").text(level.name()).markup("</b>");
-    }
-    if view.stale {
-        let age = view.at.map_or_else(String::new, |at| format!(", {}", ago(window.to.since(at))));
-        html.markup(" <b>old").text(age).markup("</b>");
-    }
-    if let Some(limit) = &view.limit {
-        html.markup(" <i>").text(limit).markup("</i>");
-    }
-    html.markup("<td>");
-    let Some(series) = series else {
-        html.markup("<td class=n><td class=n><td class=n>");
-        return;
-    };
-    sparkline(html, series, window, view.limit.as_deref().and_then(limit));
-    let (least, mean, most) = min_mean_max(&series.points).unwrap_or_default();
-    for value in [least, mean, most] {
-        html.markup("<td class=n>");
-        if !series.points.is_empty() {
-            html.text(unit.of(value));
+    fn row(
+        &self,
+        html: &mut Html,
+        view: &MetricView,
+        series: Option<&SeriesView>,
+        window: ChartWindow,
+    ) {
+        let (name, unit) = metric(&view.path);
+        let level = view.level.filter(|level| *level > Level::Ok);
+        html.markup("<tr").attribute("data-k", &view.path);
+        html.attribute("class", level.map_or("", class_of)).markup("><th scope=row");
+        html.attribute("title", &view.path).markup(">").text(cut(&name));
+        html.markup("<td class=n><b").attribute("title", exact(view.value)).markup(">");
+        html.text(unit.of(view.value)).markup("</b>");
+        if let Some(level) = level {
+            html.markup(" <b>").text(level.name()).markup("</b>");
+        }
+        if view.stale {
+            let age = view.at.map(|at| format!(", {}", ago(window.to.since(at))));
+            html.markup(" <b>old").text(age.unwrap_or_default()).markup("</b>");
+        }
+        if let Some(limit) = &view.limit {
+            html.markup(" <i>").text(limit).markup("</i>");
+        }
+        html.markup("<td>");
+        let Some(series) = series else {
+            html.markup("<td class=n><td class=n><td class=n>");
+            return;
+        };
+        html.markup("<a").attribute("href", graph_href(&self.host.name, &view.path, self.span));
+        html.attribute("aria-label", format_args!("Graph of {}", cut(&name))).markup(">");
+        sparkline(html, series, window, view.limit.as_deref().and_then(limit));
+        html.markup("</a>");
+        let (least, mean, most) = min_mean_max(&series.points).unwrap_or_default();
+        for value in [least, mean, most] {
+            html.markup("<td class=n>");
+            if !series.points.is_empty() {
+                html.text(unit.of(value));
+            }
         }
     }
+}
+
+/// The address of the page of a graph.
+pub fn graph_href(host: &str, path: &str, span: TimeRange) -> String {
+    let (host, path) = (PercentEncoded(host), PercentEncoded(path));
+    format!("/hosts/{host}/graph?metric={path}&span={}", span.name())
+}
+
+/// The metrics of a host, the worst first. What the daemon does not know of a host whose beats do not
+/// come, after a restart of its own, the history does.
+fn all_metrics(host: &HostView, series: &[SeriesView]) -> Vec<MetricView> {
+    let mut metrics = host.metrics.clone();
+    if host.state != HostState::Up {
+        for SeriesView { path, step, points } in series {
+            let (Some(last), true) =
+                (points.last(), host.metrics.iter().all(|metric| metric.path != *path))
+            else {
+                continue;
+            };
+            metrics.push(MetricView {
+                path: path.clone(),
+                value: last.mean.into(),
+                level: None,
+                since: None,
+                limit: None,
+                at: Some(last.at + *step),
+                stale: true,
+            });
+        }
+    }
+    metrics.sort_unstable_by(|a, b| {
+        let bad = |metric: &MetricView| metric.level.filter(|level| *level > Level::Ok);
+        bad(b).cmp(&bad(a)).then_with(|| a.path.cmp(&b.path))
+    });
+    metrics
+}
+
+/// `router, wan1 overdue`: each a link, with its state where that is not the usual one.
+fn linked_hosts(html: &mut Html, hosts: &[LinkedHost]) {
+    for (index, host) in hosts.iter().enumerate() {
+        html.markup(if index > 0 { ", <a" } else { "<a" }).link("/hosts/", &host.name);
+        html.markup(">").text(&host.name).markup("</a> ");
+        let (class, word) = match host.state {
+            HostState::Up => ("good", "up"),
+            HostState::Overdue => ("bad", "overdue"),
+            HostState::Shutdown => ("dim", "shut down"),
+            HostState::New => ("dim", "never heard"),
+        };
+        html.markup("<b").attribute("class", class).markup(">").text(word).markup("</b>");
+    }
+}
+
+fn is_wrong(slice: &UptimeSlice) -> bool {
+    !(slice.down + slice.degraded + slice.blind).is_zero()
+}
+
+/// `down 12 min, degraded 3 min`.
+fn slice_words(slice: &UptimeSlice) -> String {
+    let parts = [(slice.down, "down"), (slice.degraded, "degraded"), (slice.blind, "blind")];
+    let parts = parts.iter().filter(|(time, _)| !time.is_zero());
+    let parts: Vec<_> =
+        parts.map(|(time, word)| format!("{word} {}", format_duration(*time))).collect();
+    let maintained = if slice.maintained { ", maintenance window or silence" } else { "" };
+    parts.join(", ") + maintained
+}
+
+/// What is the matter in an hour: the alarms in it, else the last one before it. Of the events the
+/// newest comes first.
+fn reasons<'a>(events: &'a [EventView], hour: &UptimeSlice) -> Vec<&'a str> {
+    if (hour.down + hour.degraded).is_zero() {
+        return Vec::new();
+    }
+    let end = hour.start + Duration::from_secs(3600);
+    let is_reason =
+        |event: &&EventView| event.level >= Level::Warning && REASONS.contains(&&*event.kind);
+    let alarms = || events.iter().filter(|event| event.at < end).filter(is_reason);
+    let mut texts: Vec<&str> = Vec::new();
+    for event in alarms().filter(|event| event.at >= hour.start) {
+        if texts.len() < MAX_REASONS && !texts.contains(&&*event.text) {
+            texts.push(&event.text);
+        }
+    }
+    if texts.is_empty() {
+        texts.extend(alarms().next().map(|event| &*event.text));
+    }
+    texts
+}
+
+fn row_head(html: &mut Html, index: usize) {
+    html.markup("<tr").attribute("data-i", index).markup("><th scope=row>");
 }
 
 fn availability_bar(
@@ -247,33 +418,12 @@ fn availability_bar(
     slices: &[UptimeSlice],
     scale: BarScale,
     (label, share): (&str, Option<f64>),
-    maintained: &[bool],
 ) {
     html.markup("<div class=fared><p>").text(label).markup(" <b>");
     html.text(share.map_or("unknown".into(), percent)).markup("</b></p>");
-    bars(html, slices, scale, maintained);
+    bars(html, slices, scale);
     html.markup("<p class=ends><span>").text(scale.span).markup(" ago</span><span>now</span></p>");
     html.markup("</div>");
-}
-
-/// The days on which something was wrong, in words.
-fn problem_days(html: &mut Html, days: &[UptimeSlice]) {
-    let wrong = |slice: &&UptimeSlice| !(slice.down + slice.degraded + slice.blind).is_zero();
-    let found: Vec<&UptimeSlice> = days.iter().rev().filter(wrong).collect();
-    if found.is_empty() {
-        return;
-    }
-    html.markup("<details data-k=days><summary>Days with trouble, in words</summary><ul>");
-    for slice in found.iter().take(MAX_SLICES) {
-        let start = slice.start.to_string();
-        html.markup("<li>").text(start.get(..10).unwrap_or_default()).markup(": ");
-        let parts = [(slice.down, "down"), (slice.degraded, "degraded"), (slice.blind, "blind")];
-        let parts = parts.iter().filter(|(time, _)| !time.is_zero());
-        let parts: Vec<_> =
-            parts.map(|(time, word)| format!("{word} {}", format_duration(*time))).collect();
-        html.text(parts.join(", "));
-    }
-    html.markup("</ul></details>");
 }
 
 /// How to send a first beat: what an empty page explains.

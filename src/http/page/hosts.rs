@@ -315,7 +315,7 @@ fn availability_cell(
     availability: Option<f64>,
 ) {
     html.markup("<td>");
-    bars(html, slices, scale, &[]);
+    bars(html, slices, scale);
     if let Some(share) = availability {
         html.markup(" <i>").text(percent(share)).markup("</i>");
     }

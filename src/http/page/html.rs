@@ -62,6 +62,14 @@ impl Write for Escaped<'_> {
     }
 }
 
+/// The script of bars and graphs. It comes by itself, since a page is small without it.
+static CHARTS: LazyLock<String> = LazyLock::new(|| strip_comments(include_str!("charts.js")));
+
+/// As it is sent.
+pub fn charts_script() -> &'static str {
+    &CHARTS
+}
+
 /// The page without its content: markup, style and script in one file.
 static PAGE: LazyLock<String> = LazyLock::new(|| strip_comments(include_str!("page.html")));
 
@@ -102,6 +110,9 @@ struct Template {
     before_main: &'static str,
     before_version: &'static str,
     before_programs: &'static str,
+    before_charts: &'static str,
+    /// The element that loads [`CHARTS`], this and no other one.
+    charts: String,
     rest: &'static str,
     policy: String,
     /// Changes with style and script.
@@ -116,16 +127,20 @@ static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
     let (before_main, rest) = split(rest, "<!--main-->");
     let (before_version, rest) = split(rest, "<!--version-->");
     let (before_programs, rest) = split(rest, "<!--programs-->");
+    let (before_charts, rest) = split(rest, "<!--charts-->");
     let within = |open: &str, close: &str| split(split(&PAGE, open).1, close).0;
     let hash = |text: &str| STANDARD.encode(digest(&SHA256, text.as_bytes()));
     let (style, script) = (within("<style>", "</style>"), within("<script>", "</script>"));
+    let charts = hash(&CHARTS);
     let policy = format!(
-        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; \
-         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        "default-src 'none'; script-src 'sha256-{}' 'sha256-{charts}'; style-src 'sha256-{}'; \
+         img-src data:; connect-src 'self'; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'",
         hash(script),
         hash(style)
     );
-    let mark = hex(&digest(&SHA256, PAGE.as_bytes()).as_ref()[..4]);
+    let mark = hex(&digest(&SHA256, [PAGE.as_str(), &CHARTS].concat().as_bytes()).as_ref()[..4]);
+    let charts = format!("<script src=/charts.js integrity=\"sha256-{charts}\"></script>");
     Template {
         before_title,
         before_home,
@@ -133,6 +148,8 @@ static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
         before_main,
         before_version,
         before_programs,
+        before_charts,
+        charts,
         rest,
         policy,
         mark,
@@ -165,11 +182,12 @@ pub fn full_page(document: &Document, main: String, tag: &str, now: Wall) -> Str
     let main = main.strip_prefix("<main").unwrap_or(&main);
     let mut tagged = Html::default();
     tagged.attribute("data-tag", tag);
-    let (home, version, programs) = match document.public {
-        true => ("/public", String::new(), ""),
-        false => ("/", format!("hbd {VERSION}. "), PROGRAMS),
-    };
     let parts = &*TEMPLATE;
+    // The script wants the token.
+    let (home, version, programs, charts) = match document.public {
+        true => ("/public", String::new(), "", ""),
+        false => ("/", format!("hbd {VERSION}. "), PROGRAMS, parts.charts.as_str()),
+    };
     [
         parts.before_title,
         title.as_str(),
@@ -185,6 +203,8 @@ pub fn full_page(document: &Document, main: String, tag: &str, now: Wall) -> Str
         &version,
         parts.before_programs,
         programs,
+        parts.before_charts,
+        charts,
         parts.rest,
     ]
     .concat()
@@ -242,5 +262,8 @@ mod tests {
             assert!(!PAGE.contains(word), "{word}");
         }
         assert!(PAGE.matches("http:").count() == 1, "the name space of the icon");
+        for word in ["http", "import", "eval(", "innerHTML", " style=", "//"] {
+            assert!(!CHARTS.contains(word), "{word}");
+        }
     }
 }

@@ -3,7 +3,9 @@
 //! The server renders everything. The script of the page fetches its `<main>` again every few
 //! seconds and replaces what changed; without a script the browser reloads it.
 
-use self::filter::{HostSelector, PageQuery, Selection};
+use self::events::EventFilter;
+use self::filter::{HostSelector, PageQuery, Selection, TimeRange};
+use self::graph::GraphPage;
 use self::host::{HostPage, first_beat, no_such_host};
 use self::hosts::{HostList, ListedHost};
 use self::html::{Document, Html, content_security_policy, full_page};
@@ -17,13 +19,15 @@ use super::service::Daemon;
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
-use crate::view::{AlertView, HostView, MetricView};
+use crate::view::{AlertView, HostState, HostView, MetricView, SeriesView};
 
 pub(super) mod badge;
 mod calm;
 mod charts;
+mod events;
 mod filter;
 pub(crate) mod format;
+mod graph;
 mod host;
 mod hosts;
 mod html;
@@ -34,6 +38,8 @@ mod summary;
 
 /// Events, and notifications of a host, that are shown.
 const MAX_EVENTS: usize = 20;
+/// Events that are looked through for reasons, and marked in a graph.
+const MAX_MARKS: usize = 200;
 
 const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 
@@ -89,8 +95,9 @@ pub fn overview(daemon: &dyn Daemon, tests: &[ChannelTest], request: PageRequest
     panels::channels(&mut html, &channels, tests, request.now);
     hosts::dns_names(&mut html, &daemon.dyndns());
     html.markup("</div>");
-    let events = EventQuery { limit: MAX_EVENTS, ..EventQuery::default() };
-    panels::events(&mut html, &daemon.events(&events).map(|(events, _)| events));
+    let all = EventFilter::named(&query.name);
+    let events = EventQuery { limit: MAX_EVENTS, ..all.query() };
+    events::panel(&mut html, &daemon.events(&events).map(|(events, _)| events), &all);
     html.markup("</div>");
     let document = Document {
         title: &headline.title(),
@@ -193,32 +200,32 @@ fn refresh_seconds(hosts: usize) -> usize {
 /// The page of one host.
 pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
     let query = PageQuery::of(request.target);
-    let mut html = Html::default();
     let Some(view) = daemon.host(name) else {
-        no_such_host(&mut html, name);
-        let (title, level) = ("No such host \u{b7} Heartbeat", Level::Info);
-        let document =
-            Document { title, level, refresh_seconds: 10, content: &html, public: false };
-        return respond(404, &document, &query, request);
+        return unknown_host(name, &query, request);
     };
-    let about = Some(name.to_owned());
-    let events = EventQuery { limit: MAX_EVENTS, host: about.clone(), ..EventQuery::default() };
-    let notifications =
-        NotificationQuery { limit: MAX_EVENTS, host: about, ..NotificationQuery::default() };
-    let (_, days) = query.span.label_and_days();
-    let series = SeriesQuery { range: DAY * days as u32, ..SeriesQuery::default() };
+    let events = EventFilter::of_host(name, None).query();
+    let day = EventQuery { limit: MAX_MARKS, since: Some(request.now - DAY), ..events.clone() };
+    let events = EventQuery { limit: MAX_EVENTS, ..events };
+    let notifications = NotificationQuery {
+        limit: MAX_EVENTS,
+        host: Some(name.to_owned()),
+        ..NotificationQuery::default()
+    };
+    let (span, series) = series(daemon, &view, query.span);
     let held = daemon.held(Some(name)).map(|list| list.held).unwrap_or_default();
     let page = HostPage {
-        query: &query,
+        span,
         host: &view,
+        dependencies: &daemon.dependencies(name),
         held: &held,
         past: &daemon.availability(name),
-        windows: &daemon.windows(name, &(request.now - DAY..request.now)),
-        series: &daemon.series(name, &series).map(Option::unwrap_or_default),
+        series: &series,
         events: &daemon.events(&events).map(|(events, _)| events),
+        day: &daemon.events(&day).map(|(events, _)| events).unwrap_or_default(),
         notifications: &daemon.notifications(&notifications).map(|(list, _)| list),
         now: request.now,
     };
+    let mut html = Html::default();
     page.render(&mut html);
     let mut kept = daemon.dyndns();
     kept.retain(|kept| kept.host == name);
@@ -228,6 +235,99 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
     let document =
         Document { title: &title, level, refresh_seconds: 2, content: &html, public: false };
     respond(200, &document, &query, request)
+}
+
+fn unknown_host(name: &str, query: &PageQuery, request: PageRequest) -> Response {
+    let mut html = Html::default();
+    no_such_host(&mut html, name);
+    let (title, level) = ("No such host \u{b7} Heartbeat", Level::Info);
+    let document = Document { title, level, refresh_seconds: 10, content: &html, public: false };
+    respond(404, &document, query, request)
+}
+
+/// The metrics of a host over time. Of one whose beats do not come they may have ended long ago: as far
+/// back as it takes, where the query does not say how far.
+fn series(
+    daemon: &dyn Daemon,
+    host: &HostView,
+    span: Option<TimeRange>,
+) -> (TimeRange, Result<Vec<SeriesView>, String>) {
+    let read = |span: TimeRange| {
+        let (_, days) = span.label_and_days();
+        let query = SeriesQuery { range: DAY * days as u32, ..SeriesQuery::default() };
+        daemon.series(&host.name, &query).map(Option::unwrap_or_default)
+    };
+    let first = span.unwrap_or_default();
+    let found = read(first);
+    let is_gone = matches!(host.state, HostState::Overdue | HostState::Shutdown);
+    if span.is_none() && is_gone && found.as_ref().is_ok_and(Vec::is_empty) {
+        for longer in TimeRange::all().skip(1) {
+            let found = read(longer);
+            if !found.as_ref().is_ok_and(Vec::is_empty) {
+                return (longer, found);
+            }
+        }
+    }
+    (first, found)
+}
+
+/// The page of one metric of a host.
+pub fn graph(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
+    let query = PageQuery::of(request.target);
+    let Some(view) = daemon.host(name) else {
+        return unknown_host(name, &query, request);
+    };
+    let (span, path) = (query.span.unwrap_or_default(), query.metric.as_str());
+    let (_, days) = span.label_and_days();
+    let series = SeriesQuery { metrics: vec![path.to_owned()], range: DAY * days as u32 };
+    let series = daemon.series(name, &series).map(|found| {
+        let mut own = found.unwrap_or_default().into_iter().filter(|series| series.path == path);
+        own.next().unwrap_or_default()
+    });
+    let window = span.until(request.now);
+    let events = EventQuery {
+        limit: MAX_MARKS,
+        kinds: graph::MARKED.map(str::to_owned).to_vec(),
+        since: Some(window.from),
+        ..EventFilter::of_host(name, None).query()
+    };
+    let page = GraphPage {
+        host: &view,
+        path,
+        span,
+        series: &series,
+        limits: &daemon.limits(name, path),
+        windows: &daemon.windows(name, &(window.from..window.to)),
+        events: &daemon.events(&events).map(|(events, _)| events).unwrap_or_default(),
+        now: request.now,
+    };
+    let mut html = Html::default();
+    page.render(&mut html);
+    let document = Document {
+        title: &format!("{} \u{b7} Heartbeat", page.title()),
+        level: Level::Info,
+        refresh_seconds: 30,
+        content: &html,
+        public: false,
+    };
+    respond(200, &document, &query, request)
+}
+
+/// The page of the event log.
+pub fn events(daemon: &dyn Daemon, request: PageRequest) -> Response {
+    let filter = EventFilter::of(request.target);
+    let mut html = Html::default();
+    filter.render(&mut html, &daemon.events(&filter.query()));
+    let refresh_seconds = if filter.is_old() { 60 } else { 10 };
+    let (title, level) = ("What happened \u{b7} Heartbeat", Level::Info);
+    let document = Document { title, level, refresh_seconds, content: &html, public: false };
+    respond(200, &document, &PageQuery::of(request.target), request)
+}
+
+/// The script of bars and graphs.
+pub fn charts_script() -> Response {
+    Response::with_body(200, "text/javascript; charset=utf-8", html::charts_script().into())
+        .with_header("Cross-Origin-Resource-Policy", "same-origin")
 }
 
 /// The icon, for browsers that ask for one whatever the page says.

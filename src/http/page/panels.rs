@@ -1,4 +1,4 @@
-//! The panels beside the hosts: backups, channels, events, notifications. Pure.
+//! The panels beside the hosts: backups, channels, notifications. Pure.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::clock::Wall;
 use crate::event::Level;
 use crate::http::channel_test::ChannelTest;
 use crate::view::{
-    ChannelState, ChannelView, DeliveryState, EventView, ModuleView, NotificationView, PlanView,
+    ChannelState, ChannelView, DeliveryState, ModuleView, NotificationView, PlanView,
 };
 
 /// Modules of a plan that are shown.
@@ -217,37 +217,6 @@ fn channel_details(channel: &ChannelView, now: Wall) -> String {
         None => "nothing sent yet".into(),
     });
     parts.join(", ")
-}
-
-/// The event log, the newest first.
-pub fn events(html: &mut Html, events: &ReadResult<EventView>) {
-    section(html, "events", "What happened", |html| {
-        let list = match events {
-            Ok(list) => list,
-            Err(why) => return unreadable(html, why),
-        };
-        if list.is_empty() {
-            html.markup("<p class=i>Nothing yet.</p>");
-            return;
-        }
-        html.markup("<ol class=\"list log\">");
-        for event in list {
-            html.markup("<li").attribute("data-k", &event.id).markup(">");
-            moment(html, event.at);
-            html.markup(" ");
-            badge(html, class_of(event.level), event.level.name());
-            html.markup(" <span class=w>");
-            match &event.host {
-                Some(host) => {
-                    html.markup("<a").link("/hosts/", host).markup(">").text(cut(&event.text));
-                    html.markup("</a>");
-                }
-                None => drop(html.text(cut(&event.text))),
-            }
-            html.markup("</span>");
-        }
-        html.markup("</ol>");
-    });
 }
 
 /// What was sent about a host.

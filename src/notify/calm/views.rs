@@ -33,24 +33,40 @@ pub struct CalmStats {
 pub struct CalmOverview {
     /// Figures.
     pub stats: CalmStats,
-    /// The silences and windows that are running, by id, and what they are about.
-    quiet: Vec<(String, Vec<CalmScope>)>,
+    /// The silences and windows that are running.
+    quiet: Vec<Running>,
     /// All windows.
     windows: Vec<Window>,
+}
+
+/// A silence or a window that is running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Running {
+    id: String,
+    scopes: Vec<CalmScope>,
+    period: Range<Wall>,
 }
 
 impl CalmOverview {
     /// The ids of the silences and windows that are about a host or a part of it: `quiet` of
     /// `/api/v1/hosts`.
     pub fn quiet(&self, host: &str) -> Vec<String> {
-        let quiet = self.quiet.iter().filter(|(_, scopes)| are_about(scopes, host));
-        quiet.map(|(id, _)| id.clone()).collect()
+        let quiet = self.quiet.iter().filter(|running| are_about(&running.scopes, host));
+        quiet.map(|running| running.id.clone()).collect()
     }
 
-    /// The windows about a host in a period, as they are configured now.
-    pub fn windows(&self, host: &str, period: &Range<Wall>) -> Vec<Range<Wall>> {
-        let windows = self.windows.iter().filter(|window| are_about(&window.scopes, host));
-        windows.flat_map(|window| window.within(period)).collect()
+    /// When each of these hosts was in a window within a period, as they are configured now, or in a
+    /// silence that is running.
+    pub fn windows(&self, hosts: &[&str], period: &Range<Wall>) -> Vec<Vec<Range<Wall>>> {
+        // The calendar is asked once, however many hosts there are.
+        let windows = self.windows.iter().map(|window| (&window.scopes, window.within(period)));
+        let running = self.quiet.iter().map(|one| (&one.scopes, vec![one.period.clone()]));
+        let all: Vec<(&Vec<CalmScope>, Vec<Range<Wall>>)> = windows.chain(running).collect();
+        let of_host = |host: &&str| {
+            let own = all.iter().filter(|(scopes, _)| are_about(scopes, host));
+            own.flat_map(|(_, periods)| periods).cloned().collect()
+        };
+        hosts.iter().map(of_host).collect()
     }
 }
 
@@ -239,10 +255,16 @@ impl Calm {
     /// What is quiet, and the figures about it.
     pub fn overview(&self, now: Now) -> CalmOverview {
         let silences = self.silences.iter().filter(|(_, one)| one.is_running(now));
-        let silences = silences.map(|(number, one)| (id(*number), vec![one.scope.clone()]));
-        let windows = self.settings.windows.iter();
-        let windows = windows.filter(|window| window.current(now.wall).is_some());
-        let windows = windows.map(|window| (window.name.clone(), window.scopes.clone()));
+        let silences = silences.map(|(number, one)| Running {
+            id: id(*number),
+            scopes: vec![one.scope.clone()],
+            period: one.from.wall..one.until(now),
+        });
+        let windows = self.settings.windows.iter().filter_map(|window| {
+            let running = window.current(now.wall)?;
+            let (id, scopes) = (window.name.clone(), window.scopes.clone());
+            Some(Running { id, scopes, period: running.from..running.until })
+        });
         CalmOverview {
             stats: self.stats(now),
             quiet: silences.chain(windows).collect(),

@@ -1108,7 +1108,13 @@ fn what_is_set_is_shown_with_a_name_and_an_end() {
     let ids: Vec<_> = view.silences.iter().map(|one| (one.id.as_str(), one.holds)).collect();
     assert_eq!(ids, [("s1", 1), ("nightly", 2)]);
     assert_eq!(view.next[0].text, "Sat 08:00 to 09:00 UTC");
-    assert_eq!(test.overlay.calm.overview(test.now).quiet("web1"), ["s1", "nightly"]);
+    let overview = test.overlay.calm.overview(test.now);
+    assert_eq!(overview.quiet("web1"), ["s1", "nightly"]);
+    let day = test.now.wall - 24 * HOUR..test.now.wall;
+    let marked = overview.windows(&["web1", "web2", "db"], &day);
+    let running = test.now.wall..test.now.wall + 2 * HOUR;
+    assert!(marked[0].contains(&running) && !marked[1].contains(&running), "{marked:?}");
+    assert!(!marked[1].is_empty() && marked[2].is_empty(), "{marked:?}");
     assert_eq!(test.overlay.calm.stats(test.now).held, [1, 0, 2, 0, 0, 0]);
     let ended = test.unsilence(SilenceSelection::Id("s1".into()));
     assert_eq!((ended.ended, ended.follows.len()), (vec!["s1".to_owned()], 0), "the window lasts");
