@@ -127,6 +127,7 @@ fn settings(
             })
             .collect::<BTreeMap<_, _>>(),
         calm: heartbeat::notify::calm::CalmSettings::default(),
+        public_url: None,
         retry_policy: Some(pace),
     }
 }

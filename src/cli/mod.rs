@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 
+use crate::clock;
 use crate::daemon::{self, DaemonError};
 use crate::descriptors;
 use crate::escape::{self, LineBreaks, visible};
@@ -108,6 +109,7 @@ pub fn hbd(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     descriptors::close_inherited_on_exec();
     // One TLS stack; the second call of a test process changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    clock::read_local_zone();
     match command(lexopt::Parser::from_args(arguments)) {
         Ok(code) => code.into(),
         Err(why) => {

@@ -15,6 +15,7 @@ use super::{FAILED, HELP, json_line, print, terminal};
 use crate::clock::{Wall, format_duration};
 use crate::escape::PercentEncoded;
 use crate::event::counted;
+use crate::event::metric::{limit_number, measured};
 
 /// The width of a terminal that does not tell its own.
 const DEFAULT_WIDTH: usize = 80;
@@ -238,8 +239,8 @@ fn host_page(hosts: &Json, style: Style) -> String {
     text.push_str(&section(&names, 1, rows.collect(), style));
     let rows = items(host, "metrics").map(|one| {
         let level = field(one, "level");
-        let value = one["value"].to_string();
-        let cells = vec![field(one, "path"), level.to_uppercase(), value, field(one, "limit")];
+        let limit = field(one, "limit");
+        let cells = vec![field(one, "path"), level.to_uppercase(), shown(one, &limit), limit];
         (cells, metric_tone(&level), Vec::new())
     });
     text.push_str(&section(&["METRIC", "LEVEL", "VALUE", "LIMIT"], 1, rows.collect(), style));
@@ -389,8 +390,8 @@ fn assess(host: &Json, open: &[&Json], now: Option<Wall>) -> HostStatus {
         if tone == Tone::Good {
             continue;
         }
-        let (path, value, limit) =
-            (field(metric, "path"), &metric["value"], field(metric, "limit"));
+        let (path, limit) = (field(metric, "path"), field(metric, "limit"));
+        let value = shown(metric, &limit);
         let since = age(metric, "since", now);
         let mark = mark(open, host, &path, now);
         alerts.push((tone, format!("{path} = {value} (threshold: {limit}) for {since}{mark}")));
@@ -481,6 +482,14 @@ fn held_by(held: &Json, reason: &Json, follows: Option<Duration>, now: Option<Wa
         (None, Some(left)) => format!("held back by {by} for {left} more"),
         (None, None) => format!("held back by {by}"),
     }
+}
+
+/// The value of a metric, as messages have it.
+fn shown(metric: &Json, limit: &str) -> String {
+    const MAX_NUMBER: usize = 24;
+    let exact = metric["value"].to_string();
+    let shown = metric["value"].as_f64().map(|value| measured(value, limit_number(limit)));
+    shown.filter(|shown| shown.len() <= MAX_NUMBER).unwrap_or(exact)
 }
 
 fn metric_tone(level: &str) -> Tone {

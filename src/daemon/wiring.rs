@@ -83,6 +83,7 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
             .map(|(name, channel)| (name.clone(), Arc::new(channel.clone())))
             .insert_all::<BTreeMap<_, _>>(),
         calm: config.calm.clone(),
+        public_url: config.receiver.public_url.clone(),
         retry_policy: None,
     }
 }

@@ -372,6 +372,7 @@ mod tests {
                     level,
                     since: None,
                     limit: None,
+                    text: None,
                     at: None,
                     stale: path == "gone",
                 })

@@ -99,6 +99,8 @@ pub struct NotifySettings {
     pub channels: BTreeMap<String, Arc<Channel>>,
     /// What holds messages back.
     pub calm: CalmSettings,
+    /// Where people reach the status page, without a trailing slash.
+    pub public_url: Option<String>,
     /// Replaces the channels' own rates and delays: for tests.
     pub retry_policy: Option<fn(RetryPolicy) -> RetryPolicy>,
 }

@@ -81,6 +81,7 @@ impl Reporter {
             event: DatagramKind::Message,
             message: Some(text),
             metrics: BTreeMap::new(),
+            texts: BTreeMap::new(),
             interval: None,
             ..self.args
         });

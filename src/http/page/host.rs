@@ -211,7 +211,8 @@ fn row(html: &mut Html, view: &MetricView, series: Option<&SeriesView>, window: 
     html.attribute("class", level.map_or("", class_of)).markup("><th scope=row");
     html.attribute("title", &view.path).markup(">").text(cut(&name));
     html.markup("<td class=n><b").attribute("title", exact(view.value)).markup(">");
-    html.text(unit.of(view.value)).markup("</b>");
+    let beyond = view.limit.as_deref().and_then(limit);
+    html.text(unit.beside_limit(view.value, beyond)).markup("</b>");
     if let Some(level) = level {
         html.markup(" <b>").text(level.name()).markup("</b>");
     }

@@ -253,6 +253,7 @@ mod tests {
                 level,
                 since: None,
                 limit: None,
+                text: None,
                 at: None,
                 stale: false,
             }],

@@ -397,6 +397,7 @@ mod tests {
             routes: Routes::default(),
             channels: BTreeMap::new(),
             calm: crate::notify::calm::CalmSettings::default(),
+            public_url: None,
             retry_policy: None,
         };
         let on_exit = Box::new(move |exit| tx.send(exit).unwrap());

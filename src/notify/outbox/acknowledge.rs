@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use super::acknowledgement::Acknowledgement;
 use super::delivery::{Delivery, DeliveryId};
-use super::incidents::{Acknowledgement, OpenIncident};
+use super::incidents::OpenIncident;
 use super::{Outbox, ReceiptPoll};
 use crate::btree::InsertAll;
 use crate::clock::Now;

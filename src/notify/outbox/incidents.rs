@@ -1,11 +1,12 @@
 //! Open incidents: which channels were notified of each, and whether it is acknowledged. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::acknowledgement::Acknowledgement;
 use super::delivery::Delivery;
+use super::overdue::OverdueHosts;
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{AlarmState, EventId, Incident, Level, Message};
@@ -14,28 +15,6 @@ use crate::store::{Table, Write};
 
 /// How many events of one incident a recovery can refer to.
 const MAX_EVENTS: usize = 16;
-
-/// A person has seen it: no more reminders.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acknowledgement {
-    /// When.
-    pub at: Wall,
-    /// Through which channel; empty when it was a request to the daemon.
-    #[serde(default)]
-    pub channel: String,
-    /// Who, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-    /// A comment.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-    /// When it was made, on the monotonic clock, and for how long; none: as long as the incident.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<(Now, Duration)>,
-    /// On which device, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-}
 
 /// An open incident and the channels notified of it, as on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,36 +68,6 @@ pub struct NotifiedChannel {
     /// It is no longer configured, and others have taken over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handed_over: bool,
-}
-
-impl Acknowledgement {
-    /// When it ends, if it was made for a time.
-    pub fn end(&self) -> Option<Mono> {
-        self.limit.map(|(from, length)| from.mono + length)
-    }
-
-    /// By whom, for people: `ann`, or `through oncall on iphone`.
-    pub fn person(&self) -> String {
-        match &self.by {
-            Some(by) => by.clone(),
-            None => {
-                let device = self.device.as_deref().unwrap_or("a device");
-                format!("through {} on {device}", self.channel)
-            }
-        }
-    }
-
-    /// By whom and when.
-    pub fn describe(&self) -> String {
-        let person = self.person();
-        let by = if self.by.is_some() { format!("by {person}") } else { person };
-        format!("{by} at {}", self.at)
-    }
-
-    /// Whether its time is not over.
-    pub fn lasts(&self, now: Now) -> bool {
-        self.end().is_none_or(|end| now.mono < end)
-    }
 }
 
 impl OpenIncident {
@@ -191,6 +140,7 @@ pub struct Incidents {
     digest_uses: BTreeMap<EventId, usize>,
     /// The ends of acknowledgements that were made for a time; some of these may be outdated.
     acknowledged_until: BTreeSet<(Mono, Incident)>,
+    overdue: OverdueHosts,
     writes: Vec<Write>,
 }
 
@@ -205,7 +155,9 @@ impl Incidents {
         }
         let end = open.acknowledged.as_ref().and_then(Acknowledgement::end);
         self.acknowledged_until.extend(end.map(|end| (end, open.incident.clone())));
-        self.open.insert(open.incident.clone(), open);
+        let incident = open.incident.clone();
+        self.open.insert(incident.clone(), open);
+        self.update_overdue(&incident);
     }
 
     /// Counts a delivery that has waited since before the start.
@@ -254,15 +206,19 @@ impl Incidents {
     /// while others beat does not say so.
     pub fn told_of_silence(&self, host: &str) -> BTreeSet<String> {
         let mut channels = self.told_of(&Incident::NotBack { host: host.to_owned() });
-        let first = Incident::connection(host, "");
-        let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
-        let connections = self.open.range(first..).take_while(|(incident, _)| of_host(incident));
-        let of_connections = connections.flat_map(|(_, open)| {
+        let of_connections = self.connections_of(host).flat_map(|open| {
             let told = open.told();
             open.knowing().filter(move |name| told[*name].says_silent())
         });
         channels.extend(of_connections.cloned());
         channels
+    }
+
+    /// The open incidents of the connections of a host.
+    fn connections_of<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a OpenIncident> {
+        let of_host = move |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
+        let connections = self.open.range(Incident::connection(host, "")..);
+        connections.take_while(move |(incident, _)| of_host(incident)).map(|(_, open)| open)
     }
 
     /// The channels that were notified of an incident or will be.
@@ -475,6 +431,7 @@ impl Incidents {
     pub fn close(&mut self, incident: &Incident) -> BTreeMap<String, NotifiedChannel> {
         let Some(mut open) = self.open.remove(incident) else { return BTreeMap::new() };
         self.writes.push(Write::remove(Table::Troubles, incident.key()));
+        self.update_overdue(incident);
         for notified in open.channels.values_mut() {
             for event in std::mem::take(&mut notified.in_digests) {
                 if self.release_digest(event) {
@@ -584,6 +541,24 @@ impl Incidents {
         if let Some(open) = self.open.get(incident) {
             self.writes.push(Write::put(Table::Troubles, incident.key(), open));
         }
+        self.update_overdue(incident);
+    }
+
+    /// Which channels know that the host of an incident is overdue may have changed.
+    fn update_overdue(&mut self, incident: &Incident) {
+        let Incident::Connection { host, .. } = incident else { return };
+        let says_so = |(_, given): &(&String, &NotifiedChannel)| {
+            let told = given.told.as_ref().filter(|told| told.level == Level::Critical);
+            !given.handed_over && told.and_then(|told| told.what.as_deref()) == Some("overdue")
+        };
+        let told = self.connections_of(host).flat_map(|open| open.channels.iter().filter(says_so));
+        let told = told.map(|(channel, _)| channel.clone()).insert_all();
+        self.overdue.update(host, told);
+    }
+
+    /// The first of the other hosts that a channel was told are overdue, and how many there are.
+    pub fn overdue_beside(&self, channel: &str, host: &str) -> (Vec<String>, usize) {
+        self.overdue.others(channel, host)
     }
 
     /// The rows that changed since the last call.

@@ -15,10 +15,13 @@ use crate::event::{
 use crate::store::{Table, Write};
 
 mod acknowledge;
+mod acknowledgement;
 mod delivery;
 mod digest;
 mod given_up;
 mod incidents;
+mod messages;
+mod overdue;
 mod queue;
 mod receipts;
 mod recipients;
@@ -26,6 +29,7 @@ mod results;
 mod shares;
 mod succession;
 
+pub use self::acknowledgement::Acknowledgement;
 pub use self::delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
     QueueSettings, QueueStatus,
@@ -34,7 +38,7 @@ use self::delivery::{Digest, Place};
 use self::digest::SubjectDeliveries;
 use self::given_up::Notices;
 use self::incidents::Incidents;
-pub use self::incidents::{Acknowledgement, OpenIncident};
+pub use self::incidents::OpenIncident;
 use self::queue::{ChannelQueue, HealthChange};
 use self::receipts::Receipts;
 pub use self::receipts::{AcknowledgedMessage, Receipt, ReceiptPoll};
@@ -58,6 +62,8 @@ pub struct Outbox {
     /// Of each delivery that is part of a digest, the first delivery of that digest.
     digested_in: BTreeMap<DeliveryId, DeliveryId>,
     shares: Shares,
+    /// Where people reach the status page.
+    public_url: Option<String>,
     last_id: DeliveryId,
     last_event: EventId,
     next_expiry_check: Mono,
@@ -258,7 +264,7 @@ impl Outbox {
         now: Now,
     ) -> Vec<String> {
         self.last_event = self.last_event.max(id);
-        let message = Arc::new(event.message(id));
+        let message = self.message_of(event, id);
         let EventDescription { name, for_backups, is_reminder, incident: change, .. } =
             event.kind.describe();
         let (opens, state) = (change.opens(), event.alarm_state());
@@ -282,6 +288,7 @@ impl Outbox {
                 && opens.is_some_and(|incident| self.incidents.knows(incident, &name, &state));
             let given_to = Arc::clone(&given_to);
             let target = ChannelTarget { for_backups, is_minor, is_reminder, given_to, ..target };
+            let message = self.message_for(event, &message, &name);
             if self.enqueue(&name, &message, opens, &target, now) > 0 {
                 if let Some(incident) = opens {
                     self.incidents.record_told(incident, &name, &state);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::acknowledgement::Acknowledgement;
 use super::delivery::{DeliveryId, DeliveryRecord};
-use super::incidents::Acknowledgement;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{EventId, Incident};
 use crate::notify::channel::{Failure, ReceiptState};
