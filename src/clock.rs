@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use serde::{Deserialize, Serialize};
 
 /// Wall-clock time in milliseconds since 1970-01-01T00:00:00Z. It may jump.
@@ -112,6 +115,38 @@ impl fmt::Display for Wall {
     }
 }
 
+/// The zone in which people read times; none is UTC.
+static LOCAL_ZONE: RwLock<Option<TimeZone>> = RwLock::new(None);
+
+/// Reads which zone this machine is in (`TZ`, `/etc/localtime`): from now on [`Wall::local`] shows
+/// times in that, before in UTC. UTC when it is not known. To be called at the start and at a reload,
+/// on the main thread: reading the file of a zone takes much of a stack.
+pub fn read_local_zone() {
+    let zone = TimeZone::try_system().ok();
+    *LOCAL_ZONE.write().unwrap_or_else(PoisonError::into_inner) = zone;
+}
+
+/// A time as people read it, with [`Wall::local`].
+#[derive(Clone, Copy, Debug)]
+pub struct LocalTime(Wall);
+
+impl Wall {
+    /// This time in the zone of this machine, which is named: `2026-11-21 21:12:08 CET`.
+    pub fn local(self) -> LocalTime {
+        LocalTime(self)
+    }
+}
+
+impl fmt::Display for LocalTime {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let zone = LOCAL_ZONE.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let limit = if self.0.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        let time = Timestamp::from_millisecond(self.0.0).unwrap_or(limit);
+        let zoned = Zoned::new(time, zone.unwrap_or(TimeZone::UTC));
+        write!(f, "{}", zoned.strftime("%F %T %Z"))
+    }
+}
+
 /// Why a text is no [`Wall`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeError {
@@ -177,6 +212,16 @@ pub fn format_duration(duration: Duration) -> String {
     parts.join(" ")
 }
 
+/// A duration by its largest unit, rounded down: `under 1 min`, `3 min`, `5 h`, `12 d`.
+pub fn about(span: Duration) -> String {
+    match span.as_secs() {
+        0..60 => "under\u{a0}1\u{a0}min".into(),
+        seconds @ 60..3_600 => format!("{}\u{a0}min", seconds / 60),
+        seconds @ 3_600..172_800 => format!("{}\u{a0}h", seconds / 3_600),
+        seconds => format!("{}\u{a0}d", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +245,15 @@ mod tests {
     fn the_wall_clock_prints_as_rfc_3339() {
         assert_eq!(Wall(1_795_291_928_667).to_string(), "2026-11-21T20:12:08.667Z");
         assert_eq!(Wall(-5).to_string(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn people_read_a_time_in_their_zone_and_see_which_it_is() {
+        // No test sets the zone of the process, which all of them share.
+        assert_eq!(Wall(1_795_291_928_667).local().to_string(), "2026-11-21 20:12:08 UTC");
+        for at in [i64::MIN, -1, i64::MAX] {
+            assert!(Wall(at).local().to_string().ends_with(" UTC"), "{at}");
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@
 //! |---|---|
 //! | a key of the configuration | `settings.rs` of its feature; a new section also in `config.rs` |
 //! | a field of a datagram | `heartbeat/datagram.rs` (read), `heartbeat/host/mod.rs` (applied), `heartbeat/encode.rs` (written), `agent/beat/scheduler.rs`, `agent/send.rs` (sent) |
+//! | the text beside a metric | `heartbeat/datagram/texts.rs` (read), `heartbeat/metric.rs` (kept), `agent/collect/units.rs`, `agent/plugins/run.rs`, `agent/exec/words.rs` (sent) |
 //! | when a host is overdue, and after a restart | `heartbeat/connection.rs`, `heartbeat/host/mod.rs` |
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
 //! | how many events a host may cause, and what is told of those that are refused | `heartbeat/event_limits.rs`; its share of what waits: `notify/outbox/shares.rs` |
@@ -68,6 +69,8 @@
 //! | reminders: of thresholds; of hosts that stay silent | `heartbeat/renotify.rs`; `notify/outbox/reminders.rs` |
 //! | what is said of a host whose datagrams are refused | `heartbeat/refused.rs`, in which words: `event/refused.rs` |
 //! | what a host with another name takes over (`was`) | `daemon/takeover.rs` |
+//! | how a metric, its value and its limit are worded, for messages and the page | `event/metric.rs` |
+//! | where a message links to, and which other hosts it names to which channel | `notify/outbox/messages.rs` |
 //! | who is notified | `notify/routing.rs` |
 //! | what is held back, why, and when it comes out; maintenance windows | `notify/calm/`; how that meets the outbox: `notify/courier/overlay.rs` |
 //! | acknowledgements | `notify/outbox/acknowledge.rs` |

@@ -1,6 +1,6 @@
 //! hbc exec as cron would run it, against a socket that answers or does not, and against hbd.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -152,6 +152,45 @@ fn a_job_that_fails_is_told_as_a_message() {
         assert!(message.starts_with(&format!("message: job job {how}")), "{message}");
         assert_eq!(*end, format!("job_monitor.job.exit_code={code} job_monitor.job.running=0"));
     }
+}
+
+#[test]
+fn the_last_words_of_a_job_go_with_its_end() {
+    let server = Server::start(true);
+    let script = "echo out; echo one >&2; printf 'Fatal: no repository\n\n' >&2; exit 3";
+    let (code, out, error) = exec(&server, &["--name", "job"], &["sh", "-c", script]);
+    assert_eq!((code, out.as_str()), (3, "out\n"));
+    assert_eq!(error, "one\nFatal: no repository\n\n", "it passes through as it is");
+    let came: Vec<Vec<u8>> = server.came.try_iter().collect();
+    let [.., message, end] = &came[..] else { panic!("{came:?}") };
+    let (message, end) = (parse(message).unwrap(), parse(end).unwrap());
+    assert!(short(&message).ends_with(": Fatal: no repository"), "{}", short(&message));
+    assert_eq!(end.metrics.text("job_monitor.job.exit_code"), Some("Fatal: no repository"));
+    let script = "echo all is well >&2";
+    assert_eq!(exec(&server, &["--name", "job"], &["sh", "-c", script]).0, 0);
+    let end = server.came.try_iter().last().unwrap();
+    assert_eq!(parse(&end).unwrap().metrics.text("job_monitor.job.exit_code"), None);
+}
+
+#[test]
+fn what_a_job_leaves_behind_may_write_on_and_is_not_waited_for() {
+    let server = Server::start(true);
+    let folder = tempfile::tempdir().unwrap();
+    let go = folder.path().join("go");
+    // It waits for a file, and would die of SIGPIPE before it says that it did not.
+    let rest = format!(
+        "(while ! test -e {0}; do sleep 0.01; done; echo late >&2; echo lived >&2) >/dev/null &",
+        go.display()
+    );
+    let script = format!("echo first >&2; {rest} exit 0");
+    let mut hbc = hbc(server.address, &["--name", "job"], &["sh", "-c", &script]);
+    let mut child = hbc.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut error = child.stderr.take().unwrap();
+    assert!(child.wait().unwrap().success(), "before its descendant has ended");
+    std::fs::write(&go, "").unwrap();
+    let mut written = String::new();
+    error.read_to_string(&mut written).unwrap();
+    assert_eq!(written, "first\nlate\nlived\n");
 }
 
 #[test]

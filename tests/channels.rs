@@ -51,6 +51,7 @@ fn message(title: &str) -> Message {
         thread: "web1 ipv4".into(),
         title: title.into(),
         details: vec![("last seen".into(), "2026-11-21T20:12:08Z".into())],
+        link: None,
         table: None,
     }
 }
@@ -130,6 +131,33 @@ fn mattermost_takes_a_message() {
         "`web1 ipv4 overdue`\nlast seen: `2026-11-21T20:12:08Z`\n_critical, event 000000001a2b3c_"
     );
     assert!(server.violations().is_empty(), "{:?}", server.violations());
+}
+
+const LINK: &str = "https://hbd.example.com/hosts/web1";
+
+fn linked() -> Message {
+    Message { link: Some(LINK.into()), ..message("web1 ipv4 overdue") }
+}
+
+#[test]
+fn a_message_links_to_the_page_of_its_host_as_each_channel_can() {
+    let message = linked();
+    let chat = MattermostDouble::start();
+    mattermost(&chat).deliver_within(&outgoing(&message), &hooks(), LONG).unwrap();
+    assert_eq!(chat.received()[0].body["attachments"][0]["title_link"], LINK);
+    let push = PushoverDouble::start();
+    pushover(&push).deliver_within(&outgoing(&message), LONG).unwrap();
+    let fields = &push.received()[0];
+    assert_eq!(fields["url"], LINK);
+    assert!(!fields["message"].contains(LINK), "{fields:?}");
+    let phone = SignalDouble::start();
+    let channel = signal(&phone, "+12025550001");
+    channel.deliver_within(&outgoing(&message), &accounts(), LONG).unwrap();
+    let (text, _) = phone.received().pop().unwrap();
+    assert!(text.ends_with(&format!("\n{LINK}\nevent 000000001a2b3c")), "{text}");
+    for violations in [chat.violations(), push.violations(), phone.violations()] {
+        assert!(violations.is_empty(), "{violations:?}");
+    }
 }
 
 #[test]

@@ -128,6 +128,7 @@ fn settings(
             .collect::<BTreeMap<_, _>>(),
         calm: heartbeat::notify::calm::CalmSettings::default(),
         overdue_renotify: None,
+        public_url: None,
         retry_policy: Some(pace),
     }
 }

@@ -31,6 +31,7 @@ fn message(title: &str) -> Message {
         thread: "web1 ipv4".into(),
         title: title.into(),
         details: vec![("last seen".into(), "2026-11-21T20:11:08.000Z".into())],
+        link: None,
         table: None,
     }
 }

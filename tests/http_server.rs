@@ -230,6 +230,7 @@ fn view(name: &str) -> HostView {
             level: None,
             since: None,
             limit: None,
+            text: None,
             at: Some(Wall(1000)),
             stale: false,
         }],

@@ -69,6 +69,8 @@ pub struct SendArgs {
     pub silence: Option<Duration>,
     /// Numbers by dotted path.
     pub metrics: BTreeMap<String, f64>,
+    /// Texts beside these numbers, by the same paths.
+    pub texts: BTreeMap<String, String>,
     /// When the next beat is promised.
     pub interval: Option<Duration>,
     /// The boot id, if it is sent.

@@ -10,6 +10,7 @@ use log::{debug, error, info, warn};
 
 use super::beat::scheduler::{BeatScheduler, HostIdentity};
 use super::beat::session::{ClockReading, LinkChange};
+use super::collect::Sample;
 use super::endpoint::Endpoint;
 use super::host_info;
 use super::poll::{Poller, Waker};
@@ -208,15 +209,17 @@ impl Agent {
             self.connect(now);
             match &mut self.sampler {
                 Some(sampler) => sampler.request(now),
-                None => self.scheduler.send_round(&[], host_info::uptime().ok(), now),
+                None => {
+                    self.scheduler.send_round(&Sample::default(), host_info::uptime().ok(), now)
+                }
             }
         } else if self.next_reconnect <= now.mono {
             self.connect_and_send(now);
         }
-        if let Some(metrics) = self.sampler.as_mut().and_then(Sampler::take_sample) {
-            self.scheduler.send_round(&metrics, host_info::uptime().ok(), now);
+        if let Some(sample) = self.sampler.as_mut().and_then(Sampler::take_sample) {
+            self.scheduler.send_round(&sample, host_info::uptime().ok(), now);
         } else if self.scheduler.metrics_overdue(now) {
-            self.scheduler.send_round(&[], host_info::uptime().ok(), now);
+            self.scheduler.send_round(&Sample::default(), host_info::uptime().ok(), now);
         }
         for (index, change) in self.scheduler.detect_silence(now) {
             let known = self.scheduler.session(index).has_answered();

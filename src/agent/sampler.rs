@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 
-use super::collect::{CollectSettings, Collector};
+use super::collect::{CollectSettings, Collector, Sample};
 use super::plugins::{self, PluginSettings, Plugins};
 use super::poll::Waker;
 use super::settings::AgentSettings;
@@ -24,8 +24,8 @@ const REPORT_AFTER: Duration = Duration::from_secs(60);
 /// The time between the two readings of `hbc metrics`: a rate needs two.
 const RATE_INTERVAL: Duration = Duration::from_millis(1100);
 
-/// Gives the metrics of this machine, ordered by path; called before every beat.
-pub type CollectFn = Box<dyn FnMut(Now) -> Vec<(String, f64)> + Send>;
+/// Gives the metrics of this machine and their texts; called before every beat.
+pub type CollectFn = Box<dyn FnMut(Now) -> Sample + Send>;
 
 /// What collects as `settings` say: the machine's own metrics, and over them those of the plugins.
 pub fn collect_fn(settings: &AgentSettings) -> CollectFn {
@@ -40,10 +40,12 @@ pub fn collect_fn(settings: &AgentSettings) -> CollectFn {
         // The plugins stop when this function is dropped.
         let _source = &source;
         let mut metrics: BTreeMap<String, f64> = collector.collect(now).into_iter().collect();
+        let mut texts = collector.texts(now);
         if let Ok(plugins) = &plugins {
             metrics.extend(plugins.latest(now));
+            texts.extend(plugins.texts(now));
         }
-        metrics.into_iter().collect()
+        Sample { metrics: metrics.into_iter().collect(), texts }
     })
 }
 
@@ -51,7 +53,7 @@ pub fn collect_fn(settings: &AgentSettings) -> CollectFn {
 #[derive(Debug)]
 pub struct Sampler {
     requests: Sender<Now>,
-    samples: Receiver<Vec<(String, f64)>>,
+    samples: Receiver<Sample>,
     /// When the present request was made.
     requested: Option<Mono>,
     slow_reported: bool,
@@ -100,16 +102,17 @@ impl Sampler {
     }
 
     /// The sample that was requested, as soon as it is there.
-    pub fn take_sample(&mut self) -> Option<Vec<(String, f64)>> {
-        let metrics = self.samples.try_recv().ok()?;
+    pub fn take_sample(&mut self) -> Option<Sample> {
+        let sample = self.samples.try_recv().ok()?;
         self.requested = None;
         if std::mem::take(&mut self.slow_reported) {
             info!("metrics are there again");
         }
-        if metrics.len() > MAX_METRICS && !std::mem::replace(&mut self.excess_reported, true) {
-            warn!("{} metrics are collected, and hbd keeps {MAX_METRICS} of a host", metrics.len());
+        let count = sample.metrics.len();
+        if count > MAX_METRICS && !std::mem::replace(&mut self.excess_reported, true) {
+            warn!("{count} metrics are collected, and hbd keeps {MAX_METRICS} of a host");
         }
-        Some(metrics)
+        Some(sample)
     }
 }
 

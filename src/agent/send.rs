@@ -83,6 +83,7 @@ impl SendCommand {
             uptime: args.uptime.then(uptime).transpose()?,
             time: None,
             metrics: args.metrics,
+            texts: args.texts,
             ack: args.wait.is_some(),
         };
         let key = key.map(encode::signing_key);

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 
+use crate::clock;
 use crate::daemon::{self, DaemonError};
 use crate::descriptors;
 use crate::escape::{self, LineBreaks, visible};
@@ -62,6 +63,7 @@ pub fn hbd(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     descriptors::close_inherited_on_exec();
     // One TLS stack; the second call of a test process changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    clock::read_local_zone();
     let mut name = String::new();
     match command(lexopt::Parser::from_args(arguments), &mut name) {
         Ok(code) => code.into(),

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::answer::{field, items};
 use crate::clock::Wall;
-use crate::http::page::format;
+use crate::event::metric;
 
 /// How a host is: `overdue`, `critical`, `degraded`, `silent, not watched`, `shut down`, `never
 /// heard` or `up`.
@@ -46,29 +46,20 @@ pub fn connection(state: &str) -> &'static str {
     }
 }
 
-/// A metric with its value and its limit: `disk root 97.5 % (limit: above 95 %)`.
+/// A metric with its value and its limit, as messages have it: `disk root 97.5 % (limit: above 95.0 %)`.
 pub fn metric(metric: &Json) -> String {
-    let (name, unit) = format::metric(&field(metric, "path"));
-    let limit = field(metric, "limit");
-    let value = value(metric);
-    let Some(number) = format::limit(&limit) else { return format!("{name} {value}") };
-    let operator = match limit.split(' ').next().unwrap_or_default() {
-        ">" => "above",
-        ">=" => "at least",
-        "<" => "below",
-        "<=" => "at most",
-        "!=" => "anything but",
-        _ => "exactly",
-    };
-    let limit = unit.of(number).replace('\u{a0}', " ");
-    format!("{name} {value} (limit: {operator} {limit})")
+    let value = metric["value"].as_f64().unwrap_or(f64::NAN);
+    metric::in_words(&field(metric, "path"), value, &field(metric, "limit"))
 }
 
-/// The value of a metric with its unit: `97.5 %`.
+/// The value of a metric with its unit, as on the page: `97.5 %`.
 pub fn value(metric: &Json) -> String {
-    let (_, unit) = format::metric(&field(metric, "path"));
+    let (_, unit) = metric::metric_name(&field(metric, "path"));
     match metric["value"].as_f64() {
-        Some(value) => unit.of(value).replace('\u{a0}', " "),
+        Some(value) => {
+            let limit = metric::limit_number(&field(metric, "limit"));
+            unit.beside_limit(value, limit).replace('\u{a0}', " ")
+        }
         None => String::new(),
     }
 }
@@ -87,9 +78,19 @@ mod tests {
     #[test]
     fn a_metric_is_called_as_on_the_page() {
         for (path, value, limit, words) in [
-            ("disk_monitor.root.percent", 97.54, "> 95.0", "disk root 97.5 % (limit: above 95 %)"),
-            ("job_monitor.a.exit_code", 2.0, "!= 0.0", "job a exit code 2 (limit: anything but 0)"),
-            ("queue.length", 7.0, "", "queue.length 7"),
+            (
+                "disk_monitor.root.percent",
+                97.54,
+                "> 95.0",
+                "disk root 97.54 % (limit: above 95.0 %)",
+            ),
+            (
+                "job_monitor.a.exit_code",
+                2.0,
+                "!= 0.0",
+                "job a exit code 2.0 (limit: anything but 0.0)",
+            ),
+            ("queue.length", 7.0, "", "queue.length 7.0"),
         ] {
             let view = json!({"path": path, "value": value, "limit": limit});
             assert_eq!(metric(&view), words);

@@ -82,7 +82,7 @@ fn run(settings: &LocalAgentSettings, monitor: &Monitor, stop: &Stop) {
             return;
         }
         let now = Now::read();
-        let why = monitor.ingest_local(&settings.host, &metrics, now).err();
+        let why = monitor.ingest_local(&settings.host, &metrics, &collector.texts(now), now).err();
         // A single error may come from a reload that is about to end this thread.
         if let Some(why) = why.filter(|_| last_error == why && !logged) {
             warn!("not all figures of {} could be taken: {why}", settings.host);

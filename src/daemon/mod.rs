@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::agent::host_info;
-use crate::clock::Now;
+use crate::clock::{self, Now};
 use crate::config::Config;
 use crate::descriptors;
 use crate::event::{Event, EventKind, Incident};
@@ -414,6 +414,7 @@ impl RunningDaemon {
     /// Applies a configuration to everything but the listeners. Returns what those are told who were
     /// told of hosts, and what could not be started; the next reload tries that again.
     fn apply(&mut self, config: &Config) -> (Vec<String>, Vec<Problem>) {
+        clock::read_local_zone();
         let services = &self.services;
         // In this order: what the new rules find must go by the new routes.
         services.courier.reconfigure(wiring::notify_settings(config));

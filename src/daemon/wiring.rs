@@ -122,6 +122,7 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
             .insert_all::<BTreeMap<_, _>>(),
         calm: config.calm.clone(),
         overdue_renotify: Some(config.heartbeat.renotify_interval).filter(|time| !time.is_zero()),
+        public_url: config.receiver.public_url.clone(),
         retry_policy: None,
     }
 }

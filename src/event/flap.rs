@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::description::EventDescription;
-use super::message::{counted, decimal};
+use super::message::counted;
+use super::metric::measured;
 use super::{Incident, IncidentChange, Level};
 use crate::clock::format_duration;
 
@@ -77,7 +78,7 @@ impl FlapState {
     fn words(self, level: Level) -> String {
         match self {
             FlapState::Up => "up".into(),
-            FlapState::Value(value) => format!("{level} = {}", decimal(value)),
+            FlapState::Value(value) => format!("{level} = {}", measured(value, None)),
             FlapState::Overdue | FlapState::Shutdown | FlapState::Missing => {
                 self.event_name().into()
             }

@@ -208,7 +208,7 @@ impl GivenUp {
         let listed = |message: &GivenUpMessage| {
             let over = if message.over { ", over" } else { "" };
             let GivenUpMessage { event, at, level, title, .. } = message;
-            (at.to_string(), format!("{}{over}: {title} [{event}]", level.name()))
+            (at.local().to_string(), format!("{}{over}: {title} [{event}]", level.name()))
         };
         let shown = if self.untitled { &[] } else { self.messages.as_slice() };
         let left = self.count.saturating_sub(shown.len());

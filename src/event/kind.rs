@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::calm::CalmEvent;
 use super::description::EventDescription;
-use super::message::{MAX_LISTED, TextTable, counted, decimal, differing_clocks, lines, listed};
+use super::message::{
+    ALSO_OVERDUE, MAX_LISTED, TextTable, counted, differing_clocks, lines, listed,
+};
+use super::metric::{in_words, limit_number, measured};
 use super::store_file::StoreFileEvent;
 use super::{FlapState, GivenUp, Incident, IncidentChange, KeptLimit, Level, Subject, WatchEvent};
 use crate::clock::{Wall, format_duration};
@@ -275,7 +278,7 @@ impl EventKind {
                 behind_count,
             } => overdue(host, connection, *was_last_up, (*last_seen, *promised, *clock))
                 .detail_if("behind it", listed(behind_it, *behind_count).map(untold_behind))
-                .detail_if("also overdue", listed(others_down, *others_count)),
+                .detail_if(ALSO_OVERDUE, listed(others_down, *others_count)),
             EventKind::Shutdown { host, connection } => shutdown(host, connection),
             EventKind::Back { host, connection, gone } => back(host, connection, *gone),
             EventKind::Booted { host, announced, returned, gone } => {
@@ -289,8 +292,8 @@ impl EventKind {
             EventKind::TooManyMessages { host, limit, count } => flood(host, *limit, *count),
             EventKind::NeverSeen { host, configured: at, clock } => never_seen(host, *at, *clock),
             EventKind::FirstHeard { host, connection } => first_heard(host, connection),
-            EventKind::Threshold { host, metric, value, limit, level, since, reminder } => {
-                repeated(threshold(*level, host, metric, *value, limit), *reminder, *since)
+            EventKind::Threshold { host, metric, value, limit, level, reminder, .. } => {
+                threshold(*level, host, metric, *value, limit).reminder(*reminder)
             }
             EventKind::Missing { host, metric, last_sent, value, limit, last_level } => {
                 missing(host, metric, *last_sent, (*last_level, *value, limit))
@@ -331,8 +334,8 @@ fn overdue(
     EventDescription::of_host("overdue", level, host, format!("{host} {connection} overdue"))
         .watched_only()
         .about(Incident::connection(host, connection))
-        .detail("last seen", last_seen.to_string())
-        .detail("promised", format!("the next beat by {promised}"))
+        .detail("last seen", last_seen.local().to_string())
+        .detail("promised", format!("the next beat by {}", promised.local()))
         .detail_if("clock", clock.map(differing_clocks))
 }
 
@@ -375,7 +378,7 @@ fn not_back(host: &str, since: Wall, within: Duration) -> EventDescription {
     EventDescription::of_host("not_back", Level::Critical, host, title)
         .watched_only()
         .about(Incident::NotBack { host: host.to_owned() })
-        .detail("shut down", since.to_string())
+        .detail("shut down", since.local().to_string())
         .detail("expected within", format_duration(within))
 }
 
@@ -409,7 +412,7 @@ fn forgotten(host: &str, connection: &ForgottenConnection) -> EventDescription {
     EventDescription::of_host("forgotten", level, host, title)
         .watched_only()
         .closes(connection.closes.clone())
-        .detail("last seen", connection.last_seen.to_string())
+        .detail("last seen", connection.last_seen.local().to_string())
         .detail("why", why)
         .detail_if("meanwhile", alarming.then(|| NOT_EXPECTED.to_owned()))
 }
@@ -443,7 +446,7 @@ fn never_seen(host: &str, configured: Wall, clock: Option<Duration>) -> EventDes
     EventDescription::of_host("never_seen", Level::Warning, host, format!("{host} was never heard"))
         .watched_only()
         .about(Incident::NeverSeen { host: host.to_owned() })
-        .detail("configured since", configured.to_string())
+        .detail("configured since", configured.local().to_string())
         .detail_if("clock", clock.map(differing_clocks))
         .detail("to do", remedy)
 }
@@ -455,13 +458,11 @@ fn first_heard(host: &str, connection: &str) -> EventDescription {
 }
 
 fn threshold(level: Level, host: &str, metric: &str, value: f64, limit: &str) -> EventDescription {
-    let title = format!("{level}: {host} - {metric} = {} (threshold: {limit})", decimal(value));
-    EventDescription::of_host("threshold", level, host, title).about(Incident::metric(host, metric))
-}
-
-fn repeated(described: EventDescription, reminder: bool, since: Wall) -> EventDescription {
-    let since = reminder.then(|| format!("at this level since {since}"));
-    described.reminder(reminder).detail_if("reminder", since)
+    let shown = measured(value, limit_number(limit));
+    let title = format!("{level}: {host} - {metric} = {shown} (threshold: {limit})");
+    EventDescription::of_host("threshold", level, host, title)
+        .about(Incident::metric(host, metric))
+        .detail("measured", in_words(metric, value, limit))
 }
 
 /// Sent to every channel that was notified of the incident, whatever its `min_level`.
@@ -471,14 +472,14 @@ fn missing(
     last_sent: Wall,
     (level, value, limit): (Level, f64, &str),
 ) -> EventDescription {
-    let then = format!("{level}: {} (threshold: {limit})", decimal(value));
+    let then = format!("{level}: {}", in_words(metric, value, limit));
     let title = format!("{host} metric {metric} is missing");
     let incident = IncidentChange::Corrects(Incident::metric(host, metric));
     EventDescription {
         incident,
         ..EventDescription::of_host("missing", Level::Warning, host, title)
     }
-    .detail("last sent", last_sent.to_string())
+    .detail("last sent", last_sent.local().to_string())
     .detail("was then", then)
     .detail("meanwhile", "nobody knows how it stands, its alert stays open")
 }

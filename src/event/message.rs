@@ -11,6 +11,9 @@ use crate::clock::{Wall, format_duration};
 /// a whole site is gone, each of its thousands of events must not carry thousands of names.
 pub const MAX_LISTED: usize = 10;
 
+/// The label of the detail that names other hosts that are overdue.
+pub(super) const ALSO_OVERDUE: &str = "also overdue";
+
 /// The label of the detail that says what held an event back.
 pub const HELD_BACK: &str = "held back";
 
@@ -32,6 +35,9 @@ pub struct Message {
     /// What more there is to say, as label and text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<(String, String)>,
+    /// Where more is to be seen: the page of its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// What is best told in rows and columns; channels that cannot show it leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<TextTable>,
@@ -55,6 +61,20 @@ impl Message {
         }
     }
 
+    /// The same, where `names` are the first of the `count` other hosts that are overdue and that its
+    /// reader is told of.
+    #[must_use]
+    pub fn with_also_overdue(&self, names: &[String], count: usize) -> Message {
+        let mut message = self.clone();
+        let place = message.details.iter().position(|(label, _)| label == ALSO_OVERDUE);
+        match (place, listed(names, count)) {
+            (Some(place), Some(text)) => message.details[place].1 = text,
+            (Some(place), None) => drop(message.details.remove(place)),
+            (None, _) => {}
+        }
+        message
+    }
+
     /// Whether its event was held back before.
     pub fn was_held_back(&self) -> bool {
         self.details.iter().any(|(label, _)| label == HELD_BACK)
@@ -69,7 +89,8 @@ pub fn differing_clocks(by: Duration) -> String {
     format!("its datagrams come, but its clock and ours differ by {by}")
 }
 
-/// A number as short as it can be written exactly, with at least one decimal: `95.2`, `90.0`.
+/// A number as short as it can be written exactly, with at least one decimal: `95.2`, `90.0`. What was
+/// measured is shown by [`measured`](super::metric::measured).
 pub fn decimal(value: f64) -> String {
     let text = value.to_string();
     if text.contains('.') { text } else { text + ".0" }

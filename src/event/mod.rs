@@ -16,8 +16,10 @@ mod flap;
 mod given_up;
 mod incident;
 mod kind;
+mod lasted;
 mod limit;
 mod message;
+pub mod metric;
 mod refused;
 mod store_file;
 mod storm;
@@ -29,6 +31,7 @@ pub use self::flap::{FlapEvent, FlapState};
 pub use self::given_up::{GiveUpCause, GivenUp, GivenUpMessage};
 pub use self::incident::{Incident, IncidentChange};
 pub use self::kind::{BackupNotice, EventKind, ForgottenConnection};
+use self::lasted::lasted;
 pub use self::limit::{KeptLimit, LimitEpisodes, LimitUse};
 pub use self::message::{HELD_BACK, MAX_LISTED, Message, TextTable, counted, decimal};
 pub use self::refused::RefusedBeats;
@@ -178,6 +181,9 @@ pub struct Event {
     /// What was refused under the name of its host, which may explain that it is silent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<RefusedBeats>,
+    /// What more its producer knows, for its details: label and text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<(String, String)>,
     /// It was over before it was known whether it is news: it is recorded, and nobody is told.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untold: bool,
@@ -225,16 +231,28 @@ impl Event {
             behind: Vec::new(),
             in_storm: false,
             refused: None,
+            more: Vec::new(),
             untold: false,
         }
     }
 
-    /// What its kind means, with what held it back among the details.
+    /// The same with a further detail.
+    #[must_use]
+    pub fn with_detail(mut self, label: &str, text: impl Into<String>) -> Event {
+        self.more.push((label.to_owned(), text.into()));
+        self
+    }
+
+    /// What its kind means, with how long it has lasted, what more is known, and what held it back among
+    /// the details.
     pub fn describe(&self) -> EventDescription {
         let mut described = self.kind.describe();
-        let held = self.held_back.iter().map(|text| (HELD_BACK.to_owned(), text.clone()));
-        let refused = self.refused.iter().map(|beats| ("refused".to_owned(), beats.to_string()));
-        described.details.extend(refused.chain(held));
+        let owned = |(label, text): (&str, String)| (label.to_owned(), text);
+        described.details.extend(lasted(&self.kind, self.at).map(owned));
+        described.details.extend(self.more.iter().cloned());
+        let refused = self.refused.iter().map(|beats| ("refused", beats.to_string()));
+        let held = self.held_back.iter().map(|text| (HELD_BACK, text.clone()));
+        described.details.extend(refused.chain(held).map(owned));
         described.history_only |= self.untold;
         described
     }
@@ -300,6 +318,7 @@ impl Event {
             subject: described.subject,
             title: described.title,
             details: described.details,
+            link: None,
             table: described.table,
         }
     }
@@ -338,6 +357,63 @@ mod tests {
         assert_eq!(
             event.message(EventId(1)).title,
             "CRITICAL: prod-web-01 - cpu_monitor.cpu_percent = 95.2 (threshold: > 90.0)"
+        );
+    }
+
+    fn details(event: &Event) -> Vec<String> {
+        let details = event.message(EventId(1)).details;
+        details.iter().map(|(label, text)| format!("{label}: {text}")).collect()
+    }
+
+    #[test]
+    fn a_title_with_fourteen_decimals_was_sent() {
+        let threshold = |value, limit: &str, reminder| EventKind::Threshold {
+            host: "web1".into(),
+            metric: "cpu_monitor.cpu_percent".into(),
+            value,
+            limit: limit.into(),
+            level: Level::Critical,
+            since: Wall(-7_200_000),
+            reminder,
+        };
+        let title = |value| event(threshold(value, "> 90.0", false)).message(EventId(1)).title;
+        let of = |number| {
+            format!("CRITICAL: web1 - cpu_monitor.cpu_percent = {number} (threshold: > 90.0)")
+        };
+        assert_eq!(title(92.925_633_668_899_54), of("92.93"));
+        assert_eq!(title(90.004), of("90.004"), "what is beyond its limit does not look like it");
+        let reminded = event(threshold(92.926, "> 90.0", true)).with_detail("it says", "hot");
+        assert_eq!(
+            details(&reminded),
+            [
+                "measured: cpu 92.93 % (limit: above 90.0 %)",
+                "reminder: at this level for 2 h 16 min, since 1969-12-31 22:00:00 UTC",
+                "it says: hot",
+            ]
+        );
+    }
+
+    #[test]
+    fn how_long_it_has_lasted_is_told_in_local_time() {
+        let overdue = event(EventKind::Overdue {
+            host: "web1".into(),
+            connection: "ipv4".into(),
+            last_seen: Wall(960_000),
+            promised: Wall(970_000),
+            others_down: Vec::new(),
+            others_count: 0,
+            was_last_up: true,
+            clock: None,
+            behind_it: Vec::new(),
+            behind_count: 0,
+        });
+        assert_eq!(
+            details(&overdue),
+            [
+                "last seen: 1970-01-01 00:16:00 UTC",
+                "promised: the next beat by 1970-01-01 00:16:10 UTC",
+                "not heard for: 40 s",
+            ]
         );
     }
 

@@ -13,9 +13,11 @@ use serde_json::value::RawValue;
 mod metrics;
 mod odd_numbers;
 mod path_index;
+mod texts;
 
 pub use self::metrics::{DatagramMetrics, MAX_METRICS};
 use self::odd_numbers::replace_odd_numbers;
+pub use self::texts::{MAX_TEXT, cleaned_text};
 
 /// The longest datagram that is accepted, its signature included, in bytes.
 pub const MAX_BYTES: usize = 8192;
@@ -102,7 +104,7 @@ pub struct Datagram<'a> {
     pub uptime: Option<f64>,
     /// When it was sent.
     pub time: Option<Timestamp<'a>>,
-    /// Finite numbers by dotted path; what is none is left out.
+    /// Finite numbers by dotted path, and the texts beside them; what is none is left out.
     pub metrics: DatagramMetrics,
     /// Whether an answer is wanted.
     pub ack: bool,
@@ -288,6 +290,7 @@ struct RawFields<'a> {
     uptime: Option<f64>,
     time: Option<&'a RawValue>,
     metrics: Option<DatagramMetrics>,
+    texts: Option<&'a RawValue>,
     ack: Option<bool>,
 }
 
@@ -342,6 +345,7 @@ impl<'de> Visitor<'de> for FieldReader<'_, 'de> {
                 "uptime" => read_field(&mut fields.at, UPTIME, &mut fields.uptime, &mut map)?,
                 "time" => read_field(&mut fields.at, TIME, &mut fields.time, &mut map)?,
                 "metrics" => read_field(&mut fields.at, METRICS, &mut fields.metrics, &mut map)?,
+                "texts" => read_field(&mut fields.at, "", &mut fields.texts, &mut map)?,
                 "ack" => read_field(&mut fields.at, ACK, &mut fields.ack, &mut map)?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -368,7 +372,7 @@ impl<'a> RawFields<'a> {
             boot_id: text(self.boot_id),
             uptime: self.uptime,
             time: self.time.map(time).transpose()?,
-            metrics: self.metrics.unwrap_or_default(),
+            metrics: self.metrics.unwrap_or_default().with_texts(self.texts.map(RawValue::get)),
             ack: self.ack.unwrap_or_default(),
         };
         datagram.check()?;

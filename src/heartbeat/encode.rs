@@ -85,6 +85,9 @@ pub struct OutgoingDatagram {
     /// Finite numbers by dotted path; they travel nested.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "nested")]
     pub metrics: BTreeMap<String, f64>,
+    /// Texts beside some of them, by the same paths.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub texts: BTreeMap<String, String>,
     /// Whether an answer is wanted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ack: bool,
@@ -169,6 +172,7 @@ mod tests {
             uptime: Some(Duration::from_secs(90)),
             time: Some(Wall(1_795_291_928_667)),
             metrics: [("a".into(), 1.0), ("a.b".into(), 2.0), ("c.d.e".into(), -0.5)].into(),
+            texts: [("a.b".into(), "two \"b\"".into())].into(),
             ack: true,
         };
         let json = beat.json();
@@ -184,6 +188,7 @@ mod tests {
         let metrics: BTreeMap<String, f64> =
             read.metrics.iter().map(|(path, value)| (path.to_owned(), value)).collect();
         assert_eq!(metrics, beat.metrics);
+        assert_eq!([read.metrics.text("a"), read.metrics.text("a.b")], [None, Some("two \"b\"")]);
         assert!(read.ack);
     }
 

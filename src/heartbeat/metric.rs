@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Mono, Now, Wall};
+use crate::clock::{Mono, Now, Wall, format_duration};
+use crate::event::metric::text_label;
 use crate::event::{Event, EventKind, Incident, Level};
 use crate::heartbeat::datagram::{DatagramMetrics, MAX_METRICS};
 use crate::heartbeat::renotify::Renotify;
@@ -36,6 +37,9 @@ pub struct Metric {
     pub alert_state: Option<Box<AlertState>>,
     /// Its values since the last uptime sample, where its host has an uptime counter.
     pub accumulator: Option<Box<MetricAccumulator>>,
+    /// The text that came with its last value, where its host is configured.
+    #[allow(clippy::box_collection, reason = "one word for each metric of 100,000 hosts")]
+    pub text: Option<Box<String>>,
 }
 
 /// The alert state of a metric with a threshold.
@@ -69,7 +73,15 @@ impl Metric {
         now: Now,
     ) -> Metric {
         let alert_state = profile.rule(&path).map(|rule| Box::new(AlertState::new(rule, now)));
-        Metric { path, value, freshness, alert_state, accumulator: None }
+        Metric { path, value, freshness, alert_state, accumulator: None, text: None }
+    }
+
+    /// What its text adds to an event about it.
+    fn with_text(&self, event: Event) -> Event {
+        match self.text.as_deref() {
+            Some(text) => event.with_detail(text_label(&self.path), text),
+            None => event,
+        }
     }
 
     /// Its alert state, while it is not OK.
@@ -115,7 +127,7 @@ impl Metric {
         self.value = value;
         let alert = self.alert_state.as_deref_mut()?;
         let returned = std::mem::take(&mut alert.reported_missing);
-        let before = alert.threshold.level;
+        let (before, since) = (alert.threshold.level, alert.since);
         match alert.rule.evaluate(&mut alert.threshold, value, now.mono) {
             Some(level) if level < before && !may_recover() => {
                 alert.threshold.level = before;
@@ -130,7 +142,13 @@ impl Metric {
                 }
             }
         }
-        self.event(host, now, false)
+        let event = self.event(host, now, false)?;
+        let lasted = format!("{before} for {}", format_duration(now.wall.since(since)));
+        Some(if before > Level::Ok && !returned {
+            event.with_detail("before", lasted)
+        } else {
+            event
+        })
     }
 
     /// The event that it is missing, once, when it is not OK: its present level is unknown.
@@ -151,7 +169,7 @@ impl Metric {
             limit,
             last_level: level,
         };
-        Some(Event::new(now.wall, kind))
+        Some(self.with_text(Event::new(now.wall, kind)))
     }
 
     /// The event of its present level.
@@ -170,7 +188,7 @@ impl Metric {
             since: alert.since,
             reminder,
         };
-        Some(Event::new(now.wall, kind))
+        Some(self.with_text(Event::new(now.wall, kind)))
     }
 
     /// Looks its rule up again after a reload. An alert whose rule is gone, or the limit that it
@@ -311,11 +329,27 @@ pub fn ingest(
         indexes.next = index + 1;
         if source.profile.configured {
             metrics[index].accumulator.get_or_insert_default().add(value);
+            set_text(metrics, index, received.text(path));
         }
         changes.events.extend(metrics[index].update(host, value, &mut may_recover, now));
     }
     changes.put_off = put_off;
     changes
+}
+
+/// The most texts that are kept of one host.
+const MAX_TEXTS: usize = 64;
+
+/// The text beside a metric is the one that came with its last value, or none.
+fn set_text(metrics: &mut [Metric], index: usize, text: Option<&str>) {
+    let Some(text) = text else {
+        metrics[index].text = None;
+        return;
+    };
+    let known = metrics[index].text.is_some();
+    if known || metrics.iter().filter(|metric| metric.text.is_some()).count() < MAX_TEXTS {
+        metrics[index].text = Some(Box::new(text.to_owned()));
+    }
 }
 
 /// Finds the metrics of a host that are in a datagram.
@@ -733,6 +767,55 @@ mod tests {
         assert_eq!(paths.iter().filter(|metric| metric.path.starts_with("x.new")).count(), 300);
         stay_up(&mut test, HOUR);
         assert_eq!(test.titles(), ["CRITICAL: web1 - x.old0 = 99.0 (threshold: > 90.0)"]);
+    }
+
+    fn said(test: &mut TestFleet) -> Vec<String> {
+        let details = |event: Event| event.message(crate::event::EventId(1)).details;
+        let all = test.take_events().into_iter().flat_map(details);
+        all.filter(|(label, _)| label != "measured")
+            .map(|(label, text)| format!("{label}: {text}"))
+            .collect()
+    }
+
+    fn with_text(value: f64, text: &str) -> String {
+        format!(r#"{{"host":"web1","metrics":{{"m":{value}}},"texts":{{"m":"{text}"}}}}"#)
+    }
+
+    #[test]
+    fn what_was_said_with_the_value_stands_in_the_message_and_survives_a_restart() {
+        let mut test = TestFleet::with_threshold("m", high());
+        test.ingest(&with_text(95.0, "nginx.service"));
+        assert_eq!(said(&mut test), ["it says: nginx.service"]);
+        let text = |test: &TestFleet| test.fleet.view("web1").unwrap().metrics[0].text.clone();
+        assert_eq!(text(&test).as_deref(), Some("nginx.service"));
+        test.restart_after(SECOND);
+        assert_eq!(text(&test).as_deref(), Some("nginx.service"));
+        assert_eq!(said(test.beat("web1").wait(20 * SECOND)), [""; 0]);
+        test.ingest(&with_text(85.0, "foo.service"));
+        assert_eq!(said(&mut test), ["it says: foo.service", "before: CRITICAL for 21 s"]);
+        // It was of the value before.
+        assert_eq!(said(test.sample(42.0)), ["before: WARNING for 0 s"]);
+        assert_eq!(text(&test), None);
+    }
+
+    #[test]
+    fn the_texts_of_a_host_are_bounded_and_unknown_hosts_have_none() {
+        let mut config = crate::heartbeat::test_fleet::config();
+        config.settings.unknown_hosts = crate::heartbeat::settings::UnknownHosts::Accept;
+        let mut test = TestFleet::with(config);
+        let all = |of: &dyn Fn(usize) -> String| (0..100).map(of).collect::<Vec<_>>().join(",");
+        let (metrics, texts) =
+            (all(&|n| format!("\"m{n}\":1")), all(&|n| format!("\"m{n}\":\"t\"")));
+        for (host, count) in [("web1", MAX_TEXTS), ("unknown", 0)] {
+            for _ in 0..2 {
+                test.ingest(&format!(
+                    r#"{{"host":"{host}","metrics":{{{metrics}}},"texts":{{{texts}}}}}"#
+                ));
+                let metrics = test.fleet.view(host).unwrap().metrics;
+                assert_eq!(metrics.len(), 100);
+                assert_eq!(metrics.iter().filter(|metric| metric.text.is_some()).count(), count);
+            }
+        }
     }
 
     #[test]

@@ -480,6 +480,7 @@ impl Monitor {
         &self,
         host: &str,
         metrics: &[(String, f64)],
+        texts: &[(String, String)],
         now: Now,
     ) -> Result<(), Rejection> {
         let kept = metrics.iter().take(MAX_METRICS).map(|(path, value)| (path.as_str(), *value));
@@ -487,7 +488,7 @@ impl Monitor {
         let boot_id = Some(self.kernel_boot.as_str()).filter(|id| !id.is_empty());
         let beat = Datagram {
             boot_id: boot_id.map(Into::into),
-            metrics: DatagramMetrics::from_pairs(by_path),
+            metrics: DatagramMetrics::from_pairs(by_path).beside_texts(texts),
             ..Datagram::beat(host, LOCAL)
         };
         self.ingest_internal(&beat, now)?;
@@ -749,21 +750,21 @@ mod tests {
             Monitor::new(fleet, "boot".into(), Arc::new(|_| ()), Box::new(|_, _| Load::Free));
         let path = |n: usize| format!("disk_monitor.{}{n}.percent", "a".repeat(150));
         let metrics: Vec<_> = (0..300).map(|n| (path(n), n as f64)).collect();
-        monitor.ingest_local("web1", &metrics, now).unwrap();
+        monitor.ingest_local("web1", &metrics, &[], now).unwrap();
         let view = monitor.view("web1").unwrap();
         assert_eq!((view.state, view.metrics.len()), (HostState::Up, 300));
         assert_eq!(view.connections[0].name, LOCAL);
         let more: Vec<_> = (0..600).map(|n| (format!("m{n}"), 0.0)).collect();
-        assert_eq!(monitor.ingest_local("web1", &more, now), Err(Rejection::TooManyMetrics));
+        assert_eq!(monitor.ingest_local("web1", &more, &[], now), Err(Rejection::TooManyMetrics));
         let kept = monitor.view("web1").unwrap().metrics;
         assert_eq!(kept.iter().filter(|metric| metric.path.starts_with('m')).count(), 512);
-        assert_eq!(monitor.ingest_local("web2", &metrics, now), Err(Rejection::UnknownHost));
+        assert_eq!(monitor.ingest_local("web2", &metrics, &[], now), Err(Rejection::UnknownHost));
         let twice = [("twice".to_owned(), 1.0), ("twice".to_owned(), 2.0)];
-        monitor.ingest_local("web1", &twice, now).unwrap();
+        monitor.ingest_local("web1", &twice, &[], now).unwrap();
         let metrics = monitor.view("web1").unwrap().metrics;
         assert_eq!(metrics.iter().find(|metric| metric.path == "twice").unwrap().value, 2.0);
         let bad = [("a..b".to_owned(), 1.0)];
-        let rejection = monitor.ingest_local("web1", &bad, now).unwrap_err();
+        let rejection = monitor.ingest_local("web1", &bad, &[], now).unwrap_err();
         assert_eq!(rejection.name(), "bad_field");
     }
 

@@ -158,6 +158,9 @@ pub struct AlertRow {
     /// It was reported as missing.
     #[serde(skip_serializing_if = "is_false")]
     pub missing: bool,
+    /// The text that came with its last value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// The connection that brought it last.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub over: String,
@@ -197,6 +200,7 @@ impl Default for AlertRow {
             warning_since: None,
             critical_since: None,
             missing: false,
+            text: None,
             over: String::new(),
             known: PresenceRow::default(),
         }
@@ -290,6 +294,7 @@ impl AlertRow {
             warning_since,
             critical_since,
             missing: alert.reported_missing,
+            text: metric.text.as_deref().cloned(),
             over: over.map(|connection| connection.name.as_ref().into()).unwrap_or_default(),
             known: metric.freshness.to_row(last_seen),
         })
@@ -484,6 +489,7 @@ fn restore_alert(
     );
     let path = names.intern(&row.path);
     let mut metric = Metric::new(path, row.value, freshness, &host.profile, now);
+    metric.text = row.text.map(Box::new);
     let mut closed = None;
     match metric.alert_state.as_deref_mut() {
         Some(alert) if alert.rule.allows(row.level) => {

@@ -373,6 +373,7 @@ mod tests {
                     level,
                     since: None,
                     limit: None,
+                    text: None,
                     at: None,
                     stale: path == "gone",
                 })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::client_address::TrustedProxies;
 use super::front::certificate::{CertificateError, ServerCertificate, TlsSettings};
 use super::poll_url;
-use crate::address::{NO_HEADER_TEXT, is_header_text, is_loopback};
+use crate::address::{BaseUrl, NO_HEADER_TEXT, is_header_text, is_loopback};
 use crate::clock::Now;
 use crate::config_file::{NameSet, Section, open_to_others};
 use crate::secret::Secret;
@@ -20,6 +20,8 @@ pub struct ReceiverSettings {
     pub host: String,
     /// The TCP port to listen on.
     pub port: u16,
+    /// Where people reach the status page, without a trailing slash: messages link to it.
+    pub public_url: Option<String>,
     /// What clients must show; needed beyond loopback.
     pub token: Option<Secret>,
     /// The certificate that clients are shown; none means plain HTTP.
@@ -43,6 +45,7 @@ impl Default for ReceiverSettings {
         ReceiverSettings {
             host: "127.0.0.1".into(),
             port: 9099,
+            public_url: None,
             token: None,
             tls: None,
             trusted_proxies: TrustedProxies::default(),
@@ -65,6 +68,7 @@ impl ReceiverSettings {
         let settings = ReceiverSettings {
             host: section.host("host", "an address").unwrap_or(usual.host),
             port: section.listen_port("port").unwrap_or(usual.port),
+            public_url: read_public_url(section),
             token: section.secret("token", "token_file"),
             tls: section.section("tls", read_tls).flatten(),
             trusted_proxies: read_trusted_proxies(section),
@@ -173,6 +177,15 @@ fn read_trusted_proxies(section: &mut Section) -> TrustedProxies {
         }
     }
     TrustedProxies(ranges)
+}
+
+fn read_public_url(section: &mut Section) -> Option<String> {
+    let text = section.text("public_url")?;
+    let what = match text.contains("://") {
+        true => BaseUrl::parse(&text),
+        false => Err(format!("must begin with https:// or http://: https://{text}")),
+    };
+    what.map(|url| url.text).map_err(|what| section.error("public_url", what)).ok()
 }
 
 fn read_poll_url(section: &mut Section) -> Option<String> {

@@ -13,7 +13,7 @@ use log::{error, info, warn};
 
 use super::channel::{Channel, Failure, OutgoingMessage, Scope, SharedState};
 use super::text::{TextUnit, cut};
-use super::worker::catch_panic;
+use super::worker::{catch_panic, logged_title};
 use crate::btree::InsertAll;
 use crate::clock::{Now, Wall, format_duration};
 use crate::config_file::suggestion;
@@ -261,7 +261,7 @@ impl Notifier {
             }
             drop(tx);
             for (name, report) in &rx {
-                log_result(&name, &report);
+                log_result(&name, &message, &report);
                 ended(&message, &name, &report);
                 reports.insert(name, report);
             }
@@ -293,9 +293,12 @@ impl Notifier {
 }
 
 /// Scripts look for these lines in the log.
-fn log_result(name: &str, report: &ChannelResult) {
+fn log_result(name: &str, message: &Message, report: &ChannelResult) {
     match report.why() {
-        None => info!("Sent notification to {name}"),
+        None => {
+            let (title, took) = (logged_title(&message.title), format_duration(report.took));
+            info!("Sent notification to {name}: {title} ({}, {took})", message.event);
+        }
         Some(why) => error!("Failed to send notification to {name}: {why}"),
     }
 }

@@ -102,6 +102,8 @@ pub struct NotifySettings {
     pub calm: CalmSettings,
     /// How often it is repeated that something is overdue; none: never.
     pub overdue_renotify: Option<Duration>,
+    /// Where people reach the status page, without a trailing slash.
+    pub public_url: Option<String>,
     /// Replaces the channels' own rates and delays: for tests.
     pub retry_policy: Option<fn(RetryPolicy) -> RetryPolicy>,
 }

@@ -14,6 +14,7 @@ use super::outbox::{
     AcknowledgedMessage, DeliveryAttempt, DeliveryId, DeliveryRecord, DeliveryResult, DropReason,
     ReceiptPoll,
 };
+use super::text::{LineBreaks, TextUnit, clean, cut};
 use crate::clock::{Now, format_duration};
 use crate::thread::spawn_critical;
 
@@ -155,44 +156,51 @@ impl DeliveryCounters {
             DeliveryResult::Delivered { events } => {
                 *self.sent.entry(channel.clone()).or_default() += 1;
                 let of = if *events > 1 { format!(", {events} events") } else { String::new() };
-                info!("Sent notification to {channel} ({event}{of}, {})", format_duration(took));
+                let (title, took) = (logged_title(&record.title), format_duration(took));
+                info!("Sent notification to {channel}: {title} ({event}{of}, {took})");
             }
             DeliveryResult::Retrying { why, delay, may_have_arrived } => {
                 self.count(channel, if *may_have_arrived { "unknown" } else { "unreachable" });
                 let again = format_duration(*delay);
+                let title = logged_title(&record.title);
                 warn!(
-                    "Failed to send notification to {channel}: {why} ({event}, attempt {attempts}, again in {again})"
+                    "Failed to send notification to {channel}: {why} ({event}: {title}, attempt {attempts}, again in {again})"
                 );
             }
             DeliveryResult::ChannelPaused { why, delay } => {
                 self.count(channel, "channel_refused");
                 let again = format_duration(*delay);
+                let title = logged_title(&record.title);
                 error!(
-                    "Failed to send notification to {channel}: {why} (the channel pauses, {event} is kept, next probe in {again})"
+                    "Failed to send notification to {channel}: {why} (the channel pauses, {event} is kept: {title}, next probe in {again})"
                 );
             }
             DeliveryResult::RecipientPaused { why, delay } => {
                 self.count(channel, "message_refused");
                 let again = format_duration(*delay);
+                let title = logged_title(&record.title);
                 error!(
-                    "Failed to send notification to {channel}: {why} (this recipient alone waits, {event} is kept, next probe in {again})"
+                    "Failed to send notification to {channel}: {why} (this recipient alone waits, {event} is kept: {title}, next probe in {again})"
                 );
             }
             DeliveryResult::Orphaned => {
-                info!("{event} is not told to {channel}: the alarm that it ends never arrived");
+                let title = logged_title(&record.title);
+                info!(
+                    "{event} is not told to {channel}: the alarm that it ends never arrived ({title})"
+                );
             }
             DeliveryResult::Moved { to } if to.is_empty() => {
                 info!("{event} no longer waits for {channel}: others were given the same");
             }
             DeliveryResult::Moved { to } => {
-                let (to, title) = (to.join(", "), &record.title);
+                let (to, title) = (to.join(", "), logged_title(&record.title));
                 info!("{event} no longer waits for {channel}: it goes to {to} ({title})");
             }
             DeliveryResult::Failed { reason, why } => {
                 self.count(channel, metric_label(*reason));
                 error!(
                     "Failed to send notification to {channel}: {why} ({event} is dropped: {})",
-                    record.title
+                    logged_title(&record.title)
                 );
             }
         }
@@ -219,6 +227,12 @@ fn metric_label(reason: DropReason) -> &'static str {
         DropReason::Expired => "expired",
         DropReason::MessageRefused | DropReason::ChannelRemoved => "message_refused",
     }
+}
+
+/// A title as a part of a line of the log.
+pub fn logged_title(title: &str) -> String {
+    const MAX_TITLE: usize = 200;
+    cut(&clean(title, LineBreaks::Remove), MAX_TITLE, TextUnit::Characters)
 }
 
 /// Logs one line for a message that was acknowledged.

@@ -140,6 +140,9 @@ pub struct MetricView {
     pub since: Option<Wall>,
     /// The limit of its level, or the next one up: `> 90.0`.
     pub limit: Option<String>,
+    /// The text that its host sent with its value: which units failed, what a plugin or a job said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// When it was last sent.
     #[serde(serialize_with = "rfc3339")]
     pub at: Option<Wall>,

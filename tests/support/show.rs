@@ -480,6 +480,7 @@ fn metric(path: &str, value: f64, level: Option<Level>, limit: Option<&str>) -> 
         level,
         since: None,
         limit: limit.map(str::to_owned),
+        text: None,
         at: None,
         stale: false,
     }

@@ -8,6 +8,7 @@ use ring::hmac;
 
 use super::session::{ClockReading, LinkChange, Session};
 use super::split;
+use crate::agent::collect::Sample;
 use crate::clock::{Mono, Now, Wall};
 use crate::heartbeat::datagram::{DatagramKind, ShutdownReason};
 use crate::heartbeat::encode::OutgoingDatagram;
@@ -137,12 +138,12 @@ impl BeatScheduler {
 
     /// Sends the beats of this round with its metrics; or the metrics alone when the beats did not
     /// wait for them.
-    pub fn send_round(&mut self, metrics: &[(String, f64)], uptime: Option<Duration>, now: Now) {
+    pub fn send_round(&mut self, sample: &Sample, uptime: Option<Duration>, now: Now) {
         if self.shutdown_deadline.is_some() {
             return;
         }
         if self.metrics_deadline.take().is_none() {
-            return self.send_late_metrics(metrics, now);
+            return self.send_late_metrics(sample, now);
         }
         for index in 0..self.links.len() {
             let carrier = self.metrics_carrier(self.links[index].server);
@@ -156,9 +157,9 @@ impl BeatScheduler {
             let boot_id = self.identity.boot_id.clone();
             let first = OutgoingDatagram { uptime, boot_id, ..self.template(index) };
             let beats = if link.carries_metrics {
-                let mut all = metrics.to_vec();
-                all.extend(self.connection_metrics(link.server));
-                all.sort_by(|a, b| a.0.cmp(&b.0));
+                let mut all = sample.clone();
+                all.metrics.extend(self.connection_metrics(link.server));
+                all.metrics.sort_by(|a, b| a.0.cmp(&b.0));
                 let further =
                     OutgoingDatagram { event: DatagramKind::Beat, ..self.template(index) };
                 split::beats(&all, &first, &further)
@@ -169,12 +170,12 @@ impl BeatScheduler {
         }
     }
 
-    fn send_late_metrics(&mut self, metrics: &[(String, f64)], now: Now) {
+    fn send_late_metrics(&mut self, sample: &Sample, now: Now) {
         for index in 0..self.links.len() {
             let link = &self.links[index];
-            if link.present && link.carries_metrics && !metrics.is_empty() {
+            if link.present && link.carries_metrics && !sample.metrics.is_empty() {
                 let beat = OutgoingDatagram { event: DatagramKind::Beat, ..self.template(index) };
-                let beats = split::beats(metrics, &beat, &beat);
+                let beats = split::beats(sample, &beat, &beat);
                 self.links[index].session.add(beats, now);
             }
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::scheduler::{BeatScheduler, HostIdentity};
 use super::session::{ClockReading, LinkChange};
+use crate::agent::collect::Sample;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventId};
 use crate::heartbeat::encode;
@@ -149,10 +150,10 @@ impl Simulation {
         self.events.extend(self.fleet.due(self.now).events);
         let clock = self.clock();
         if self.scheduler.start_round(clock.now) {
-            let metrics = self.metrics.clone();
+            let sample = Sample { metrics: self.metrics.clone(), texts: Vec::new() };
             let (uptime, since) = self.uptime;
             self.scheduler.send_round(
-                &metrics,
+                &sample,
                 Some(uptime + clock.now.mono.since(since)),
                 clock.now,
             );

@@ -1,7 +1,6 @@
 //! Splits metrics into beats that fit into datagrams. Pure.
 
-use std::collections::BTreeMap;
-
+use crate::agent::collect::Sample;
 use crate::agent::collect::metric_name::{MAX_PATH_DEPTH, MAX_PATH_LENGTH};
 use crate::heartbeat::encode::OutgoingDatagram;
 
@@ -11,14 +10,17 @@ const MAX_DATAGRAM: usize = 1200;
 /// The bytes of a signature and of a timestamp.
 const OVERHEAD: usize = 65 + 26;
 
-/// The beats that carry `metrics`: `first` with as many as fit, and as many of `further` as needed.
-/// A metric for which hbd would refuse the whole datagram is left out. There is one beat at least.
+/// The beats that carry `metrics`, each with its text, if it has one: `first` with as many as fit, and as
+/// many of `further` as needed. A metric for which hbd would refuse the whole datagram is left out. There is one beat at least.
 pub fn beats(
-    metrics: &[(String, f64)],
+    sample: &Sample,
     first: &OutgoingDatagram,
     further: &OutgoingDatagram,
 ) -> Vec<OutgoingDatagram> {
-    let valid: Vec<_> = metrics.iter().filter(|(path, value)| is_valid(path, *value)).collect();
+    let metrics = sample.metrics.iter().filter(|(path, value)| is_valid(path, *value));
+    let text_of = |path: &String| sample.texts.iter().find(|(of, _)| of == path);
+    let valid: Vec<Part> =
+        metrics.map(|(path, value)| (path, *value, text_of(path).map(|(_, text)| text))).collect();
     let mut beats = Vec::new();
     let mut rest = valid.as_slice();
     loop {
@@ -38,10 +40,16 @@ pub fn beats(
     }
 }
 
-fn with(beat: &OutgoingDatagram, metrics: &[&(String, f64)]) -> OutgoingDatagram {
-    let metrics: BTreeMap<_, _> =
-        metrics.iter().map(|(path, value)| (path.clone(), *value)).collect();
-    OutgoingDatagram { metrics, ..beat.clone() }
+/// The path of a metric, its value, and the text beside it.
+type Part<'a> = (&'a String, f64, Option<&'a String>);
+
+fn with(beat: &OutgoingDatagram, parts: &[Part]) -> OutgoingDatagram {
+    let mut beat = beat.clone();
+    for (path, value, text) in parts {
+        beat.metrics.insert((*path).clone(), *value);
+        beat.texts.extend(text.map(|text| ((*path).clone(), text.clone())));
+    }
+    beat
 }
 
 fn length(beat: &OutgoingDatagram) -> usize {
@@ -49,11 +57,13 @@ fn length(beat: &OutgoingDatagram) -> usize {
 }
 
 /// How many of the first metrics fit into `bytes` bytes, one at least where there are any.
-fn guess_count(metrics: &[&(String, f64)], bytes: usize) -> usize {
-    let mut left = bytes.saturating_sub(r#","metrics":{}"#.len());
+fn guess_count(metrics: &[Part], bytes: usize) -> usize {
+    let mut left = bytes.saturating_sub(r#","metrics":{},"texts":{}"#.len());
     let mut previous = "";
-    for (count, (path, value)) in metrics.iter().enumerate() {
-        let cost = cost(previous, path, *value);
+    for (count, (path, value, text)) in metrics.iter().enumerate() {
+        // "path":"text" and a comma.
+        let text = text.map_or(0, |text| written(path) + written(text) + 2);
+        let cost = cost(previous, path, *value) + text;
         if cost > left && count > 0 {
             return count;
         }
@@ -68,11 +78,15 @@ fn guess_count(metrics: &[&(String, f64)], bytes: usize) -> usize {
 fn cost(previous: &str, path: &str, value: f64) -> usize {
     let segments: Vec<&str> = path.split('.').collect();
     let same = previous.split('.').zip(&segments).take_while(|(a, b)| a == *b).count();
-    let written = |text: &str| serde_json::to_string(text).map_or(0, |json| json.len());
     let number = serde_json::to_string(&value).map_or(0, |json| json.len());
     // "segment":{} and a comma for each object, "segment":value for the leaf.
     let nested = &segments[same.min(segments.len() - 1)..];
     nested.iter().map(|segment| written(segment) + 4).sum::<usize>() + number
+}
+
+/// How many bytes a text has as JSON.
+fn written(text: &str) -> usize {
+    serde_json::to_string(text).map_or(0, |json| json.len())
 }
 
 /// Whether hbd takes it.
@@ -87,6 +101,8 @@ fn is_valid(path: &str, value: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::clock::Wall;
@@ -113,7 +129,8 @@ mod tests {
     /// What arrives, after every datagram was checked.
     fn arrived(metrics: &[(String, f64)]) -> (usize, BTreeMap<String, f64>) {
         let mut all = BTreeMap::new();
-        let beats = beats(metrics, &first(), &further());
+        let sample = Sample { metrics: metrics.to_vec(), texts: Vec::new() };
+        let beats = beats(&sample, &first(), &further());
         for beat in &beats {
             let time = Some(Wall(253_402_300_798_999));
             let json = OutgoingDatagram { time, ..beat.clone() }.json();
@@ -139,6 +156,23 @@ mod tests {
         assert_eq!(all.len(), 200);
         // 48 bytes each.
         assert!(count <= 11, "{count}");
+    }
+
+    #[test]
+    fn a_text_travels_in_the_datagram_of_its_metric() {
+        let metrics = metrics((0..40).map(|n| format!("own_monitor.plugin{n:02}.exit_code")));
+        let text = |(path, _): &(String, f64)| {
+            (path.clone(), format!("{path} \"says\" {}", "x".repeat(150)))
+        };
+        let texts: Vec<(String, String)> = metrics.iter().step_by(3).map(text).collect();
+        let sample = Sample { metrics, texts };
+        let mut found = Vec::new();
+        for beat in beats(&sample, &first(), &further()) {
+            assert!(length(&beat) <= MAX_DATAGRAM);
+            assert!(beat.texts.keys().all(|path| beat.metrics.contains_key(path)));
+            found.extend(beat.texts);
+        }
+        assert_eq!(found, sample.texts);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::time::Duration;
 use log::warn;
 
 use crate::clock::{Mono, Now};
+use crate::heartbeat::datagram::cleaned_text;
 use crate::systemd;
 use disks::Disks;
 use network::InterfaceCounters;
@@ -35,6 +36,15 @@ const MIN_INTERVAL_MILLIS: i64 = 1000;
 /// How often processes are counted: each has a file of its own to be read, which takes longer than
 /// all other metrics together.
 const PROCESS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What was collected at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// Metrics, ordered by path, no path twice.
+    pub metrics: Vec<(String, f64)>,
+    /// Texts beside some of them, by the same paths.
+    pub texts: Vec<(String, String)>,
+}
 
 /// Collects the metrics of this machine; it keeps the last reading, because a rate needs two.
 pub struct Collector {
@@ -91,6 +101,14 @@ impl Collector {
         metrics.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.last = Some((now.mono, metrics.clone()));
         metrics
+    }
+
+    /// The texts beside the metrics: which units failed.
+    pub fn texts(&self, now: Now) -> Vec<(String, String)> {
+        let names = self.units.as_ref().and_then(|units| units.names(now));
+        let path = || format!("{}.failed_units", MetricGroup::Systemd);
+        let names = names.and_then(|names| cleaned_text(&names));
+        names.map(|names| (path(), names)).into_iter().collect()
     }
 
     /// The metrics of one group; the paths lack its name.

@@ -1,4 +1,4 @@
-//! The number of failed units of systemd, from systemctl(1).
+//! The number of failed units of systemd and their names, from systemctl(1).
 //!
 //! systemd keeps that on no file, and D-Bus is not everywhere: the program that comes with systemd
 //! knows the way. It is queried in a thread of its own, once a minute, because it may hang, and one
@@ -21,7 +21,8 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
 /// An older result is left out.
 const MAX_AGE: Duration = Duration::from_secs(150);
 
-type Latest = Arc<Mutex<Option<(Mono, f64)>>>;
+/// When, how many, and which.
+type Latest = Arc<Mutex<Option<(Mono, f64, Option<String>)>>>;
 
 /// Queries systemd until it is dropped.
 pub struct FailedUnits {
@@ -44,8 +45,19 @@ impl FailedUnits {
 
     /// The last result, unless it is old.
     pub fn failed(&self, now: Now) -> Option<f64> {
-        let latest = *lock(&self.latest);
-        latest.filter(|(at, _)| now.mono.since(*at) <= MAX_AGE).map(|(_, failed)| failed)
+        let latest = lock(&self.latest);
+        latest
+            .as_ref()
+            .filter(|(at, ..)| now.mono.since(*at) <= MAX_AGE)
+            .map(|(_, failed, _)| *failed)
+    }
+
+    /// The names of these units: `nginx.service, foo.service`; none when there are none, or they are not
+    /// known.
+    pub fn names(&self, now: Now) -> Option<String> {
+        let latest = lock(&self.latest);
+        let fresh = latest.as_ref().filter(|(at, ..)| now.mono.since(*at) <= MAX_AGE);
+        fresh.and_then(|(_, _, names)| names.clone())
     }
 }
 
@@ -62,12 +74,25 @@ fn run(systemctl: &Path, latest: &Latest, stop: &Stop) {
             Ok(_) | Err(_) => {}
         }
         working = result.is_ok();
-        let result = result.ok().map(|failed| (Now::read().mono, failed));
-        *lock(latest) = result;
+        let named =
+            |failed| (failed, if failed > 0.0 { query_names(systemctl, stop) } else { None });
+        let result = result.ok().map(named);
+        *lock(latest) = result.map(|(failed, names)| (Now::read().mono, failed, names));
         if stop.wait(QUERY_INTERVAL) {
             return;
         }
     }
+}
+
+/// Which units failed; none when that cannot be found out: their number is enough for an alarm.
+fn query_names(systemctl: &Path, stop: &Stop) -> Option<String> {
+    let arguments = ["list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"];
+    let mut command = process::command(systemctl, &[]);
+    command.args(arguments).env("LC_ALL", "C");
+    let finished = process::run_until(&mut command, "", QUERY_TIMEOUT, Some(stop)).ok()?;
+    let names: Vec<&str> =
+        finished.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    (finished.code == Some(0) && !names.is_empty()).then(|| names.join(", "))
 }
 
 fn query(systemctl: &Path, stop: &Stop) -> Result<f64, String> {
@@ -111,7 +136,13 @@ mod tests {
     #[test]
     fn the_number_is_taken_and_kept_until_it_is_old() {
         let folder = tempfile::tempdir().unwrap();
-        let says = r#"test "$*" = "show --property=NFailedUnits" && echo NFailedUnits=3"#;
+        let says = r#"case "$*" in
+            "show --property=NFailedUnits") echo NFailedUnits=3 ;;
+            "list-units --state=failed --plain --no-legend --no-pager")
+                echo 'nginx.service loaded failed failed A web server'
+                echo 'foo.service not-found failed failed foo' ;;
+            *) exit 1 ;;
+        esac"#;
         let units = FailedUnits::start(script(&folder, says)).unwrap();
         let begin = Instant::now();
         while units.failed(Now::read()).is_none() {
@@ -119,7 +150,9 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(units.failed(Now::read()), Some(3.0));
-        assert_eq!(units.failed(Now::read().later(Duration::from_secs(600))), None);
+        assert_eq!(units.names(Now::read()).as_deref(), Some("nginx.service, foo.service"));
+        let later = Now::read().later(Duration::from_secs(600));
+        assert_eq!((units.failed(later), units.names(later)), (None, None));
     }
 
     #[test]

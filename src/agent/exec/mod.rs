@@ -2,13 +2,14 @@
 //! fails harms neither the job nor its exit code.
 
 mod reporter;
+mod words;
 
 use std::ffi::{OsStr, OsString};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, PipeWriter};
 use std::mem::MaybeUninit;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::ptr;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::collect::metric_name::segment;
 use crate::clock::{Now, Wall, format_duration};
 use crate::escape::{LineBreaks, visible};
 use reporter::Reporter;
+use words::LastWords;
 
 /// The longest text of a message, in characters.
 const MAX_MESSAGE: usize = 500;
@@ -36,12 +38,15 @@ pub fn run(args: ExecArgs) -> JobExit {
     // Before any thread: what is blocked here is blocked in all of them.
     let signals = BlockedSignals::block();
     let reporter = Reporter::start(args.send, &segment(&name), started);
-    let outcome = match spawn(&args.command, &signals) {
+    let (words, stderr) = LastWords::start().unzip();
+    let outcome = match spawn(&args.command, &signals, stderr) {
         Ok(child) => wait_for_end(child, &signals),
         Err(why) => JobOutcome::NotStarted(why),
     };
+    let took = clock.elapsed();
+    let last_words = words.and_then(LastWords::finish);
     signals.release();
-    let job = FinishedJob { name, outcome, started, took: clock.elapsed() };
+    let job = FinishedJob { name, outcome, started, took, last_words };
     let (code, error) = (job.outcome.code(), job.error(&args.command));
     let errors = error.into_iter().chain(reporter.finish(&job)).collect();
     JobExit { code, errors }
@@ -52,10 +57,15 @@ fn file_name(command: &[OsString]) -> String {
     Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
 }
 
-fn spawn(command: &[OsString], signals: &BlockedSignals) -> std::io::Result<Child> {
+/// Starts the job; without a `stderr` of its own it gets ours.
+fn spawn(
+    command: &[OsString],
+    signals: &BlockedSignals,
+    stderr: Option<PipeWriter>,
+) -> std::io::Result<Child> {
     let (program, arguments) = command.split_first().ok_or(ErrorKind::InvalidInput)?;
     let mut job = Command::new(program);
-    job.args(arguments);
+    job.args(arguments).stderr(stderr.map_or_else(Stdio::inherit, Stdio::from));
     signals.unblock_in(&mut job);
     job.spawn()
 }
@@ -105,6 +115,8 @@ struct FinishedJob {
     outcome: JobOutcome,
     started: Wall,
     took: Duration,
+    /// The last line that it wrote to its standard error, where that was not a terminal.
+    last_words: Option<String>,
 }
 
 impl FinishedJob {
@@ -128,7 +140,13 @@ impl FinishedJob {
             },
         };
         let name: String = visible(&self.name, LineBreaks::Remove).collect();
-        Some(format!("job {name} {how}").chars().take(MAX_MESSAGE).collect())
+        let words = self.last_words.as_ref().map(|words| format!(": {words}")).unwrap_or_default();
+        Some(format!("job {name} {how}{words}").chars().take(MAX_MESSAGE).collect())
+    }
+
+    /// The text beside its exit code, when it failed.
+    fn text(&self) -> Option<&String> {
+        self.last_words.as_ref().filter(|_| self.outcome.code() != 0)
     }
 
     /// What is printed here, because the job itself could not print it.
@@ -249,7 +267,8 @@ mod tests {
 
     fn job(outcome: JobOutcome) -> FinishedJob {
         let took = Duration::from_millis(303_250);
-        FinishedJob { name: "backup.sh".into(), outcome, started: Wall(1_795_291_928_667), took }
+        let (name, started) = ("backup.sh".into(), Wall(1_795_291_928_667));
+        FinishedJob { name, outcome, started, took, last_words: None }
     }
 
     #[test]
@@ -272,6 +291,11 @@ mod tests {
         }
         let long = FinishedJob { name: "ä".repeat(900), ..job(status(256)) };
         assert_eq!(long.message().unwrap().chars().count(), MAX_MESSAGE);
+        let words = |raw| FinishedJob { last_words: Some("Fatal: no".into()), ..job(status(raw)) };
+        let failed = "job backup.sh failed with exit code 3 after 5 min 3 s: Fatal: no";
+        assert_eq!(words(3 << 8).message().as_deref(), Some(failed));
+        assert_eq!(words(3 << 8).text().map(String::as_str), Some("Fatal: no"));
+        assert_eq!((words(0).message(), words(0).text()), (None, None));
     }
 
     #[test]

@@ -77,10 +77,13 @@ impl Reporter {
         let mut end = self.args.clone();
         let metrics = job.metrics().map(|(what, value)| (format!("{}.{what}", self.path), value));
         end.metrics.extend(metrics);
+        let text = job.text().map(|text| (format!("{}.exit_code", self.path), text.clone()));
+        end.texts.extend(text);
         let message = job.message().map(|text| SendArgs {
             event: DatagramKind::Message,
             message: Some(text),
             metrics: BTreeMap::new(),
+            texts: BTreeMap::new(),
             interval: None,
             ..self.args
         });

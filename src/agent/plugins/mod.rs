@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::collect::Sample;
 use crate::clock::{Mono, Now};
 use crate::process;
 use crate::thread::{DEFAULT_STACK, Stop, lock, spawn_critical};
@@ -40,7 +41,7 @@ impl Default for PluginSettings {
 }
 
 /// What each program printed last, and when; by path, the order in which they are run.
-type PluginResults = BTreeMap<PathBuf, (Mono, Vec<(String, f64)>)>;
+type PluginResults = BTreeMap<PathBuf, (Mono, Sample)>;
 
 /// Runs the programs until it is stopped.
 pub struct Plugins {
@@ -75,12 +76,21 @@ impl Plugins {
     /// What the programs printed last, finite and ordered by path, no path twice. It never waits.
     /// What is older than a few rounds is left out.
     pub fn latest(&self, now: Now) -> Vec<(String, f64)> {
+        merge(self.fresh(now).flat_map(|sample| sample.metrics))
+    }
+
+    /// What the programs said last about these metrics, by path.
+    pub fn texts(&self, now: Now) -> Vec<(String, String)> {
+        self.fresh(now).flat_map(|sample| sample.texts).collect()
+    }
+
+    fn fresh(&self, now: Now) -> impl Iterator<Item = Sample> {
         let results = lock(&self.results);
         let programs = u32::try_from(results.len()).unwrap_or(u32::MAX);
         let round = self.settings.timeout.saturating_mul(programs) + self.settings.interval;
         let is_fresh = |at: Mono| now.mono.since(at) <= round.saturating_mul(3);
         let fresh = results.values().filter(|(at, _)| is_fresh(*at));
-        merge(fresh.flat_map(|(_, metrics)| metrics.iter().cloned()))
+        fresh.map(|(_, sample)| sample.clone()).collect::<Vec<_>>().into_iter()
     }
 }
 
@@ -90,12 +100,28 @@ pub fn run_once(settings: &PluginSettings, stop: &Stop) -> Vec<(String, f64)> {
     let errors = PluginErrorLog::default();
     PluginRunner { settings: settings.clone(), errors }.run_all(&results, stop);
     let results = std::mem::take(&mut *lock(&results));
-    merge(results.into_values().flat_map(|(_, metrics)| metrics))
+    merge(results.into_values().flat_map(|(_, sample)| sample.metrics))
 }
 
 /// Of one path the last value counts.
 fn merge(metrics: impl Iterator<Item = (String, f64)>) -> Vec<(String, f64)> {
     metrics.collect::<BTreeMap<_, _>>().into_iter().take(MAX_METRICS).collect()
+}
+
+/// What a program said is beside its exit code, and while that says that something is wrong beside what
+/// it measured, too.
+fn texts(
+    metrics: &[(String, f64)],
+    name: &str,
+    is_fine: bool,
+    text: &str,
+) -> Vec<(String, String)> {
+    const MAX_TEXTS: usize = 8;
+    let own = format!("own_monitor.{name}.");
+    let is_beside = |what: &str| what == "exit_code" || (!is_fine && what != "seconds");
+    let paths = metrics.iter().map(|(path, _)| path);
+    let chosen = paths.filter(|path| path.strip_prefix(&own).is_some_and(is_beside));
+    chosen.take(MAX_TEXTS).map(|path| (path.clone(), text.to_owned())).collect()
 }
 
 /// Runs all programs one after the other, and remembers what was logged about them.
@@ -116,9 +142,12 @@ impl PluginRunner {
             if stop.stopped() {
                 return;
             }
+            let text = run.text(self.settings.timeout);
+            let is_fine = run.code == 0;
             let (metrics, error) = run.evaluate(&name, self.settings.timeout);
+            let texts = text.map(|text| texts(&metrics, &name, is_fine, &text)).unwrap_or_default();
             self.errors.log(path, error);
-            lock(results).insert(path.clone(), (Now::read().mono, metrics));
+            lock(results).insert(path.clone(), (Now::read().mono, Sample { metrics, texts }));
         }
     }
 }
@@ -220,6 +249,22 @@ mod tests {
         let took =
             metrics.iter().filter(|(path, value)| path.ends_with(".seconds") && *value > 0.0);
         assert_eq!(took.count(), 4);
+    }
+
+    #[test]
+    fn what_a_plugin_says_goes_beside_its_exit_code_and_in_trouble_beside_its_figures() {
+        let paths = ["exit_code", "seconds", "root"].map(|what| format!("own_monitor.disk.{what}"));
+        let mut metrics: Vec<(String, f64)> = paths.into_iter().map(|path| (path, 1.0)).collect();
+        metrics.push(("raid.degraded".into(), 1.0));
+        let of = |is_fine| {
+            texts(&metrics, "disk", is_fine, "full").into_iter().map(|(path, text)| {
+                assert_eq!(text, "full");
+                path
+            })
+        };
+        assert_eq!(of(true).collect::<Vec<_>>(), ["own_monitor.disk.exit_code"]);
+        let both = ["own_monitor.disk.exit_code", "own_monitor.disk.root"];
+        assert_eq!(of(false).collect::<Vec<_>>(), both);
     }
 
     #[test]

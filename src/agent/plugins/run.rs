@@ -13,6 +13,7 @@ use super::output::{self, PluginOutput};
 use crate::agent::collect::metric_name::{path_label, unique_segments};
 use crate::clock::format_duration;
 use crate::escape::{LineBreaks, visible};
+use crate::heartbeat::datagram::cleaned_text;
 
 /// What editors and package managers leave behind.
 const LEFTOVERS: &[&str] =
@@ -163,11 +164,23 @@ impl PluginRun {
         (output.metrics.iter().cloned().chain(named).collect(), error)
     }
 
+    /// What it says about itself, for people: a line of its own, or why it could not say any.
+    pub fn text(&self, timeout: Duration) -> Option<String> {
+        if let Some(why) = &self.start_error {
+            return Some(format!("cannot be started: {why}"));
+        }
+        if self.timed_out {
+            return Some(format!("took more than {} and was killed", format_duration(timeout)));
+        }
+        let is_plugin = output::parse(&self.stdout).metrics.is_empty();
+        let said = if is_plugin { first_line(&self.stdout) } else { None };
+        let said = said.or_else(|| first_line(&self.stderr).filter(|_| self.code != 0));
+        said.and_then(|line| cleaned_text(&line))
+    }
+
     fn error(&self, output: &PluginOutput, timeout: Duration) -> Option<PluginError> {
         let first = |text: &str| {
-            let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
-            let line = line.split('|').next().unwrap_or(line).trim();
-            let clean = visible(line, LineBreaks::Remove).take(120).collect::<String>();
+            let clean = first_line(text)?.chars().take(120).collect::<String>();
             Some(format!(": {clean}"))
         };
         // A Nagios plugin describes the state on its output; metrics there describe nothing.
@@ -190,6 +203,13 @@ impl PluginRun {
         };
         Some(PluginError { what, details })
     }
+}
+
+/// The first line of a text that is not empty, without performance data and what nobody sees.
+fn first_line(text: &str) -> Option<String> {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty())?;
+    let line = line.split('|').next().unwrap_or(line).trim();
+    Some(visible(line, LineBreaks::Remove).collect())
 }
 
 /// A path segment for each program: its file name, with `_` for what does not fit.
@@ -331,6 +351,28 @@ mod tests {
 
     fn ended(code: i32, stdout: &str, stderr: &str) -> PluginRun {
         PluginRun { code, stdout: stdout.into(), stderr: stderr.into(), ..PluginRun::default() }
+    }
+
+    #[test]
+    fn what_a_plugin_says_of_itself_is_a_line_of_its_own() {
+        let timeout = Duration::from_secs(10);
+        let missing =
+            PluginRun { code: 127, start_error: Some("no".into()), ..PluginRun::default() };
+        for (run, text) in [
+            (ended(0, "OK - all fine | a=1\n", ""), Some("OK - all fine")),
+            (
+                ended(2, "\n  DISK CRITICAL - 2% left |a=1\nmore", "x"),
+                Some("DISK CRITICAL - 2% left"),
+            ),
+            (ended(2, "", "no such disk\nmore"), Some("no such disk")),
+            (ended(0, "a.b 1\n", "odd"), None),
+            (ended(1, "a.b 1\n", "odd"), Some("odd")),
+            (ended(0, "", ""), None),
+            (PluginRun::timed_out(timeout), Some("took more than 10 s and was killed")),
+            (missing, Some("cannot be started: no")),
+        ] {
+            assert_eq!(run.text(timeout).as_deref(), text, "{run:?}");
+        }
     }
 
     #[test]

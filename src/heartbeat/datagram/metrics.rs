@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::BorrowedText;
 use super::path_index::PathIndex;
+use super::texts::{self, cleaned_text};
 
 /// The most metrics that one datagram may carry, and that are kept of one host.
 pub const MAX_METRICS: usize = 512;
@@ -27,6 +28,8 @@ pub struct DatagramMetrics {
     leaves: Vec<(usize, f64)>,
     /// Where each path stands among them.
     index: PathIndex,
+    /// Texts beside some of them, by path; of others, too, which mean nothing.
+    texts: Vec<(String, String)>,
 }
 
 impl DatagramMetrics {
@@ -41,6 +44,26 @@ impl DatagramMetrics {
             }
         }
         metrics.without_repeated()
+    }
+
+    /// The same with the texts beside them that this JSON holds.
+    pub(super) fn with_texts(mut self, json: Option<&str>) -> DatagramMetrics {
+        if let Some(json) = json {
+            self.texts = texts::parse(json);
+        }
+        self
+    }
+
+    /// The same with these texts beside them, by path; cleaned and cut as if they were received.
+    pub fn beside_texts(mut self, by_path: &[(String, String)]) -> DatagramMetrics {
+        let usable = |(path, text): &(String, String)| Some((path.clone(), cleaned_text(text)?));
+        self.texts = by_path.iter().filter_map(usable).collect();
+        self
+    }
+
+    /// The text beside the metric of that path.
+    pub fn text(&self, path: &str) -> Option<&str> {
+        self.texts.iter().find(|(of, _)| of == path).map(|(_, text)| text.as_str())
     }
 
     /// How many there are.

@@ -1,6 +1,7 @@
 //! What the API, the page and the history see of the fleet. Pure.
 
 use crate::clock::{Mono, Now, Wall};
+use crate::event::metric::measured;
 use crate::event::{Incident, Level};
 use crate::heartbeat::fleet::Fleet;
 use crate::heartbeat::fleet::dependencies::MAX_BEHIND;
@@ -143,9 +144,9 @@ impl Fleet {
             for metric in &host.metrics {
                 let Some(alert) = metric.alert() else { continue };
                 let level = alert.threshold.level;
-                let limit = alert.rule.limit(level).map(|limit| limit.to_string());
-                let limit = limit.unwrap_or_default();
-                let value = crate::event::decimal(metric.value);
+                let limit = alert.rule.limit(level);
+                let value = measured(metric.value, limit.map(|limit| limit.value));
+                let limit = limit.map(|limit| limit.to_string()).unwrap_or_default();
                 problems.push(OpenProblem {
                     incident: Incident::Metric {
                         host: host.name.as_ref().into(),
@@ -208,6 +209,7 @@ fn metric_view(metric: &Metric, stale: bool) -> MetricView {
         level: alert.map(|alert| alert.threshold.level),
         since: alert.map(|alert| alert.since),
         limit: limit.map(|limit| limit.to_string()),
+        text: metric.text.as_deref().cloned(),
         at: Some(metric.freshness.last_received),
         stale,
     }

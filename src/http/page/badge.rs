@@ -93,6 +93,7 @@ mod tests {
                 level,
                 since: None,
                 limit,
+                text: None,
                 at: None,
                 stale: false,
             }],

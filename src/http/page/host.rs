@@ -293,7 +293,8 @@ impl HostPage<'_> {
         html.attribute("class", level.map_or("", class_of)).markup("><th scope=row");
         html.attribute("title", &view.path).markup(">").text(cut(&name));
         html.markup("<td class=n><b").attribute("title", exact(view.value)).markup(">");
-        html.text(unit.of(view.value)).markup("</b>");
+        let beyond = view.limit.as_deref().and_then(limit);
+        html.text(unit.beside_limit(view.value, beyond)).markup("</b>");
         if let Some(level) = level {
             html.markup(" <b>").text(level.name()).markup("</b>");
         }
@@ -311,7 +312,7 @@ impl HostPage<'_> {
         };
         html.markup("<a").attribute("href", graph_href(&self.host.name, &view.path, self.span));
         html.attribute("aria-label", format_args!("Graph of {}", cut(&name))).markup(">");
-        sparkline(html, series, window, view.limit.as_deref().and_then(limit));
+        sparkline(html, series, window, beyond);
         html.markup("</a>");
         let (least, mean, most) = min_mean_max(&series.points).unwrap_or_default();
         for value in [least, mean, most] {
@@ -347,6 +348,7 @@ fn all_metrics(host: &HostView, series: &[SeriesView]) -> Vec<MetricView> {
                 since: None,
                 limit: None,
                 at: Some(last.at + *step),
+                text: None,
                 stale: true,
             });
         }

@@ -26,7 +26,7 @@ mod calm;
 mod charts;
 mod events;
 mod filter;
-pub(crate) mod format;
+mod format;
 mod graph;
 mod host;
 mod hosts;

@@ -75,6 +75,7 @@ mod tests {
                 since: None,
                 limit: Some(limit.to_owned()).filter(|limit| !limit.is_empty()),
                 at: None,
+                text: None,
                 stale,
             };
             assert_eq!(metric_problem(&view).replace('\u{a0}', " "), words);

@@ -184,6 +184,7 @@ mod tests {
             since: None,
             limit: None,
             at: None,
+            text: None,
             stale: false,
         };
         HostView {

@@ -316,6 +316,7 @@ mod tests {
                 level,
                 since: None,
                 limit: None,
+                text: None,
                 at: None,
                 stale: false,
             }],
@@ -373,6 +374,7 @@ mod tests {
             since: Some(Wall(since)),
             limit: None,
             at: None,
+            text: None,
             stale: false,
         };
         let view = |metrics: &[(Level, i64)], gone: Option<i64>| {

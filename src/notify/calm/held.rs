@@ -160,7 +160,7 @@ impl HeldIncident {
             return false;
         }
         self.remove_channels(&old.difference(new).cloned().insert_all());
-        let held_back = format!("until {}, the time of a reload", second(now.wall));
+        let held_back = format!("until {}, the time of a reload", now.wall.local());
         for channel in new.difference(&old) {
             let free = FreeChannel { since: now, held_back: held_back.clone() };
             self.free.insert(channel.clone(), free);
@@ -203,7 +203,7 @@ impl HeldIncident {
             && !is_flapping(&self.event.kind);
         let mut event = self.event.clone();
         event.held_back = Some(match not_back {
-            true => format!("by its own silence until {}; it has not come back", second(until)),
+            true => format!("by its own silence until {}; it has not come back", until.local()),
             false => held_back(until, &self.reasons.iter().collect::<Vec<_>>()),
         });
         if not_back && matches!(event.kind, EventKind::Shutdown { .. }) {
@@ -271,7 +271,7 @@ impl HeldNote {
     }
 }
 
-/// `until 2026-11-22T05:53:10Z, by s17 of ann (kernel update)`; `while router was overdue`.
+/// `until 2026-11-22 05:53:10 UTC, by s17 of ann (kernel update)`; `while router was overdue`.
 fn held_back(until: Wall, reasons: &[&Reason]) -> String {
     let is_cause = |reason: &Reason| matches!(reason.why, ReasonKind::Parent | ReasonKind::Storm);
     let texts = |of_causes: bool| {
@@ -279,7 +279,7 @@ fn held_back(until: Wall, reasons: &[&Reason]) -> String {
         of_kind.map(|reason| reason.text.as_str()).collect::<Vec<_>>()
     };
     let (overlays, causes) = (texts(false), texts(true));
-    let until = format!("until {}, by {}", second(until), overlays.join(" and by "));
+    let until = format!("until {}, by {}", until.local(), overlays.join(" and by "));
     let lasted = format!("while {}", causes.join(" and "));
     match (overlays.is_empty(), causes.is_empty()) {
         (_, true) => until,
@@ -294,9 +294,4 @@ fn same(one: &[Reason], other: &[Reason]) -> bool {
         (one.why, &one.id, &one.channels) == (other.why, &other.id, &other.channels)
     };
     one.len() == other.len() && one.iter().zip(other).all(is_same)
-}
-
-/// To the second: `2026-11-22T05:53:10Z`.
-pub fn second(at: Wall) -> String {
-    Wall(at.0 - at.0.rem_euclid(1000)).to_string().replace(".000Z", "Z")
 }

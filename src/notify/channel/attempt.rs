@@ -44,6 +44,15 @@ impl OutgoingMessage<'_> {
     /// The message as plain lines, its event id last, in at most `limit` units. What is too long is
     /// cut before the annotations and the event id, which are always there.
     pub fn plain_text(&self, limit: usize, unit: TextUnit) -> String {
+        self.text_with_link(None, limit, unit)
+    }
+
+    /// The same with the link of the message before its annotations.
+    pub fn linked_text(&self, limit: usize, unit: TextUnit) -> String {
+        self.text_with_link(self.message.link.as_deref(), limit, unit)
+    }
+
+    fn text_with_link(&self, link: Option<&str>, limit: usize, unit: TextUnit) -> String {
         let message = self.message;
         let mut body = clean(&message.title, LineBreaks::Keep);
         let details = if self.short_form { &[] } else { message.details.as_slice() };
@@ -52,6 +61,9 @@ impl OutgoingMessage<'_> {
             body.push_str(&format!("\n{label}: {}", clean(text, LineBreaks::Keep)));
         }
         let mut end = String::new();
+        if let Some(link) = link.filter(|_| !self.short_form) {
+            end.push_str(&format!("\n{link}"));
+        }
         for remark in self.annotations() {
             end.push_str(&format!("\n{remark}"));
         }
@@ -62,8 +74,9 @@ impl OutgoingMessage<'_> {
 
 fn late(at: Wall, now: Wall) -> Option<String> {
     let delay = now.since(at);
-    (delay > LATE_AFTER)
-        .then(|| format!("happened at {at}, {} before this was sent", format_duration(delay)))
+    (delay > LATE_AFTER).then(|| {
+        format!("happened at {}, {} before this was sent", at.local(), format_duration(delay))
+    })
 }
 
 /// What a provider gave for a message that it accepted.
@@ -215,6 +228,7 @@ mod tests {
             thread: String::new(),
             title: title.into(),
             details: vec![("why".into(), "because".into())],
+            link: None,
             table: None,
         }
     }
@@ -238,7 +252,7 @@ mod tests {
         let text = OutgoingMessage { possible_repeat: true, ..outgoing(&long, 65_000) }
             .plain_text(200, TextUnit::Characters);
         assert!(text.ends_with(
-            "…\nhappened at 1970-01-01T00:16:40.000Z, 1 min 5 s before this was sent\n\
+            "…\nhappened at 1970-01-01 00:16:40 UTC, 1 min 5 s before this was sent\n\
              possible repeat of an earlier message\nevent 00000000000001"
         ));
         assert_eq!(text.chars().count(), 200);

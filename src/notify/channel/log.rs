@@ -78,6 +78,7 @@ mod tests {
             thread: String::new(),
             title: "backups".into(),
             details: vec![("a\n\u{1b}[31mb".into(), "x\ny".into()), ("c".into(), "z".into())],
+            link: None,
             table: None,
         };
         let outgoing = OutgoingMessage {

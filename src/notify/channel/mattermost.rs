@@ -292,11 +292,16 @@ fn post_id(body: &str) -> Option<String> {
 fn attachment(outgoing: &OutgoingMessage) -> Value {
     let message = outgoing.message;
     let title = cut(&clean(&message.title, LineBreaks::Remove), 1500, TextUnit::Characters);
-    json!({
+    let mut attachment = json!({
         "fallback": markdown_code(&title),
         "color": color(message.level),
         "text": text(outgoing),
-    })
+    });
+    if let Some(link) = message.link.as_deref().filter(|_| !outgoing.short_form) {
+        attachment["title"] = json!("status page");
+        attachment["title_link"] = json!(link);
+    }
+    attachment
 }
 
 /// The colours of Mattermost's own alerts.
@@ -430,6 +435,7 @@ mod tests {
             thread: "web1 ipv4".into(),
             title: title.into(),
             details: details.iter().map(|(l, t)| ((*l).to_owned(), (*t).to_owned())).collect(),
+            link: None,
             table: None,
         };
         test(&OutgoingMessage {

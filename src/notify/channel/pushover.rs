@@ -29,6 +29,9 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest wait for a new quota: it comes on the first of the month.
 const MAX_QUOTA_PAUSE: Duration = Duration::from_secs(31 * 24 * 3600);
 
+/// The longest address of a supplementary page, in characters.
+const MAX_URL: usize = 512;
+
 /// The priority that is repeated until a person acknowledges it.
 const EMERGENCY: i8 = 2;
 
@@ -227,6 +230,8 @@ impl Pushover {
             fields.push(("expire", expire.to_string()));
             fields.push(("tags", message.event.to_string()));
         }
+        let link = message.link.clone().filter(|link| link.chars().count() <= MAX_URL);
+        fields.extend(link.map(|link| ("url", link)));
         fields.extend(self.sound.iter().map(|sound| ("sound", sound.clone())));
         fields.extend(self.device.iter().map(|device| ("device", device.clone())));
         fields

@@ -398,6 +398,7 @@ mod tests {
             channels: BTreeMap::new(),
             calm: crate::notify::calm::CalmSettings::default(),
             overdue_renotify: None,
+            public_url: None,
             retry_policy: None,
         };
         let on_exit = Box::new(move |exit| tx.send(exit).unwrap());

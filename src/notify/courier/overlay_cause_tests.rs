@@ -197,7 +197,7 @@ fn the_words_are_those_of_the_contract() {
     test.wait(PATIENCE);
     assert_eq!(
         test.detail("web1 ipv4 overdue").unwrap(),
-        "until 2027-01-15T08:00:00Z, by s1 of ann (kernel update), \
+        "until 2027-01-15 08:00:00 UTC, by s1 of ann (kernel update), \
          and while router was overdue and many hosts were silent together"
     );
 }
@@ -315,7 +315,7 @@ fn a_silence_and_a_parent_each_hold_for_their_own_channels() {
     test.wait(2 * SECOND);
     assert_eq!(test.told(), ["pager web1 ipv4 overdue"], "it was not told of the router");
     let words = test.detail("web1 ipv4 overdue").unwrap();
-    assert_eq!(words, "until 2027-01-15T09:00:00Z, by s1 of ann (kernel update)");
+    assert_eq!(words, "until 2027-01-15 09:00:00 UTC, by s1 of ann (kernel update)");
     assert_eq!(test.reasons(), ["parent router: mail"]);
     test.restart().wait(HOUR).up("router").wait(PATIENCE);
     assert_eq!(test.told(), ["mail router ipv4 is back", "mail web1 ipv4 overdue"]);

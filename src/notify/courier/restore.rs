@@ -37,6 +37,7 @@ pub fn restore_outbox(
     let seed = now.wall.0.unsigned_abs() ^ u64::from(std::process::id()).rotate_left(32);
     let mut outbox = Outbox::new(settings.queue_settings(), seed, now);
     outbox.set_overdue_renotify(settings.overdue_renotify);
+    outbox.set_public_url(settings.public_url.clone());
     let mut deliveries = store.read::<Delivery>(Table::Outbox);
     for (key, delivery) in &mut deliveries {
         let accepted = rebase(delivery.accepted);

@@ -355,6 +355,7 @@ impl CourierThread {
     fn reconfigure(&mut self, settings: NotifySettings, now: Now) {
         self.overlay.calm.reconfigure(settings.calm.clone());
         self.calm_changed = true;
+        self.outbox.set_public_url(settings.public_url.clone());
         self.settings = settings;
         let seed = now.wall.0.unsigned_abs();
         let routes = &self.settings.routes;

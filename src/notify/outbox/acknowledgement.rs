@@ -49,7 +49,7 @@ impl Acknowledgement {
     pub fn describe(&self) -> String {
         let person = self.person();
         let by = if self.by.is_some() { format!("by {person}") } else { person };
-        format!("{by} at {}", self.at)
+        format!("{by} at {}", self.at.local())
     }
 
     /// Whether its time is not over.

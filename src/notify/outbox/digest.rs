@@ -103,7 +103,7 @@ fn detail_line(message: &Message, recovered: bool) -> (String, String) {
     let title = cut(&clean(&message.title, LineBreaks::Remove), MAX_TITLE, TextUnit::Bytes);
     let recovered = if recovered { ", over" } else { "" };
     let text = format!("{}{recovered}: {title} [{}]", message.level.name(), message.event);
-    (message.at.to_string(), text)
+    (message.at.local().to_string(), text)
 }
 
 /// The message that is sent in place of the `members` of a digest.
@@ -139,6 +139,7 @@ pub fn render(digest: &Digest, members: &[&Delivery]) -> Option<Delivery> {
         subject,
         title,
         details,
+        link: None,
         table: None,
     };
     let thread = common_thread(members).and(first.thread.clone());

@@ -32,9 +32,9 @@ fn an_alarm_and_its_end_that_are_both_unsent_become_one_message() {
     assert_eq!(message.thread, "web1 ipv4");
     assert_eq!(message.subject, Subject::Host("web1".into()));
     let details = &message.details;
-    assert_eq!(details[0].0, "2027-01-15T08:00:00.000Z");
+    assert_eq!(details[0].0, "2027-01-15 08:00:00 UTC");
     assert_eq!(words_of(&details[0].1), "critical, over: web1 ipv4 overdue");
-    assert_eq!(details[1].0, "2027-01-15T08:03:00.000Z");
+    assert_eq!(details[1].0, "2027-01-15 08:03:00 UTC");
     assert_eq!(words_of(&details[1].1), "ok: web1 ipv4 is back");
     assert_eq!(details[2].1, "while chat could not be reached");
     assert_eq!(

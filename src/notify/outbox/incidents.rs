@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::acknowledgement::Acknowledgement;
 use super::delivery::Delivery;
+use super::overdue::OverdueHosts;
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{AlarmState, EventId, Incident, Level, Message};
@@ -142,6 +143,7 @@ pub struct Incidents {
     digest_uses: BTreeMap<EventId, usize>,
     /// The ends of acknowledgements that were made for a time; some of these may be outdated.
     acknowledged_until: BTreeSet<(Mono, Incident)>,
+    overdue: OverdueHosts,
     writes: Vec<Write>,
 }
 
@@ -156,7 +158,9 @@ impl Incidents {
         }
         let end = open.acknowledged.as_ref().and_then(Acknowledgement::end);
         self.acknowledged_until.extend(end.map(|end| (end, open.incident.clone())));
-        self.open.insert(open.incident.clone(), open);
+        let incident = open.incident.clone();
+        self.open.insert(incident.clone(), open);
+        self.update_overdue(&incident);
     }
 
     /// Counts a delivery that has waited since before the start.
@@ -205,10 +209,7 @@ impl Incidents {
     /// while others beat does not say so.
     pub fn told_of_silence(&self, host: &str) -> BTreeSet<String> {
         let mut channels = self.told_of(&Incident::NotBack { host: host.to_owned() });
-        let first = Incident::connection(host, "");
-        let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
-        let connections = self.open.range(first..).take_while(|(incident, _)| of_host(incident));
-        let of_connections = connections.flat_map(|(_, open)| {
+        let of_connections = self.connections_of(host).flat_map(|open| {
             let told = open.told();
             open.knowing().filter(move |name| told[*name].says_silent())
         });
@@ -218,10 +219,14 @@ impl Incidents {
 
     /// Whether a channel was notified of a connection of a host.
     pub fn has_connection_of(&self, host: &str, channel: &str) -> bool {
-        let of_host = |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
-        let all = self.open.range(Incident::connection(host, "")..);
-        let mut of_host = all.take_while(|(incident, _)| of_host(incident));
-        of_host.any(|(_, open)| open.channels.contains_key(channel))
+        self.connections_of(host).any(|open| open.channels.contains_key(channel))
+    }
+
+    /// The open incidents of the connections of a host.
+    fn connections_of<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a OpenIncident> {
+        let of_host = move |incident: &Incident| matches!(incident, Incident::Connection { host: of, .. } if of == host);
+        let connections = self.open.range(Incident::connection(host, "")..);
+        connections.take_while(move |(incident, _)| of_host(incident)).map(|(_, open)| open)
     }
 
     /// The channels that were notified of an incident or will be.
@@ -437,6 +442,7 @@ impl Incidents {
     pub fn close(&mut self, incident: &Incident) -> BTreeMap<String, NotifiedChannel> {
         let Some(mut open) = self.open.remove(incident) else { return BTreeMap::new() };
         self.writes.push(Write::remove(Table::Troubles, incident.key()));
+        self.update_overdue(incident);
         for notified in open.channels.values_mut() {
             for event in std::mem::take(&mut notified.in_digests) {
                 if self.release_digest(event) {
@@ -554,6 +560,24 @@ impl Incidents {
         if let Some(open) = self.open.get(incident) {
             self.writes.push(Write::put(Table::Troubles, incident.key(), open));
         }
+        self.update_overdue(incident);
+    }
+
+    /// Which channels know that the host of an incident is overdue may have changed.
+    fn update_overdue(&mut self, incident: &Incident) {
+        let Incident::Connection { host, .. } = incident else { return };
+        let says_so = |(_, given): &(&String, &NotifiedChannel)| {
+            let told = given.told.as_ref().filter(|told| told.level == Level::Critical);
+            !given.handed_over && told.and_then(|told| told.what.as_deref()) == Some("overdue")
+        };
+        let told = self.connections_of(host).flat_map(|open| open.channels.iter().filter(says_so));
+        let told = told.map(|(channel, _)| channel.clone()).insert_all();
+        self.overdue.update(host, told);
+    }
+
+    /// The first of the other hosts that a channel was told are overdue, and how many there are.
+    pub fn overdue_beside(&self, channel: &str, host: &str) -> (Vec<String>, usize) {
+        self.overdue.others(channel, host)
     }
 
     /// The rows that changed since the last call.

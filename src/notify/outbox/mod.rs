@@ -21,6 +21,8 @@ mod digest;
 mod given_up;
 mod incidents;
 mod jitter;
+mod messages;
+mod overdue;
 mod queue;
 mod receipts;
 mod recipients;
@@ -64,6 +66,8 @@ pub struct Outbox {
     /// Of each delivery that is part of a digest, the first delivery of that digest.
     digested_in: BTreeMap<DeliveryId, DeliveryId>,
     shares: Shares,
+    /// Where people reach the status page.
+    public_url: Option<String>,
     last_id: DeliveryId,
     last_event: EventId,
     next_expiry_check: Mono,
@@ -265,7 +269,7 @@ impl Outbox {
         now: Now,
     ) -> Vec<String> {
         self.last_event = self.last_event.max(id);
-        let message = Arc::new(event.message(id));
+        let message = self.message_of(event, id);
         let EventDescription { name, for_backups, is_reminder, incident: change, .. } =
             event.kind.describe();
         let (opens, state) = (change.opens(), event.alarm_state());
@@ -289,6 +293,7 @@ impl Outbox {
                 && opens.is_some_and(|incident| self.incidents.knows(incident, &name, &state));
             let given_to = Arc::clone(&given_to);
             let target = ChannelTarget { for_backups, is_minor, is_reminder, given_to, ..target };
+            let message = self.message_for(event, &message, &name);
             if self.enqueue(&name, &message, opens, &target, now) > 0 {
                 if let Some(incident) = opens {
                     self.incidents.record_told(incident, &name, &state);

@@ -378,6 +378,7 @@ impl Outbox {
             thread: incident.to_string(),
             title,
             details: vec![("told before".into(), "through a channel that is gone".into())],
+            link: self.link_of(&incident.subject()),
             table: None,
         });
         let target = ChannelTarget {

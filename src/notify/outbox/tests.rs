@@ -136,8 +136,8 @@ impl TestOutbox {
                 connection: "ipv4".into(),
                 last_seen: Wall(0),
                 promised: Wall(0),
-                others_down: Vec::new(),
-                others_count: 0,
+                others_down: vec!["elsewhere".into()],
+                others_count: 7,
                 was_last_up: true,
                 clock: None,
                 behind_it: Vec::new(),
@@ -172,6 +172,19 @@ impl TestOutbox {
         result: Result<Delivered, Failure>,
     ) -> DeliveryResult {
         self.outbox.complete(job.id, result, self.now).swap_remove(0).0
+    }
+
+    /// Sends everything that can be sent now; whom each message says to be overdue, too.
+    fn drain_overdue(&mut self) -> Vec<String> {
+        let mut said = Vec::new();
+        for job in self.start() {
+            let message = &job.delivery.message;
+            let others = message.details.iter().find(|(label, _)| label == "also overdue");
+            let others = others.map_or("-", |(_, text)| text);
+            said.push(format!("{}: {} {others}", job.delivery.channel, message.host().unwrap()));
+            self.finish(&job, Ok(Delivered::default()));
+        }
+        said
     }
 
     /// Sends everything that can be sent now; the titles in order.
@@ -629,4 +642,41 @@ fn rows_keep_the_names_that_they_have_on_disk() {
     {
         assert_eq!(written, row);
     }
+}
+
+#[test]
+fn a_channel_was_told_the_names_of_hosts_that_it_has_nothing_to_do_with() {
+    let mut test = TestOutbox::with(&["ann", "bob"]);
+    let own = |names: &[&str]| routing::HostRoute {
+        watch: true,
+        channels: Some(names.iter().map(|name| name.to_string()).collect()),
+    };
+    test.routes.hosts.insert("web1".into(), own(&["ann"]));
+    test.routes.hosts.insert("web2".into(), own(&["bob"]));
+    assert_eq!(test.overdue("web1").drain_overdue(), ["ann: web1 -"]);
+    assert_eq!(test.overdue("web2").drain_overdue(), ["bob: web2 -"]);
+    // That one is everybody's.
+    assert_eq!(test.overdue("web3").drain_overdue(), ["ann: web3 web1", "bob: web3 web2"]);
+    let mut disk = BTreeMap::new();
+    test.crash(&mut disk);
+    test.back("web1").drain();
+    test.routes.hosts.insert("web4".into(), own(&["ann"]));
+    assert_eq!(test.overdue("web4").drain_overdue(), ["ann: web4 web3"]);
+}
+
+#[test]
+fn a_message_links_to_the_page_of_its_host() {
+    let mut test = TestOutbox::with(&["chat"]);
+    test.overdue("web1");
+    assert_eq!(test.one().delivery.message.link, None);
+    test.outbox.set_public_url(Some("https://hbd.example.com/hb".into()));
+    let link = |test: &TestOutbox, kind| {
+        test.outbox.message_of(&Event::new(Wall(0), kind), EventId(1)).link.clone().unwrap()
+    };
+    let host = EventKind::HostMessage { host: "web1".into(), text: "x".into() };
+    assert_eq!(link(&test, host), "https://hbd.example.com/hb/hosts/web1");
+    let strange = EventKind::HostMessage { host: "a b/\u{fc}".into(), text: "x".into() };
+    assert_eq!(link(&test, strange), "https://hbd.example.com/hb/hosts/a%20b%2F%C3%BC");
+    let disk = EventKind::StoreWrites { refused_for: MINUTE };
+    assert_eq!(link(&test, disk), "https://hbd.example.com/hb/");
 }

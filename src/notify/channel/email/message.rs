@@ -227,7 +227,8 @@ fn rows(outgoing: &OutgoingMessage) -> Vec<(String, String)> {
         .iter()
         .map(|(label, text)| (cut(&one_line(label), 100), cut(&lines(text), MAX_TEXT)))
         .collect();
-    rows.push(("at".into(), message.at.to_string()));
+    rows.extend(message.link.clone().map(|link| ("page".into(), link)));
+    rows.push(("at".into(), message.at.local().to_string()));
     let delay = outgoing.now.since(message.at);
     if delay > LATE {
         rows.push(("sent late".into(), format!("{} after it happened", format_duration(delay))));
@@ -259,7 +260,11 @@ fn text(outgoing: &OutgoingMessage) -> String {
 
 fn short_text(outgoing: &OutgoingMessage) -> String {
     let mut text = title_text(outgoing.message, MAX_SHORT_TEXT);
-    text.push_str(&format!("\n\n{} event {}\n", outgoing.message.at, outgoing.message.event));
+    text.push_str(&format!(
+        "\n\n{} event {}\n",
+        outgoing.message.at.local(),
+        outgoing.message.event
+    ));
     if let Some(mark) = repeat_mark(outgoing) {
         text.push_str(&format!("{mark}\n"));
     }
@@ -284,11 +289,15 @@ fn html(outgoing: &OutgoingMessage) -> String {
         mark.unwrap_or_default()
     );
     for (label, value) in rows(outgoing) {
+        let mut shown = escape::html(&value);
+        if outgoing.message.link.as_deref() == Some(value.as_str()) {
+            shown = format!("<a href=\"{shown}\">{shown}</a>");
+        }
         html.push_str(&format!(
             "<tr><td style=\"color:#666;vertical-align:top;padding-right:12px\">{}</td>\
              <td style=\"white-space:pre-wrap;overflow-wrap:anywhere\">{}</td></tr>\n",
             escape::html(&label),
-            escape::html(&value)
+            shown
         ));
     }
     html.push_str("</table>\n");

@@ -86,7 +86,7 @@ impl Signal {
         accounts: &AccountLocks,
         limit: Duration,
     ) -> Result<Delivered, Failure> {
-        let text = outgoing.plain_text(MAX_TEXT, TextUnit::Bytes);
+        let text = outgoing.linked_text(MAX_TEXT, TextUnit::Bytes);
         let _lock = accounts.acquire(&self.user, limit).ok_or_else(|| {
             Failure::unreachable(format!("another attempt for {} is still running", self.user))
         })?;
