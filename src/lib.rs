@@ -109,8 +109,8 @@
 //! | what a reload applies | `daemon/mod.rs`; what it says that has changed: `daemon/config_diff.rs` |
 //! | which characters of others are shown; text in HTML and JSON | `escape.rs` |
 //! | what a program that is started is given: environment, directory, descriptors | `process.rs` |
-//! | a command of `hbd` | one file in `cli/`, its line in `cli/mod.rs`, its `--help` in `cli/help.rs` |
-//! | a command or an option of `hbc` | `agent/cli.rs`, its `--help` in `agent/help.rs` |
+//! | a command of `hbd` | one file in `cli/`, its line in `cli/mod.rs`, its help in `cli/help.rs` |
+//! | a command or an option of `hbc` | `agent/cli.rs`, its help in `agent/help.rs` |
 //! | what an agent measures | `agent/collect/` |
 //! | when an agent sends, and over which connection | `agent/beat/scheduler.rs`, `agent/beat/session.rs` |
 

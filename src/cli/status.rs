@@ -663,7 +663,7 @@ HOST  STATE        SINCE      LAST SEEN
 db1   overdue      3 h 5 min  3 h 5 min
   critical: ipv4 overdue, last seen 3 h 5 min ago
 web1  critical     12 min     2 s
-  critical: disk root 97.5 % (limit: above 95 %) for 12 min:
+  critical: disk root 97.5 % (limit: above 95.0 %) for 12 min:
     disk_monitor.root.percent
 gone  shut down    3 h 5 min  3 h 5 min
   warning: ipv4 shut down, last seen 3 h 5 min ago
@@ -702,7 +702,7 @@ ops      signal  works    3        1 min 5 s  1 min
 HOST  STATE    SINCE      LAST SEEN
 web1  overdue  3 h 5 min  3 h 5 min
   critical: ipv4 overdue, last seen 3 h 5 min ago [held back by s17 for 2 h more]
-  critical: disk root 97.5 % (limit: above 95 %) for 12 min: disk_monitor.root.percent [acknowledged 5 min ago]
+  critical: disk root 97.5 % (limit: above 95.0 %) for 12 min: disk_monitor.root.percent [acknowledged 5 min ago]
   quiet: s17, nightly
 ";
         let text = overview(&hosts, &Json::Null, None, Style { width: 120, ..STYLE });
