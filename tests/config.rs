@@ -397,12 +397,12 @@ threshold_configs:
     let rules = |set: &str| &config.threshold_sets[set].rules;
     assert_eq!(config.own_threshold_sets, 3);
     assert!(!rules("default").contains_key("cpu_monitor.cpu_percent"));
-    assert_eq!(rules("default").len(), 7);
-    assert_eq!(rules("ours").len(), 7);
+    assert_eq!(rules("default").len(), 9);
+    assert_eq!(rules("ours").len(), 9);
     let memory = rules("ours")["memory_monitor.percent"];
     assert_eq!((memory.warning, memory.for_duration), (None, Duration::from_secs(300)));
     assert_eq!(rules("bare").len(), 1);
-    assert_eq!(rules("high_sensitivity").len(), 8);
+    assert_eq!(rules("high_sensitivity").len(), 10);
 }
 
 #[test]

@@ -243,7 +243,7 @@ Makes a key, and says where it goes on each side.
 Exit status: 0, 1 not written, or somebody signs with a previous key,
 3 the daemon does not answer, 78 the configuration is refused.
 
-  hbd key web1 --write /etc/hbd/web1.key
+  hbd key web1 --write /etc/hbd/secrets/web1.key
 ";
 
 const DYNDNS: &str = "\

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use lexopt::prelude::*;
 
 use super::{CONFIGURATION, config_file, help, print, print_error};
+use crate::address;
 use crate::config::Config;
 
 /// Reads the arguments and prints the names. Gives the exit code: 0, or 78 when the file cannot be
@@ -24,7 +25,11 @@ pub fn run(mut parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     }
     let section = section.ok_or("name what to list: hosts or channels")?;
     Ok(match Config::names_in(config_file(config), section) {
-        Ok(names) => print(&names.iter().map(|name| format!("{name}\n")).collect::<String>()),
+        // A shell expands what it completes: nothing but names.
+        Ok(names) => {
+            let names = names.iter().filter(|name| address::is_name(name));
+            print(&names.map(|name| format!("{name}\n")).collect::<String>())
+        }
         Err(problems) => {
             print_error(&problems);
             CONFIGURATION

@@ -24,8 +24,7 @@ fn has_metric_at(host: &Json, level: &str) -> bool {
     items(host, "metrics").any(|metric| metric["level"] == level)
 }
 
-/// Since when it is so: of a host whose beats come, since when the first of its metrics has been at
-/// the level that makes it so.
+/// Since when it is so: of a host whose beats come, since the oldest of what makes it so.
 pub fn since(host: &Json) -> Option<Wall> {
     let level = match health(host) {
         "critical" => "critical",
@@ -33,7 +32,9 @@ pub fn since(host: &Json) -> Option<Wall> {
         _ => return time(host, "since"),
     };
     let beyond = items(host, "metrics").filter(|metric| metric["level"] == level);
-    beyond.filter_map(|metric| time(metric, "since")).min()
+    let is_gone = |one: &&Json| level == "warning" && host["watch"] == true && one["state"] != "UP";
+    let gone = items(host, "connections").filter(is_gone);
+    beyond.chain(gone).filter_map(|one| time(one, "since")).min().or_else(|| time(host, "since"))
 }
 
 /// The state of a connection.
@@ -114,7 +115,7 @@ mod tests {
             (host("NEW", true, "ok", "UP"), "never heard", Some(17)),
             (host("UP", true, "critical", "UP"), "critical", Some(19)),
             (host("UP", false, "warning", "UP"), "degraded", Some(19)),
-            (host("UP", true, "ok", "OVERDUE"), "degraded", None),
+            (host("UP", true, "ok", "OVERDUE"), "degraded", Some(17)),
             (host("UP", false, "ok", "OVERDUE"), "up", Some(17)),
             (host("UP", true, "ok", "UP"), "up", Some(17)),
         ] {

@@ -210,6 +210,9 @@ impl EventFilter {
         for (value, label) in LEVELS {
             option(html, value, label, value == self.level);
         }
+        if LEVELS.iter().all(|(value, _)| *value != self.level) {
+            option(html, &self.level, &self.level, true);
+        }
         html.markup("</select><label for=kind>Kind</label><select id=kind name=kind>");
         for (value, label, _) in KINDS {
             option(html, value, label, value == self.kind);
@@ -267,6 +270,7 @@ impl EventFilter {
                 html.markup("<a rel=next").attribute("href", self.href(Some(next)));
                 html.markup(">Older</a>");
             }
+            None if self.since.is_some() => {}
             None => drop(html.markup("<span>These are the oldest that are kept.</span>")),
         }
         html.markup("</nav>");
@@ -306,7 +310,7 @@ pub fn panel(html: &mut Html, events: &ReadResult<EventView>, all: &EventFilter)
     section(html, "events", "What happened", |html| {
         match events {
             Err(why) => unreadable(html, why),
-            Ok(events) if events.is_empty() => drop(html.markup("<p class=i>Nothing yet.</p>")),
+            Ok(events) if events.is_empty() => drop(html.markup("<p class=i>Nothing lately.</p>")),
             Ok(events) => list(html, events),
         }
         html.markup("<p class=\"i pager\"><a").attribute("href", all.href(None));

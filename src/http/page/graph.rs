@@ -72,6 +72,10 @@ impl GraphPage<'_> {
         if self.host.metrics.len() > 1 {
             html.markup("<form id=filter><label for=metric>Metric</label>");
             html.markup("<select id=metric name=metric>");
+            if self.host.metrics.iter().all(|metric| metric.path != self.path) {
+                html.markup("<option selected").attribute("value", self.path).markup(">");
+                html.text(cut(&metric(self.path).0));
+            }
             for other in &self.host.metrics {
                 html.markup("<option").attribute("value", &other.path);
                 html.markup(if other.path == self.path { " selected>" } else { ">" });

@@ -334,7 +334,8 @@ pub fn graph_href(host: &str, path: &str, span: TimeRange) -> String {
 /// come, after a restart of its own, the history does.
 fn all_metrics(host: &HostView, series: &[SeriesView]) -> Vec<MetricView> {
     let mut metrics = host.metrics.clone();
-    if host.state != HostState::Up {
+    if host.state != HostState::Up || host.metrics.is_empty() {
+        let last_seen = host.connections.iter().filter_map(|connection| connection.last_seen).max();
         for SeriesView { path, step, points } in series {
             let (Some(last), true) =
                 (points.last(), host.metrics.iter().all(|metric| metric.path != *path))
@@ -347,7 +348,8 @@ fn all_metrics(host: &HostView, series: &[SeriesView]) -> Vec<MetricView> {
                 level: None,
                 since: None,
                 limit: None,
-                at: Some(last.at + *step),
+                // A step may be a day, and not be over yet.
+                at: Some(last.at + *step).min(last_seen).or(Some(last.at)),
                 text: None,
                 stale: true,
             });
@@ -389,8 +391,8 @@ fn slice_words(slice: &UptimeSlice) -> String {
     parts.join(", ") + maintained
 }
 
-/// What is the matter in an hour: the alarms in it, else the last one before it. Of the events the
-/// newest comes first.
+/// What is the matter in an hour: the alarms in it, else the last one before it if nothing was over
+/// since. Of the events the newest comes first.
 fn reasons<'a>(events: &'a [EventView], hour: &UptimeSlice) -> Vec<&'a str> {
     if (hour.down + hour.degraded).is_zero() {
         return Vec::new();
@@ -398,15 +400,18 @@ fn reasons<'a>(events: &'a [EventView], hour: &UptimeSlice) -> Vec<&'a str> {
     let end = hour.start + Duration::from_secs(3600);
     let is_reason =
         |event: &&EventView| event.level >= Level::Warning && REASONS.contains(&&*event.kind);
-    let alarms = || events.iter().filter(|event| event.at < end).filter(is_reason);
+    let within = events.iter().filter(|event| (hour.start..end).contains(&event.at));
     let mut texts: Vec<&str> = Vec::new();
-    for event in alarms().filter(|event| event.at >= hour.start) {
+    for event in within.filter(is_reason) {
         if texts.len() < MAX_REASONS && !texts.contains(&&*event.text) {
             texts.push(&event.text);
         }
     }
     if texts.is_empty() {
-        texts.extend(alarms().next().map(|event| &*event.text));
+        // Where something was over since, nobody knows here whether it was that.
+        let mut before = events.iter().filter(|event| event.at < hour.start);
+        let last = before.find(|event| is_reason(event) || event.level == Level::Ok);
+        texts.extend(last.filter(is_reason).map(|event| &*event.text));
     }
     texts
 }

@@ -57,7 +57,13 @@ pub struct PageRequest<'a> {
 /// The page of everything; `tests` are the test messages that were sent by its buttons.
 pub fn overview(daemon: &dyn Daemon, tests: &[ChannelTest], request: PageRequest) -> Response {
     let query = PageQuery::of(request.target);
-    let (selection, rows, trouble) = select_hosts(daemon, &query, &|_| true);
+    let mut from = 0;
+    let slices = std::iter::from_fn(|| {
+        let slice = daemon.hosts(from, HOSTS_AT_ONCE);
+        from += slice.len();
+        (!slice.is_empty()).then_some(slice)
+    });
+    let (selection, rows, trouble) = select_hosts(daemon, &query, &mut slices.flatten(), &|_| true);
     let (alerts, plans, ready) = (daemon.alerts(), daemon.plans(), daemon.ready());
     let channels = daemon.channels();
     let counts = &selection.counts;
@@ -114,7 +120,10 @@ pub fn public(daemon: &dyn Daemon, public: &PublicHosts, request: PageRequest) -
     let PageQuery { page, part, .. } = PageQuery::of(request.target);
     let order = HostOrder { column: SortColumn::Group, reversed: false };
     let query = PageQuery { page, part, order, ..PageQuery::default() };
-    let (selection, rows, trouble) = select_hosts(daemon, &query, &|host| public.reduce(host));
+    // Strangers ask: only for the hosts that they may see.
+    let mut hosts = public.hosts.iter().filter_map(|name| daemon.host(name));
+    let (selection, rows, trouble) =
+        select_hosts(daemon, &query, &mut hosts, &|host| public.reduce(host));
     let nothing = (&[], &Ok(Vec::new()), &Ok(Vec::new()), &Ok(()));
     let (channels, alerts, plans, ready) = nothing;
     let counts = &selection.counts;
@@ -156,25 +165,18 @@ fn metric_of(daemon: &dyn Daemon, alert: &AlertView) -> Option<MetricView> {
     metrics.into_iter().find(found)
 }
 
-/// The hosts of the page, and why their availability is not known. `adapt` takes away what is not to be
+/// Those of `hosts` that are on the page, and why their availability is not known. `adapt` takes away what is not to be
 /// shown of a host, and says whether anything is left.
 fn select_hosts(
     daemon: &dyn Daemon,
     query: &PageQuery,
+    hosts: &mut dyn Iterator<Item = HostView>,
     adapt: &dyn Fn(&mut HostView) -> bool,
 ) -> (Selection, Vec<ListedHost>, Option<String>) {
     let mut selector = HostSelector::new(query);
-    let mut from = 0;
-    loop {
-        let slice = daemon.hosts(from, HOSTS_AT_ONCE);
-        if slice.is_empty() {
-            break;
-        }
-        from += slice.len();
-        for mut host in slice {
-            if adapt(&mut host) {
-                selector.add(&host);
-            }
+    for mut host in hosts {
+        if adapt(&mut host) {
+            selector.add(&host);
         }
     }
     let selection = selector.selection();
@@ -204,7 +206,8 @@ pub fn host(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response {
         return unknown_host(name, &query, request);
     };
     let events = EventFilter::of_host(name, None).query();
-    let day = EventQuery { limit: MAX_MARKS, since: Some(request.now - DAY), ..events.clone() };
+    let since = Some(request.now - DAY);
+    let day = EventQuery { limit: MAX_MARKS, since, fold_reminders: false, ..events.clone() };
     let events = EventQuery { limit: MAX_EVENTS, ..events };
     let notifications = NotificationQuery {
         limit: MAX_EVENTS,
@@ -289,6 +292,7 @@ pub fn graph(daemon: &dyn Daemon, name: &str, request: PageRequest) -> Response 
         limit: MAX_MARKS,
         kinds: graph::MARKED.map(str::to_owned).to_vec(),
         since: Some(window.from),
+        fold_reminders: false,
         ..EventFilter::of_host(name, None).query()
     };
     let page = GraphPage {

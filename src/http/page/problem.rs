@@ -1,6 +1,6 @@
 //! A metric beyond its limit, in the words of people. Pure.
 
-use super::format::metric;
+use super::format::{limit, metric};
 use super::sort::disk_name;
 use crate::view::MetricView;
 
@@ -9,7 +9,7 @@ pub fn metric_problem(view: &MetricView) -> String {
     let (name, unit) = metric(&view.path);
     let disk = disk_name(&view.path).map(|disk| if disk == "root" { "/" } else { disk });
     let name = disk.map_or(name, |disk| format!("disk {disk}"));
-    let value = unit.of(view.value);
+    let value = unit.beside_limit(view.value, view.limit.as_deref().and_then(limit));
     let said = match disk {
         _ if view.stale => format!("{name} is missing, it was {value}"),
         Some(_) => format!("{name} {value} full"),
