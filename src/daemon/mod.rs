@@ -189,7 +189,7 @@ impl Startup {
         let now = Now::read();
         let (mut store, opened) = Store::open(&config.state_dir, now)
             .map_err(|locked| format!("state_dir: {}", locked.why))?;
-        takeover::take_over_renamed(&mut store, config, now);
+        takeover::take_over_renamed(&mut store, config, now)?;
         let udp = listener::bind(&config.heartbeat)?;
         let tcp = bind_tcp(&config.receiver.host, config.receiver.port, false)?;
         let last_alive = store.get(Table::Meta, monitor::LAST_ALIVE_KEY);

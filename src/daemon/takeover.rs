@@ -10,11 +10,15 @@ use crate::config::Config;
 use crate::event::Incident;
 use crate::heartbeat::monitor::Monitor;
 use crate::heartbeat::persistence::HostRow;
-use crate::store::{RawRow, Store, Table, Write};
+use crate::store::{CommitResult, RawRow, Store, Table, Write};
 use crate::view::HostState;
 
 /// Rewrites what is stored of hosts that have another name.
-pub fn take_over_renamed(store: &mut Store, config: &Config, now: Now) {
+///
+/// # Errors
+/// When that is not on disk: a start that went on would read the old names, and tell of each that it is
+/// no longer watched.
+pub fn take_over_renamed(store: &mut Store, config: &Config, now: Now) -> Result<(), String> {
     for (new, old) in renames(config) {
         let known = store.get::<HostRow>(Table::Hosts, old).is_some();
         let row = store.get::<HostRow>(Table::Hosts, new).unwrap_or_default();
@@ -35,10 +39,13 @@ pub fn take_over_renamed(store: &mut Store, config: &Config, now: Now) {
                 count += 1;
             }
         }
-        // What the disk does not take is tried again with the next commit.
-        let _ = store.commit(now);
+        if store.commit(now) != CommitResult::Committed {
+            let why = store.failure().unwrap_or("not all of it can be read");
+            return Err(format!("hosts.{new}.was: {new} cannot take over from {old}: {why}"));
+        }
         info!("{new} takes over what is known of {old} (hosts.{new}.was): {count} rows");
     }
+    Ok(())
 }
 
 /// A host that is to take over another one that is known: its name and the old one.
@@ -80,7 +87,13 @@ impl Rename<'_> {
                 let of_incident = key.split_once('/').and_then(|(kind, incident)| {
                     Some(format!("{kind}/{}", self.incident_key(incident)?))
                 });
-                self.json(table, of_incident.unwrap_or(key), &value)
+                match of_incident {
+                    // Where only the key says whom it is about the value stays.
+                    Some(key) => self
+                        .json(table, key.clone(), &value)
+                        .or(Some(Write::raw(table, key, value))),
+                    None => self.json(table, key, &value),
+                }
             }
             Table::Outbox | Table::Receipts | Table::History | Table::Events => {
                 self.json(table, key, &value)
@@ -141,9 +154,15 @@ impl Rename<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
 
     const RENAME: Rename = Rename { old: "web1", new: "www" };
 
@@ -184,6 +203,14 @@ mod tests {
         let held = format!("held/{}", incident("web1").key());
         let (key, _) = renamed(Table::Calm, &held, &row("web1")).unwrap();
         assert_eq!(key, format!("held/{}", incident("www").key()));
+        let flap = |host: &str| format!("flap/{}", incident(host).key());
+        let value = r#"{"events":[1]}"#;
+        assert_eq!(
+            renamed(Table::Calm, &flap("web1"), value),
+            Some((flap("www"), value.to_owned())),
+            "it stayed under the old name"
+        );
+        assert_eq!(renamed(Table::Calm, &flap("web10"), value), None);
         let event = r#"{"host":"web1","subject":"host web1","text":"web1 booted"}"#;
         let new = r#"{"host":"www","subject":"host www","text":"web1 booted"}"#.to_owned();
         assert_eq!(renamed(Table::Events, "1", event), Some(("1".into(), new)));
@@ -201,7 +228,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("heartbeat.yaml");
         let hosts = "hosts: {a: {was: a}, b: {was: c}, c: {}, d: {was: x}, e: {was: x}}\n";
-        std::fs::write(&file, hosts).unwrap();
+        fs::write(&file, hosts).unwrap();
         let problems = Config::load(&file).unwrap_err().to_string();
         for problem in [
             "hosts.a.was: a cannot take over from itself",
@@ -212,24 +239,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_renamed_host_takes_over_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("heartbeat.yaml");
+    /// A configuration in this directory, where www was web1.
+    fn renaming(directory: &Path) -> Config {
+        let file = directory.join("heartbeat.yaml");
         let text = "hosts: {www: {watch: true, was: web1}}\n\
                     notification_channels: {log: {type: log}}\n\
                     default_notification_channels: [log]\n";
-        std::fs::write(&file, format!("state_dir: {}\n{text}", directory.path().display()))
-            .unwrap();
-        let config = Config::load(&file).unwrap_or_else(|why| panic!("{why}"));
-        let now = Now::read();
+        fs::write(&file, format!("state_dir: {}\n{text}", directory.display())).unwrap();
+        Config::load(&file).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    #[test]
+    fn a_takeover_that_the_disk_refuses_ends_the_start_and_is_made_at_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let (config, now) = (renaming(directory.path()), Now::read());
+        let (state, away) = (directory.path().join("state"), directory.path().join("away"));
+        let (mut store, _) = Store::open(&state, now).unwrap();
+        store.write(Write::raw(Table::Days, "web1", vec![1]));
+        store.write(Write::put(Table::Hosts, "web1", &json!({})));
+        store.commit(now);
+        // A file where the directory should be: not even root can write below it.
+        fs::rename(&state, &away).unwrap();
+        fs::write(&state, "").unwrap();
+        let why = take_over_renamed(&mut store, &config, now.later(MINUTE)).unwrap_err();
+        assert!(why.starts_with("hosts.www.was: www cannot take over from web1: "), "{why}");
+        drop(store);
+        let (mut store, _) = Store::open(&away, now).unwrap();
+        take_over_renamed(&mut store, &config, now).unwrap();
+        assert_eq!(store.rows(Table::Days), [("www".to_owned(), vec![1])]);
+    }
+
+    #[test]
+    fn a_renamed_host_takes_over_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (config, now) = (renaming(directory.path()), Now::read());
         let (mut store, _) = Store::open(directory.path(), now).unwrap();
         let heard: Value = json!({"connections": [{"name": "ipv4", "state": "OVERDUE"}]});
         store.write(Write::put(Table::Hosts, "web1", &heard));
         store.write(Write::raw(Table::Days, "web1", vec![1, 2]));
         store.write(Write::put(Table::Hosts, "www", &json!({})));
         store.commit(now);
-        take_over_renamed(&mut store, &config, now);
+        take_over_renamed(&mut store, &config, now).unwrap();
         let row = store.get::<HostRow>(Table::Hosts, "www").unwrap();
         assert_eq!(row.connections[0].state, HostState::Overdue);
         assert_eq!(store.rows(Table::Days), [("www".to_owned(), vec![1, 2])]);
@@ -238,7 +288,7 @@ mod tests {
         store.write(Write::raw(Table::Days, "web1", vec![3]));
         store.write(Write::put(Table::Hosts, "web1", &heard));
         store.commit(now);
-        take_over_renamed(&mut store, &config, now);
+        take_over_renamed(&mut store, &config, now).unwrap();
         assert_eq!(store.rows(Table::Days).len(), 2);
     }
 }

@@ -13,6 +13,9 @@ use crate::clock::{Wall, format_duration};
 /// From this length on a silence is told in whole hours.
 const HOURS_FROM: Duration = Duration::from_secs(12 * 3600);
 
+/// What lasts longer was told before the clock of this machine was set.
+const MAX_LASTING: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// What happened to the watch that is kept of a host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -69,15 +72,17 @@ impl WatchEvent {
 }
 
 fn still(incident: &Incident, level: Level, since: Wall, lasting: Duration) -> EventDescription {
-    let (lasts, scope) = (format_duration(rounded(lasting)), incident.subject());
-    let (what, scope) = match (incident, scope) {
+    let (what, scope) = match (incident, incident.subject()) {
         (Incident::Connection { host, connection }, _) => {
             (format!("{host} {connection} is still overdue"), format!("{host}/{connection}"))
         }
         (_, Subject::Host(host)) => (format!("{host} has still not come back"), host),
         (_, subject) => (format!("{incident} goes on"), subject.to_string()),
     };
-    let title = format!("{what} (for {lasts})");
+    let title = match lasting <= MAX_LASTING {
+        true => format!("{what} (for {})", format_duration(rounded(lasting))),
+        false => what,
+    };
     EventDescription::new("still", level, incident.subject(), title)
         .watched_only()
         .reminder(true)
@@ -134,6 +139,8 @@ mod tests {
             let title = format!("web1 ipv4 is still overdue (for {words})");
             assert_eq!(still(connection(), lasting).describe().title, title);
         }
+        let clock_was_set = still(connection(), 20_000 * 24 * HOUR);
+        assert_eq!(clock_was_set.describe().title, "web1 ipv4 is still overdue");
         let not_back = still(Incident::NotBack { host: "web1".into() }, 24 * HOUR);
         assert_eq!(not_back.describe().title, "web1 has still not come back (for 1 d)");
         assert_eq!(still(connection(), HOUR).alarm_state().what.as_deref(), Some("overdue"));

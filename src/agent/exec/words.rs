@@ -11,6 +11,9 @@ use crate::heartbeat::datagram::cleaned_text;
 
 /// How much of the end is remembered, in bytes.
 const MAX_TAIL: usize = 4096;
+/// How much is read when the job has ended, in bytes: what a pipe holds (pipe(7)). What is behind that
+/// its descendants wrote.
+const MAX_REST: usize = 64 * 1024;
 
 /// Passes the standard error of a job through.
 pub struct LastWords {
@@ -35,7 +38,7 @@ impl LastWords {
         }
         let (reader, writer) = io::pipe().ok()?;
         let (stop, running) = io::pipe().ok()?;
-        let work = move || pass(reader, &stop);
+        let work = move || pass(reader, &stop, &mut io::stderr());
         let work = thread::Builder::new().name("stderr".into()).spawn(work).ok()?;
         Some((LastWords { work, running }, writer))
     }
@@ -51,19 +54,23 @@ impl LastWords {
     }
 }
 
-/// Copies until all that could write has ended, or the job has and nothing waits any more.
-fn pass(mut reader: PipeReader, stop: &PipeReader) -> Passed {
+/// Copies until all that could write has ended, or the job has and what it wrote has passed.
+fn pass(mut reader: PipeReader, stop: &PipeReader, to: &mut dyn Write) -> Passed {
     let (mut tail, mut buffer) = (Vec::new(), [0; 4096]);
-    let mut stop = Some(stop);
+    let (mut stop, mut left) = (Some(stop), MAX_REST);
     loop {
         match wait(&reader, stop) {
             Ready::Stop => stop = None,
+            Ready::Input if left == 0 => return Passed { tail, rest: Some(reader) },
             Ready::Nothing => return Passed { tail, rest: Some(reader) },
             Ready::Input => match reader.read(&mut buffer) {
                 Ok(0) => return Passed { tail, rest: None },
                 Ok(length) => {
                     // Where ours is closed there is nobody to tell.
-                    let _ = io::stderr().write_all(&buffer[..length]);
+                    let _ = to.write_all(&buffer[..length]);
+                    if stop.is_none() {
+                        left = left.saturating_sub(length);
+                    }
                     tail.extend_from_slice(&buffer[..length]);
                     tail.drain(..tail.len().saturating_sub(MAX_TAIL));
                 }
@@ -93,8 +100,8 @@ fn wait(reader: &PipeReader, stop: Option<&PipeReader>) -> Ready {
         // SAFETY: pointer and length are those of a live array, whose descriptors are open.
         let ready = unsafe { libc::poll(both.as_mut_ptr(), both.len() as libc::nfds_t, timeout) };
         match both.map(|one| ready > 0 && one.revents != 0) {
-            [true, _] => return Ready::Input,
             [_, true] => return Ready::Stop,
+            [true, _] => return Ready::Input,
             _ if ready == 0 => return Ready::Nothing,
             // A signal came.
             _ => {}
@@ -133,6 +140,9 @@ fn last_line(tail: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -146,5 +156,29 @@ mod tests {
         ] {
             assert_eq!(last_line(tail).as_deref(), words);
         }
+    }
+
+    #[test]
+    fn what_a_job_left_behind_wrote_without_pause_and_its_end_was_never_reported() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let (stop, running) = io::pipe().unwrap();
+        drop(running);
+        writer.write_all(&[b'x'; 4096]).unwrap();
+        let (done, passed) = mpsc::channel();
+        // What is read is there again at once.
+        thread::spawn(move || done.send(pass(reader, &stop, &mut writer).rest.is_some()));
+        assert_eq!(passed.recv_timeout(Duration::from_secs(10)), Ok(true));
+    }
+
+    #[test]
+    fn all_that_a_job_wrote_passes_when_it_has_ended() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let (stop, running) = io::pipe().unwrap();
+        writer.write_all(&[b'x'; 8000]).unwrap();
+        writer.write_all(b"\nok").unwrap();
+        drop((running, writer));
+        let mut all = Vec::new();
+        let passed = pass(reader, &stop, &mut all);
+        assert_eq!((all.len(), last_line(&passed.tail).as_deref()), (8003, Some("ok")));
     }
 }

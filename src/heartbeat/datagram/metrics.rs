@@ -1,6 +1,6 @@
 //! The metrics of a datagram: a nested object of numbers, read as dotted paths. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::Deserialize;
@@ -29,7 +29,7 @@ pub struct DatagramMetrics {
     /// Where each path stands among them.
     index: PathIndex,
     /// Texts beside some of them, by path; of others, too, which mean nothing.
-    texts: Vec<(String, String)>,
+    texts: BTreeMap<String, String>,
 }
 
 impl DatagramMetrics {
@@ -63,7 +63,7 @@ impl DatagramMetrics {
 
     /// The text beside the metric of that path.
     pub fn text(&self, path: &str) -> Option<&str> {
-        self.texts.iter().find(|(of, _)| of == path).map(|(_, text)| text.as_str())
+        self.texts.get(path).map(String::as_str)
     }
 
     /// How many there are.

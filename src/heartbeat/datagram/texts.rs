@@ -1,6 +1,8 @@
 //! The texts beside the metrics of a datagram: an object of texts by dotted path. One that cannot be used
 //! costs only itself. Pure.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::escape::{LineBreaks, visible};
@@ -18,9 +20,9 @@ pub fn cleaned_text(text: &str) -> Option<String> {
     Some(kept).filter(|kept| !kept.is_empty())
 }
 
-/// The texts in the JSON of the field `texts`, in its order.
-pub fn parse(json: &str) -> Vec<(String, String)> {
-    let Ok(Value::Object(texts)) = serde_json::from_str(json) else { return Vec::new() };
+/// The texts in the JSON of the field `texts`, by path: each of many metrics asks for its own.
+pub fn parse(json: &str) -> BTreeMap<String, String> {
+    let Ok(Value::Object(texts)) = serde_json::from_str(json) else { return BTreeMap::new() };
     let usable = |(path, text): (String, Value)| Some((path, cleaned_text(text.as_str()?)?));
     texts.into_iter().filter_map(usable).collect()
 }

@@ -139,7 +139,8 @@ pub fn render(digest: &Digest, members: &[&Delivery]) -> Option<Delivery> {
         subject,
         title,
         details,
-        link: None,
+        // They are about one host.
+        link: first.message.link.clone().filter(|_| digest.cause == Backlog::Together),
         table: None,
     };
     let thread = common_thread(members).and(first.thread.clone());

@@ -71,9 +71,11 @@ impl TestOutbox {
 #[test]
 fn both_connections_of_a_host_that_went_and_came_rang_the_phone_four_times() {
     let mut test = TestOutbox::with(&["chat"]);
+    test.outbox.set_public_url(Some("https://hbd.example.com".into()));
     test.digesting(3500).connection("ipv4", Level::Warning).connection("ipv6", Level::Critical);
     let job = test.one();
     let message = &job.delivery.message;
+    assert_eq!(message.link.as_deref(), Some("https://hbd.example.com/hosts/web1"));
     assert_eq!(message.title, "web1 ipv4 overdue\nweb1 ipv6 overdue");
     assert_eq!((message.level, message.subject.to_string()), (Level::Critical, "host web1".into()));
     let labels: Vec<&str> = message.details.iter().map(|(label, _)| label.as_str()).collect();
@@ -109,6 +111,18 @@ fn what_is_alone_waits_for_nothing_or_a_second() {
     test.connection("ipv4", Level::Warning).connection("ipv6", Level::Critical).drain();
     test.connection("ipv4", Level::Ok).said("web1", "hello");
     assert_eq!(test.drain(), ["chat: web1 ipv4 is back", "chat: web1 hello"]);
+}
+
+#[test]
+fn an_alarm_waited_with_the_recovery_behind_it() {
+    let mut test = TestOutbox::with(&["chat"]);
+    test.digesting(3500).connection("ipv4", Level::Warning).drain();
+    test.connection("ipv6", Level::Critical).drain();
+    test.metric(Level::Critical, false).wait(MINUTE).connection("ipv4", Level::Ok);
+    assert_eq!(
+        test.drain(),
+        ["chat: CRITICAL: web1 - m = 1.0 (threshold: > 0.0)", "chat: web1 ipv4 is back"]
+    );
 }
 
 #[test]

@@ -362,7 +362,7 @@ impl Outbox {
             self.writes.push(Write::put(Table::Outbox, id.key(), &delivery));
             if let Some(queue) = self.queues.get_mut(channel) {
                 queue.push(id, &delivery);
-                queue.gather(&delivery, gathers);
+                queue.gather(id, &delivery, gathers);
             }
             self.keep(id, delivery);
         }

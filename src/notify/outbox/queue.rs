@@ -180,8 +180,11 @@ impl ChannelQueue {
     }
 
     /// What waits about the subject of a delivery is not attempted before this; none: as soon as it can.
-    pub fn gather(&mut self, delivery: &Delivery, until: Option<Mono>) {
-        if let Some(queue) = self.subjects.get_mut(&subject_key(delivery)) {
+    /// What waits before this delivery is never held up.
+    pub fn gather(&mut self, id: DeliveryId, delivery: &Delivery, until: Option<Mono>) {
+        if let Some(queue) = self.subjects.get_mut(&subject_key(delivery))
+            && (until.is_none() || queue.ids.front() == Some(&id))
+        {
             queue.not_before = until;
         }
     }
