@@ -190,6 +190,11 @@ impl ThresholdState {
         (self.warning_since, self.critical_since)
     }
 
+    /// Whether the value would have its level come down, and has not for long enough.
+    pub fn is_on_way_back(&self) -> bool {
+        self.way_back.is_some()
+    }
+
     /// Restores what was pending before a restart.
     pub fn restore_pending(&mut self, warning_since: Option<Mono>, critical_since: Option<Mono>) {
         (self.warning_since, self.critical_since) = (warning_since, critical_since);
