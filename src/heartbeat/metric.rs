@@ -130,10 +130,10 @@ impl Metric {
         self.value = value;
         let alert = self.alert_state.as_deref_mut()?;
         let returned = std::mem::take(&mut alert.reported_missing);
-        let (before, since) = (alert.threshold.level, alert.since);
+        let (earlier, before, since) = (alert.threshold, alert.threshold.level, alert.since);
         match alert.rule.evaluate(&mut alert.threshold, value, now.mono) {
             Some(level) if level < before && !may_recover() => {
-                alert.threshold.level = before;
+                alert.threshold.put_off(earlier);
                 (alert.recovery_put_off, alert.reported_missing) = (true, returned);
                 return None;
             }

@@ -195,6 +195,11 @@ impl ThresholdState {
         self.way_back.is_some()
     }
 
+    /// Takes back that its level came down from `before`: the next value may have it do so at once.
+    pub fn put_off(&mut self, before: ThresholdState) {
+        (self.level, self.way_back) = (before.level, before.way_back);
+    }
+
     /// Restores what was pending before a restart.
     pub fn restore_pending(&mut self, warning_since: Option<Mono>, critical_since: Option<Mono>) {
         (self.warning_since, self.critical_since) = (warning_since, critical_since);
