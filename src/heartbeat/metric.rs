@@ -112,6 +112,12 @@ impl Metric {
         !self.path.starts_with(JOBS) && self.freshness.is_missing(last_seen, interval)
     }
 
+    /// Whether it is to be dropped, likewise. A job that failed has failed until it succeeds.
+    pub fn is_expired(&self, last_seen: Mono, interval: Duration) -> bool {
+        let (job, notified) = (self.path.starts_with(JOBS), self.alert().is_some());
+        !(job && notified) && self.freshness.is_expired(last_seen, interval, notified)
+    }
+
     /// Its values since this was called last.
     pub fn take_summary(&mut self) -> Option<MetricSummary> {
         self.accumulator.as_mut()?.take_summary(&self.path)
