@@ -472,9 +472,11 @@ impl Fleet {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.unknown_profile);
             host.stretch_extensions(profile, &before, &self.common);
             // What waits was not told: it is recorded, and that is all.
-            let was_watched = host.profile.watch && !host.has_untold();
+            let untold = host.with_untold();
             self.pending.events.extend(host.drop_unexpected(profile));
-            self.pending.events.extend(host.on_unwatched(was_watched, profile, &[], now));
+            if host.profile.watch {
+                self.pending.events.extend(host.on_unwatched(profile, &[], &untold, now));
+            }
             self.pending.closed_incidents.extend(host.apply_profile(
                 profile.clone(),
                 &self.common,
