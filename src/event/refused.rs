@@ -24,10 +24,11 @@ pub struct RefusedBeats {
 }
 
 /// As a sentence: `beats that say they are db1 come from 10.77.0.12 and are refused: bad signature, 50
-/// times since 2026-11-21T22:31:04Z`.
+/// times since 2026-11-21 22:31:04 UTC`.
 impl fmt::Display for RefusedBeats {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let RefusedBeats { host, from, why, count, since } = self;
+        let since = since.local();
         write!(f, "beats that say they are {host} come from {from} and are refused: {why}, ")?;
         match count {
             1 => write!(f, "once, at {since}"),

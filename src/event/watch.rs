@@ -87,7 +87,7 @@ fn still(incident: &Incident, level: Level, since: Wall, lasting: Duration) -> E
         .watched_only()
         .reminder(true)
         .about(incident.clone())
-        .detail("since", since.to_string())
+        .detail("since", since.local().to_string())
         .detail("no more reminders", format!("hbd ack {scope}"))
 }
 
@@ -145,6 +145,8 @@ mod tests {
         assert_eq!(not_back.describe().title, "web1 has still not come back (for 1 d)");
         assert_eq!(still(connection(), HOUR).alarm_state().what.as_deref(), Some("overdue"));
         assert_eq!(not_back.alarm_state().what.as_deref(), Some("not_back"));
+        let since = ("since".to_owned(), "2026-11-21 20:12:08 UTC".to_owned());
+        assert!(not_back.describe().details.contains(&since));
         let ack = ("no more reminders".to_owned(), "hbd ack web1/ipv4".to_owned());
         assert!(still(connection(), HOUR).describe().details.contains(&ack));
     }

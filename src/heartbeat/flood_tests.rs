@@ -140,6 +140,22 @@ fn a_recovery_that_is_put_off_is_not_reminded_of() {
 }
 
 #[test]
+fn a_recovery_that_was_put_off_waited_for_its_time_again() {
+    let limit = |text: &str| Some(text.parse().unwrap());
+    let rule = Rule { critical: limit("> 90"), clear_for: 5 * MINUTE, ..Rule::default() };
+    let mut test = TestFleet::with_threshold("*", rule);
+    test.sample(95.0).take_events();
+    let well = r#"{"host":"web1","metrics":{"m":5}}"#;
+    for _ in 0..31 {
+        test.wait(10 * SECOND);
+        under(&mut test, Load::ShareUsed, well).unwrap();
+    }
+    assert!(test.take_events().is_empty());
+    test.wait(10 * SECOND).ingest(well);
+    assert_eq!(test.take_events()[0].level, Level::Ok);
+}
+
+#[test]
 fn new_names_of_metrics_in_each_datagram_were_alarms_without_end() {
     let mut test = with_threshold();
     let mut critical = 0;

@@ -95,18 +95,27 @@ impl Metric {
             .map(|_| Incident::Metric { host: host.to_owned(), metric: self.path.as_ref().into() })
     }
 
-    /// When a reminder of its alert is due. A missing metric gets none: its value is old; nor does one
-    /// whose recovery is put off.
+    /// When a reminder of its alert is due. A missing metric gets none: its value is old.
     pub fn reminder_due_at(&self, renotify: Renotify) -> Option<Mono> {
-        let alert =
-            self.alert().filter(|alert| !alert.reported_missing && !alert.recovery_put_off)?;
+        let alert = self.alert().filter(|alert| !alert.reported_missing)?;
         Some(alert.last_notified.mono + renotify.delay(alert.reminders)?)
+    }
+
+    /// Whether its recovery is put off, or must last: a reminder waits for either to end.
+    pub fn is_recovering(&self) -> bool {
+        self.alert().is_some_and(|alert| alert.recovery_put_off || alert.threshold.is_on_way_back())
     }
 
     /// Whether the connection that brought it beats on without it; `last_seen` and `interval` are that
     /// connection's. What a job left behind stands until it runs again, whenever that may be.
     pub fn is_missing(&self, last_seen: Mono, interval: Duration) -> bool {
         !self.path.starts_with(JOBS) && self.freshness.is_missing(last_seen, interval)
+    }
+
+    /// Whether it is to be dropped, likewise. A job that failed has failed until it succeeds.
+    pub fn is_expired(&self, last_seen: Mono, interval: Duration) -> bool {
+        let (job, notified) = (self.path.starts_with(JOBS), self.alert().is_some());
+        !(job && notified) && self.freshness.is_expired(last_seen, interval, notified)
     }
 
     /// Its values since this was called last.
@@ -127,10 +136,10 @@ impl Metric {
         self.value = value;
         let alert = self.alert_state.as_deref_mut()?;
         let returned = std::mem::take(&mut alert.reported_missing);
-        let (before, since) = (alert.threshold.level, alert.since);
+        let (earlier, before, since) = (alert.threshold, alert.threshold.level, alert.since);
         match alert.rule.evaluate(&mut alert.threshold, value, now.mono) {
             Some(level) if level < before && !may_recover() => {
-                alert.threshold.level = before;
+                alert.threshold.put_off(earlier);
                 (alert.recovery_put_off, alert.reported_missing) = (true, returned);
                 return None;
             }
@@ -700,6 +709,24 @@ mod tests {
         test.sample(10.0).take_events();
         stay_up(&mut test, 2 * HOUR);
         assert!(test.titles().is_empty());
+    }
+
+    #[test]
+    fn a_value_that_was_well_again_was_repeated_as_critical() {
+        let mut test = TestFleet::with_threshold("m", Rule { clear_for: 15 * MINUTE, ..high() });
+        test.sample(95.0).take_events();
+        let goes_on = |test: &mut TestFleet, value, minutes: u64| {
+            for _ in 0..6 * minutes {
+                test.wait(10 * SECOND).sample(value);
+            }
+        };
+        goes_on(&mut test, 95.0, 55);
+        goes_on(&mut test, 42.0, 10);
+        assert!(test.titles().is_empty(), "the hour is over while it is on its way back");
+        goes_on(&mut test, 96.0, 2);
+        assert_eq!(test.titles(), ["CRITICAL: web1 - m = 96.0 (threshold: > 90.0)"]);
+        goes_on(&mut test, 42.0, 16);
+        assert_eq!(test.titles(), ["OK: web1 - m = 42.0 (threshold: > 80.0)"]);
     }
 
     #[test]

@@ -443,8 +443,8 @@ pub fn restore_host(
     host.since = row.since;
     host.restore_silence(row.storm, now);
     restore_configured_since(&mut host, row.configured, now);
-    let was_watched = !row.unwatched && !host.has_untold();
-    let mut untold = host.drop_unexpected(&profile);
+    let untold = host.with_untold();
+    let mut events = host.drop_unexpected(&profile);
     let mut closed = host.refresh_internal_connections(now);
     if row.unwatched && profile.watch {
         closed.extend(host.reset_untold(common, now));
@@ -453,10 +453,10 @@ pub fn restore_host(
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
         closed.extend(restore_alert(&mut host, stored, row.kernel, clocks, names));
     }
-    let unwatched = host.on_unwatched(was_watched, &profile, &closed, now);
+    let unwatched = host.on_unwatched(&profile, &closed, &untold, now).filter(|_| !row.unwatched);
     host.must_store_now |= unwatched.is_some();
-    untold.extend(unwatched);
-    (host, untold, closed)
+    events.extend(unwatched);
+    (host, events, closed)
 }
 
 fn restore_configured_since(host: &mut Host, configured: Wall, now: Now) {

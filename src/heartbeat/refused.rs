@@ -108,12 +108,12 @@ mod tests {
         let first = refusals.add(&host, WRONG, false, now).unwrap();
         let words =
             "beats that say they are db1 come from 127.0.0.1 and are refused: bad signature";
-        assert_eq!(first.to_string(), format!("{words}, once, at {}", BEGIN.wall));
+        assert_eq!(first.to_string(), format!("{words}, once, at {}", BEGIN.wall.local()));
         for _ in 1..50 {
             now = now.later(SECOND);
             assert_eq!(refusals.add(&host, WRONG, false, now), None, "it is said once");
         }
-        let counted = format!("{words}, 50 times since {}", BEGIN.wall);
+        let counted = format!("{words}, 50 times since {}", BEGIN.wall.local());
         assert_eq!(refusals.of("db1").unwrap().to_string(), counted);
         refusals.accepted("db1", now);
         assert_eq!(refusals.of("db1"), None);

@@ -165,16 +165,18 @@ fn literals(pattern: &str, path: &str) -> Option<usize> {
 /// ```
 ///
 /// Cleared: beyond neither limit, and `clear` holds where there is one. No longer critical: not beyond
-/// that limit, and `clear_critical` holds where there is one. Either for as long as `clear_for`. A rule
-/// without a warning limit goes from CRITICAL to OK only.
+/// that limit, and `clear_critical` holds where there is one. Either for as long as `clear_for`, and a
+/// level is left only for the one that the present value leads to: no WARNING shows a value that is OK.
+/// A rule without a warning limit goes from CRITICAL to OK only.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThresholdState {
     /// `Ok`, `Warning` or `Critical`.
     pub level: Level,
     warning_since: Option<Mono>,
     critical_since: Option<Mono>,
-    /// Since when the value would have its level come down, and the highest one to which it would have.
-    way_back: Option<(Mono, Level)>,
+    /// Since when the value would have its level come down, to whichever; and since when to OK, where
+    /// `i64::MAX` says that it would not.
+    way_back: Option<(Mono, Mono)>,
 }
 
 impl ThresholdState {
@@ -186,6 +188,16 @@ impl ThresholdState {
     /// Since when the value has been beyond the limits of WARNING and of CRITICAL.
     pub fn pending_since(&self) -> (Option<Mono>, Option<Mono>) {
         (self.warning_since, self.critical_since)
+    }
+
+    /// Whether the value would have its level come down, and has not for long enough.
+    pub fn is_on_way_back(&self) -> bool {
+        self.way_back.is_some()
+    }
+
+    /// Takes back that its level came down from `before`: the next value may have it do so at once.
+    pub fn put_off(&mut self, before: ThresholdState) {
+        (self.level, self.way_back) = (before.level, before.way_back);
     }
 
     /// Restores what was pending before a restart.
@@ -228,21 +240,20 @@ impl Rule {
         changed.then_some(level)
     }
 
-    /// The level that the value leads to, `level` unless it is lower and not for long enough. On the
-    /// way back a value that dips to OK and returns to WARNING leads to WARNING.
+    /// The level that the value leads to, `level` unless it is lower and not for long enough.
     fn come_down(&self, state: &mut ThresholdState, level: Level, now: Mono) -> Level {
+        let way_back = state.way_back.take();
         if level >= state.level {
-            state.way_back = None;
             return level;
         }
-        let (since, highest) = state.way_back.unwrap_or((now, level));
-        let highest = highest.max(level);
-        if now.since(since) < self.clear_for {
-            state.way_back = Some((since, highest));
-            return state.level;
+        let (lower, cleared) = way_back.unwrap_or((now, Mono(i64::MAX)));
+        let is_ok = level == Level::Ok;
+        let cleared = if is_ok { cleared.min(now) } else { Mono(i64::MAX) };
+        if now.since(if is_ok { cleared } else { lower }) >= self.clear_for {
+            return level;
         }
-        state.way_back = None;
-        highest
+        state.way_back = Some((lower, cleared));
+        state.level
     }
 
     /// Whether an alert of `level` may go on under this rule: one that is CRITICAL may come down
@@ -716,8 +727,18 @@ mod tests {
         );
         assert_eq!(
             levels(rule, &[91.0, 78.0, 70.0, 70.0, 70.0, 70.0]),
-            [Critical, Critical, Critical, Warning, Warning, Warning],
-            "nor does it come down further than it had all the time"
+            [Critical, Critical, Critical, Critical, Ok, Ok],
+            "it goes through the band of WARNING, and no WARNING is told of a value that is OK"
+        );
+        assert_eq!(
+            levels(rule, &[91.0, 78.0, 70.0, 78.0, 70.0, 70.0, 70.0]),
+            [Critical, Critical, Critical, Warning, Warning, Warning, Ok],
+            "the value was OK, but not for long enough, and leads to WARNING now"
+        );
+        assert_eq!(
+            levels(rule, &[91.0, 70.0, 78.0, 70.0, 70.0, 70.0]),
+            [Critical, Critical, Critical, Critical, Critical, Ok],
+            "to OK it counts from when it was OK without a break"
         );
         let failed = built_in()["default"].rules["job_monitor.*.exit_code"];
         assert_eq!(levels(failed, &[3.0, 1.0, 0.0]), [Critical, Critical, Ok]);

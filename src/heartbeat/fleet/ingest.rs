@@ -790,7 +790,7 @@ mod tests {
             format!(
                 "beats that say they are web1 come from 127.0.0.1 and are refused: bad signature, \
                  {count} times since {}",
-                BEGIN.wall + since
+                (BEGIN.wall + since).local()
             )
         };
         let event = test.wait(SECOND).take_events().pop().unwrap();

@@ -45,6 +45,9 @@ pub use self::views::OpenProblem;
 /// Connections of one host that are overdue within this time are so together.
 const TOGETHER: Duration = Duration::from_secs(1);
 
+/// A reminder that is due while its metric recovers is looked at again after this time.
+const RECOVERY_CHECK: Duration = Duration::from_secs(60);
+
 /// How many events and rows [`Fleet::due`] returns at once: when 100,000 hosts are down in one moment,
 /// theirs must not be in memory all together.
 const MAX_AT_ONCE: usize = 1024;
@@ -269,8 +272,15 @@ impl Fleet {
         if host.state != HostState::Up {
             return None;
         }
-        let changes = metric.reminder_due_at(self.common.renotify)? <= now.mono;
-        let mut event = if changes { metric.event(&host.name, now, true) } else { None };
+        let is_due = metric.reminder_due_at(self.common.renotify)? <= now.mono;
+        if is_due && metric.is_recovering() {
+            // No event says that its value is bad again after all.
+            let at = now.mono + RECOVERY_CHECK;
+            metric.alert_state.as_deref_mut()?.scheduled_at = at;
+            self.deadlines.push(DeadlineEntry { at, host: entry.host, kind: entry.kind });
+            return None;
+        }
+        let mut event = if is_due { metric.event(&host.name, now, true) } else { None };
         host.must_store_now |= event.is_some();
         self.schedule_metrics(entry.host);
         self.add_context(event.as_mut_slice(), entry.host, 0);
@@ -462,9 +472,11 @@ impl Fleet {
             let profile = configured.get(&*host.name).copied().unwrap_or(&self.unknown_profile);
             host.stretch_extensions(profile, &before, &self.common);
             // What waits was not told: it is recorded, and that is all.
-            let was_watched = host.profile.watch && !host.has_untold();
+            let untold = host.with_untold();
             self.pending.events.extend(host.drop_unexpected(profile));
-            self.pending.events.extend(host.on_unwatched(was_watched, profile, &[], now));
+            if host.profile.watch {
+                self.pending.events.extend(host.on_unwatched(profile, &[], &untold, now));
+            }
             self.pending.closed_incidents.extend(host.apply_profile(
                 profile.clone(),
                 &self.common,

@@ -322,6 +322,31 @@ fn a_reload_in_the_doubt_loses_nothing() {
 }
 
 #[test]
+fn who_was_told_of_one_connection_did_not_hear_that_its_host_is_removed_in_the_doubt() {
+    for restarts in [false, true] {
+        let mut test = with_hosts(&["router", "web1: router"]);
+        test.beat_over("web1", "a");
+        for _ in 0..6 {
+            test.beat_over("web1", "b").beat("router").wait(10 * SECOND);
+        }
+        assert_eq!(test.told(), ["web1 a overdue"]);
+        test.beat_over("web1", "b").wait(5 * SECOND).beat("router").wait(35 * SECOND);
+        assert!(test.told().is_empty(), "nobody knows yet whose silence that of b is");
+        if restarts {
+            test.config = hosts(&["router"]);
+            test.restart_after(Duration::ZERO);
+        } else {
+            test.reload(hosts(&["router"]));
+        }
+        let events = test.take_events();
+        let titles: Vec<String> = events.iter().map(told).collect();
+        assert_eq!(titles, ["web1 b overdue (untold)", "web1 is no longer watched"]);
+        let closes = events[1].describe().incident.closes().to_vec();
+        assert_eq!(closes, [crate::event::Incident::connection("web1", "a")]);
+    }
+}
+
+#[test]
 fn a_restart_in_the_doubt_goes_on_with_it() {
     for kill in [false, true] {
         let start = |test: &mut TestFleet, away| {

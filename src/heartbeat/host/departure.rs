@@ -1,6 +1,7 @@
 //! Hosts that leave: those that announce it and are to be back, and connections that are given up.
 //! Pure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Host;
@@ -80,20 +81,26 @@ impl Host {
 
     /// A configuration, of which `profile` is its part, has it followed no longer: the event for those
     /// who were told that something is wrong with it; none when nothing is. `closed` is what ends with
-    /// its rules.
+    /// its rules; nobody was told yet of the connections that are `untold`.
     pub fn on_unwatched(
         &self,
-        was_watched: bool,
         profile: &Profile,
         closed: &[Incident],
+        untold: &[Arc<str>],
         now: Now,
     ) -> Option<Event> {
-        if !was_watched || profile.watch {
+        if profile.watch {
             return None;
         }
         let removed = !profile.configured;
         // Metrics are told of whether it is watched or not.
-        let ends = |incident: &Incident| removed || !matches!(incident, Incident::Metric { .. });
+        let ends = |incident: &Incident| match incident {
+            Incident::Metric { .. } => removed,
+            Incident::Connection { connection, .. } => {
+                !untold.iter().any(|untold| **untold == **connection)
+            }
+            _ => true,
+        };
         let all = self.open_incidents().into_iter().chain(closed.iter().cloned());
         let closes: Vec<Incident> = all.filter(ends).collect();
         let host = self.name.as_ref().into();

@@ -462,9 +462,8 @@ impl Host {
         let name = &self.name;
         let before = self.metrics.len();
         self.metrics.retain(|metric| {
-            let notified = metric.alert().is_some();
-            let gone = metric.freshness.connection() == index
-                && metric.freshness.is_expired(now.mono, interval, notified);
+            let gone =
+                metric.freshness.connection() == index && metric.is_expired(now.mono, interval);
             missing.closed_incidents.extend(metric.open_incident(name).filter(|_| gone));
             !gone
         });
@@ -650,7 +649,7 @@ mod tests {
         let title = "web1 - job_monitor.backup.exit_code";
         let told = format!("critical CRITICAL: {title} = 1.0 (threshold: > 0.0)");
         assert_eq!(test.titles_with_level(), [told]);
-        for day in 0..25 {
+        for day in 0..45 {
             for _ in 0..24 {
                 test.wait(HOUR).beat("web1");
             }
