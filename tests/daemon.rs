@@ -173,7 +173,7 @@ fn lateness(daemon: &mut Daemon) -> i128 {
     let sent = unix_millis();
     daemon.beat(r#"{"host":"web1","interval":1}"#);
     daemon.get_until("/api/v1/hosts", r#""name":"web1","watch":true,"state":"UP""#);
-    let line = daemon.wait_for("web1 ipv4 overdue");
+    let line = daemon.wait_for("ERROR web1 ipv4 overdue");
     let late = time_of(&line) - sent - 2000;
     // That it is back is no longer told of one that comes and goes: it flaps.
     daemon.beat(r#"{"host":"web1","interval":1}"#);

@@ -266,7 +266,12 @@ fn a_state_that_was_taken_away_under_the_daemon_was_lost_at_the_restart() {
         assert_eq!(says(&hbd, "web2", "after"), 200, "{way}");
         hbd.wait_log("hbd's state file was taken away while hbd ran");
         hbd.wait_until("ready", |hbd| ready(hbd).0 == 200);
-        assert_eq!(hbd.logged("hbd's state file was taken away while hbd ran"), 1, "{way}");
+        assert_eq!(
+            hbd.logged("WARN  hbd's state file was taken away while hbd ran"),
+            1,
+            "{way}: {:#?}",
+            hbd.log()
+        );
         assert_eq!(says(&hbd, "web2", "last"), 200, "{way}");
         // Else what was told may be told again.
         hbd.wait_until("told", |hbd| hbd.metric("hbd_outbox_deliveries") == 0.0);
