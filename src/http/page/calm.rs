@@ -12,7 +12,7 @@ use crate::view::{AlertView, MetricView};
 /// Silences, and things that are held back, that are shown.
 const MAX_SHOWN: usize = 50;
 /// Alerts that are shown: each has a form, and the page is to stay light.
-const MAX_ALERTS: usize = 30;
+const MAX_ALERTS: usize = 25;
 /// Alerts that are shown without being asked for.
 const MAX_OPEN: usize = 8;
 
