@@ -126,6 +126,12 @@ pub fn read_local_zone() {
     *LOCAL_ZONE.write().unwrap_or_else(PoisonError::into_inner) = zone;
 }
 
+/// The zone of this machine as it was read last; UTC before.
+pub fn local_zone() -> TimeZone {
+    let zone = LOCAL_ZONE.read().unwrap_or_else(PoisonError::into_inner).clone();
+    zone.unwrap_or(TimeZone::UTC)
+}
+
 /// A time as people read it, with [`Wall::local`].
 #[derive(Clone, Copy, Debug)]
 pub struct LocalTime(Wall);
@@ -135,15 +141,27 @@ impl Wall {
     pub fn local(self) -> LocalTime {
         LocalTime(self)
     }
+
+    /// The nearest that the library of time zones can represent.
+    pub fn timestamp(self) -> Timestamp {
+        let limit = if self.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        Timestamp::from_millisecond(self.0).unwrap_or(limit)
+    }
+
+    /// This time in a zone.
+    pub fn in_zone(self, zone: TimeZone) -> Zoned {
+        Zoned::new(self.timestamp(), zone)
+    }
+
+    /// To the second, and with the zone: `2026-11-21 21:12:08 CET`.
+    pub fn second_in(self, zone: TimeZone) -> String {
+        self.in_zone(zone).strftime("%F %T %Z").to_string()
+    }
 }
 
 impl fmt::Display for LocalTime {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let zone = LOCAL_ZONE.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let limit = if self.0.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
-        let time = Timestamp::from_millisecond(self.0.0).unwrap_or(limit);
-        let zoned = Zoned::new(time, zone.unwrap_or(TimeZone::UTC));
-        write!(f, "{}", zoned.strftime("%F %T %Z"))
+        f.write_str(&self.0.second_in(local_zone()))
     }
 }
 

@@ -1,32 +1,31 @@
 //! Times of the daemon's answers as people read them: in the zone of this machine, or in UTC.
 
+use jiff::tz::TimeZone;
 use serde_json::Value as Json;
 
 use super::answer::field;
-use crate::backup::schedule::{Zone, Zones};
-use crate::clock::{Wall, parse_rfc3339};
+use crate::clock::{Wall, local_zone, parse_rfc3339};
 
 /// How times are shown: in which zone.
-#[derive(Debug, Default)]
-pub struct TimeFormat(Zone);
+#[derive(Debug)]
+pub struct TimeFormat(TimeZone);
 
 impl TimeFormat {
-    /// The zone of this machine (`TZ`, `/etc/localtime`), or UTC.
+    /// The zone of this machine, or UTC.
     pub fn new(utc: bool) -> TimeFormat {
-        TimeFormat(if utc { Zone::default() } else { Zones::read().local().clone() })
+        TimeFormat(if utc { TimeZone::UTC } else { local_zone() })
     }
 
     /// `20:12:08 CET`.
     pub fn clock(&self, at: Wall) -> String {
-        let text = self.0.format_second(at);
-        text.split_once(' ').map_or(text.clone(), |(_, clock)| clock.to_owned())
+        at.in_zone(self.0.clone()).strftime("%T %Z").to_string()
     }
 
     /// A time of an answer, to the second and with its zone: `2026-11-21 21:12:08 CET`; empty when
     /// there is none. What is no time is shown as it is.
     pub fn format(&self, of: &Json, name: &str) -> String {
         let text = field(of, name);
-        parse_rfc3339(&text).map_or(text, |at| self.0.format_second(at))
+        parse_rfc3339(&text).map_or(text, |at| at.second_in(self.0.clone()))
     }
 }
 
@@ -38,7 +37,7 @@ mod tests {
 
     #[test]
     fn a_time_has_its_zone() {
-        let rome = TimeFormat(Zones::with_local("Europe/Rome").unwrap().local().clone());
+        let rome = TimeFormat(TimeZone::get("Europe/Rome").unwrap());
         let of = json!({"at": "2026-11-21T23:12:08.667Z", "none": null, "odd": "\u{1b}ü"});
         assert_eq!(rome.format(&of, "at"), "2026-11-22 00:12:08 CET");
         assert_eq!(TimeFormat::new(true).format(&of, "at"), "2026-11-21 23:12:08 UTC");

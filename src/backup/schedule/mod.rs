@@ -10,7 +10,6 @@ use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, Dst};
 
 use self::calendar::Calendar;
-use self::zones::timestamp;
 pub use self::zones::{ZONE_READER_STACK, Zone, Zones};
 use crate::clock::Wall;
 
@@ -90,7 +89,7 @@ impl Schedule {
     /// before it, more than they show now.
     fn latest_shown(&self, until: Wall) -> DateTime {
         let shown = self.zone.civil_time(until);
-        let change = self.zone.rules().preceding(timestamp(until)).next();
+        let change = self.zone.rules().preceding(until.timestamp()).next();
         let change = change.map(|change| Wall(change.timestamp().as_millisecond()));
         let recent = change.filter(|change| until.since(*change) < MAX_CLOCK_CHANGE);
         recent.map_or(shown, |change| shown.max(self.zone.civil_time(Wall(change.0 - 1))))
@@ -115,7 +114,7 @@ impl Schedule {
 
     fn is_in_season(&self, at: Wall) -> bool {
         self.daylight_saving
-            .is_none_or(|wanted| self.zone.rules().to_offset_info(timestamp(at)).dst() == wanted)
+            .is_none_or(|wanted| self.zone.rules().to_offset_info(at.timestamp()).dst() == wanted)
     }
 }
 
@@ -139,7 +138,7 @@ fn split_zone<'a>(text: &'a str, zones: &Zones) -> (&'a str, Zone, Option<Dst>) 
 fn local_abbreviation(zone: &Zone, name: &str) -> Option<Dst> {
     // 15 January and 15 July 2030.
     [1_894_665_600_000, 1_910_304_000_000].into_iter().find_map(|at| {
-        let info = zone.rules().to_offset_info(timestamp(Wall(at)));
+        let info = zone.rules().to_offset_info(Wall(at).timestamp());
         info.abbreviation().eq_ignore_ascii_case(name).then(|| info.dst())
     })
 }

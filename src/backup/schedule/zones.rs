@@ -3,7 +3,6 @@
 
 use jiff::civil::DateTime;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
-use jiff::{Timestamp, Zoned};
 
 use crate::clock::Wall;
 
@@ -58,17 +57,12 @@ impl Default for Zones {
 impl Zone {
     /// What a calendar and a clock in this zone show.
     pub fn civil_time(&self, at: Wall) -> DateTime {
-        self.0.to_datetime(timestamp(at))
+        at.in_zone(self.0.clone()).datetime()
     }
 
     /// `2026-11-21 20:12 CET`.
     pub fn format_minute(&self, at: Wall) -> String {
         self.format(at, "%F %H:%M %Z")
-    }
-
-    /// `2026-11-21 20:12:08 CET`.
-    pub fn format_second(&self, at: Wall) -> String {
-        self.format(at, "%F %T %Z")
     }
 
     /// `20:12 CET`, with the date unless it is that of `now`.
@@ -78,7 +72,7 @@ impl Zone {
     }
 
     fn format(&self, at: Wall, format: &str) -> String {
-        Zoned::new(timestamp(at), self.0.clone()).strftime(format).to_string()
+        at.in_zone(self.0.clone()).strftime(format).to_string()
     }
 
     /// How the library sees it.
@@ -91,10 +85,4 @@ impl Default for Zone {
     fn default() -> Zone {
         Zone(TimeZone::UTC)
     }
-}
-
-/// The nearest that the library can represent.
-pub(super) fn timestamp(at: Wall) -> Timestamp {
-    let limit = if at.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
-    Timestamp::from_millisecond(at.0).unwrap_or(limit)
 }
