@@ -353,10 +353,6 @@ mod tests {
 
     fn host(name: String) -> HostView {
         HostView {
-            name,
-            watch: true,
-            state: HostState::Up,
-            since: None,
             connections: vec![ConnectionView {
                 since: None,
                 name: "ipv4".into(),
@@ -378,12 +374,7 @@ mod tests {
                     stale: path == "gone",
                 })
                 .into(),
-            channels: Vec::new(),
-            quiet: Vec::new(),
-            note: None,
-            link: None,
-            groups: Vec::new(),
-            refused: None,
+            ..HostView::named(&name)
         }
     }
 

@@ -32,7 +32,7 @@ pub mod front;
 mod metrics;
 mod openapi;
 mod origin;
-pub(crate) mod page;
+mod page;
 mod poll_url;
 mod public;
 pub mod query;

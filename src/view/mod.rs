@@ -69,6 +69,27 @@ pub struct HostView {
     pub refused: Option<RefusedView>,
 }
 
+#[cfg(test)]
+impl HostView {
+    /// A watched host that is up, of which nothing else is known.
+    pub fn named(name: &str) -> HostView {
+        HostView {
+            name: name.to_owned(),
+            watch: true,
+            state: HostState::Up,
+            since: None,
+            connections: Vec::new(),
+            metrics: Vec::new(),
+            channels: Vec::new(),
+            quiet: Vec::new(),
+            note: None,
+            link: None,
+            groups: Vec::new(),
+            refused: None,
+        }
+    }
+}
+
 /// What the configuration says about a host for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostLabels {

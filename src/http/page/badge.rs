@@ -82,10 +82,7 @@ mod tests {
         };
         let (path, limit) = ("m".into(), None);
         HostView {
-            name: "web1".into(),
-            watch: true,
             state,
-            since: None,
             connections: connections.iter().map(connection).collect(),
             metrics: vec![MetricView {
                 path,
@@ -97,12 +94,7 @@ mod tests {
                 at: None,
                 stale: false,
             }],
-            channels: Vec::new(),
-            quiet: Vec::new(),
-            note: None,
-            link: None,
-            groups: Vec::new(),
-            refused: None,
+            ..HostView::named("web1")
         }
     }
 

@@ -311,20 +311,7 @@ mod tests {
     }
 
     fn host(name: String, state: HostState) -> HostView {
-        HostView {
-            name,
-            watch: true,
-            state,
-            since: None,
-            connections: Vec::new(),
-            metrics: Vec::new(),
-            channels: Vec::new(),
-            quiet: Vec::new(),
-            note: None,
-            link: None,
-            groups: Vec::new(),
-            refused: None,
-        }
+        HostView { state, ..HostView::named(&name) }
     }
 
     fn selection(query: &str, count: usize) -> Selection {

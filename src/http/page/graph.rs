@@ -277,7 +277,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::view::HostState;
 
     #[test]
     fn an_axis_has_few_round_values_and_all_that_is_drawn_lies_within() {
@@ -323,20 +322,7 @@ mod tests {
     fn a_graph_shows_limits_windows_and_the_events_of_its_own_metric() {
         let now = Wall(1_795_219_200_000);
         let hour = Duration::from_secs(3600);
-        let host = HostView {
-            name: "web1".into(),
-            watch: true,
-            state: HostState::Up,
-            since: None,
-            connections: Vec::new(),
-            metrics: Vec::new(),
-            channels: Vec::new(),
-            quiet: Vec::new(),
-            note: None,
-            link: None,
-            groups: Vec::new(),
-            refused: None,
-        };
+        let host = HostView::named("web1");
         let point = |at, mean| PointView { at, mean, least: mean - 1.0, most: mean + 1.0 };
         let points = vec![point(now - 12 * hour, 50.0), point(now - 6 * hour, f32::NAN)];
         let series = SeriesView { path: "cpu_monitor.cpu_percent".into(), step: hour, points };

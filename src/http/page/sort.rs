@@ -174,7 +174,6 @@ pub fn disk_name(path: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::HostState;
 
     fn host(name: &str, metrics: &[(&str, f64, Level)], groups: &[&str]) -> HostView {
         let metric = |(path, value, level): &(&str, f64, Level)| MetricView {
@@ -188,18 +187,9 @@ mod tests {
             stale: false,
         };
         HostView {
-            name: name.into(),
-            watch: true,
-            state: HostState::Up,
-            since: None,
-            connections: Vec::new(),
             metrics: metrics.iter().map(metric).collect(),
-            channels: Vec::new(),
-            quiet: Vec::new(),
-            note: None,
-            link: None,
             groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-            refused: None,
+            ..HostView::named(name)
         }
     }
 

@@ -305,7 +305,6 @@ mod tests {
         };
         let (path, value) = ("a".to_owned(), 1.0);
         HostView {
-            name: "web1".into(),
             watch,
             state,
             since: Some(Wall(0)),
@@ -320,12 +319,7 @@ mod tests {
                 at: None,
                 stale: false,
             }],
-            channels: Vec::new(),
-            quiet: Vec::new(),
-            note: None,
-            link: None,
-            groups: Vec::new(),
-            refused: None,
+            ..HostView::named("web1")
         }
     }
 
