@@ -25,9 +25,6 @@ mod channel_test;
 pub mod client_address;
 mod dispatch;
 mod exchange;
-#[cfg(not(fuzzing))]
-mod front;
-#[cfg(fuzzing)]
 pub mod front;
 mod metrics;
 mod openapi;
