@@ -19,10 +19,11 @@ until_it() {
     echo "WRONG: never: $1"
     exit 1
 }
-until_it 'hbd status --all | grep -q "^web1 *UP"'
+until_it 'hbd status --all | grep -q "^web1 *up"'
 systemctl stop hbc
 until_it 'hbd log | grep -q "phone *delivered.*web1 ipv4 shutdown"'
 journalctl -u hbd | grep -F 'Sent notification to phone'
+echo "The steps took the machine $SECONDS s."
 echo fine
 "#;
 
@@ -88,11 +89,21 @@ fn the_steps_are_a_script() {
 }
 
 #[test]
-#[ignore = "boots a Debian: half a minute"]
+#[ignore = "boots a Debian 12: half a minute"]
 fn the_five_steps_of_the_readme_end_with_a_message() {
+    follow_the_steps("12");
+}
+
+#[test]
+#[ignore = "fetches and boots a Debian 13: two minutes"]
+fn the_five_steps_of_the_readme_end_with_a_message_on_the_next_debian() {
+    follow_the_steps("13");
+}
+
+fn follow_the_steps(debian: &str) {
     let place = tempfile::tempdir().unwrap();
     let root = place.path().join("root");
-    run(Command::new("tests/packages/root").arg(&root));
+    run(Command::new("tests/packages/root").env("DEBIAN", debian).arg(&root));
     let out = root.join("packages");
     run(Command::new("packaging/build").args(["--profile", "dev", "--out"]).arg(&out));
     let file = root.join("steps.sh");
