@@ -464,7 +464,8 @@ pub fn restore_host(
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
         closed.extend(restore_alert(&mut host, stored, row.kernel, clocks, names));
     }
-    let unwatched = host.on_unwatched(&profile, &closed, &untold, now).filter(|_| !row.unwatched);
+    let untold = (!row.unwatched).then_some(&*untold);
+    let unwatched = host.on_unwatched(&profile, &closed, untold, now);
     host.must_store_now |= unwatched.is_some();
     events.extend(unwatched);
     (host, events, closed)
