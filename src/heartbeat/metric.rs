@@ -20,7 +20,7 @@ use crate::view::MetricSummary;
 /// When a host has too many metrics, at most this many that are OK and stale are evicted beyond need.
 const MAX_STALE_EVICTED: usize = MAX_METRICS / 8;
 /// What `hbc exec` tells of jobs is below this.
-const JOBS: &str = "job_monitor.";
+pub const JOBS: &str = "job_monitor.";
 /// A metric is stale when it was received this long before the newest one of its host.
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
