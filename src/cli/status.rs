@@ -312,8 +312,9 @@ fn host_page(hosts: &Json, style: Style) -> String {
     text.push_str(&section(&names, 1, rows.collect(), style));
     let rows = items(host, "metrics").map(|one| {
         let level = field(one, "level");
-        let cells = vec![field(one, "path"), level.clone(), value(one), field(one, "limit")];
-        (cells, metric_tone(&level), Vec::new())
+        let (tone, text) = (metric_tone(&level), field(one, "text"));
+        let cells = vec![field(one, "path"), level, value(one), field(one, "limit")];
+        (cells, tone, if text.is_empty() { Vec::new() } else { vec![(tone, text)] })
     });
     text.push_str(&section(&["METRIC", "LEVEL", "VALUE", "LIMIT"], 1, rows.collect(), style));
     text
@@ -827,5 +828,15 @@ load_monitor.load1         0.5
         silent["hosts"][0]["refused"] = json!({"text": format!("{why}\u{1b}[31m, once")});
         let page = host_page(&silent, STYLE);
         assert!(page.contains(&format!("2 s\n\n{why}")) && !page.contains('\u{1b}'), "{page}");
+    }
+
+    #[test]
+    fn what_a_host_said_beside_a_metric_was_not_shown() {
+        let metrics = json!([{"path": "job_monitor.backup.exit_code", "value": 3.0,
+            "level": "critical", "since": NOW, "limit": "> 0.0",
+            "text": "Fatal: \u{1b}[31mno\nrepository"}]);
+        let (hosts, _) = pictures(vec![host("web1", "UP", metrics)], Vec::new());
+        let page = host_page(&hosts, STYLE);
+        assert!(page.contains("\n  Fatal: [31mno repository\n"), "{page}");
     }
 }
