@@ -549,6 +549,8 @@ fn status_is_drawn_anew_on_a_terminal_until_it_is_interrupted() {
     let place = Place::new("{web1: {watch: true, interval: 1h}}");
     let hbd = place.start();
     beat(&hbd, r#"{"host":"web1"}"#);
+    let sound = fs::read_to_string(place.path("heartbeat.yaml")).unwrap();
+    place.add("hots: 1\n");
     let (mut ours, mut theirs) = (0, 0);
     let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the pointers are to live variables, or null where openpty(3) allows that.
@@ -578,6 +580,9 @@ fn status_is_drawn_anew_on_a_terminal_until_it_is_interrupted() {
         }
     };
     wait("1 host, all well", 2);
+    // What was said of the file was wiped away by the first picture.
+    wait("heartbeat.yaml has 1 error: hbd", 2);
+    place.write("heartbeat.yaml", &sound);
     hbd.stop();
     wait("is hbd running?", 1);
     let hbd = place.start();

@@ -1,14 +1,13 @@
 //! `hbd log`: the log of deliveries of the running daemon, or its events; once, or as they come.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::answer::field;
-use super::client::{Client, print_unreachable};
+use super::client::{Client, DaemonArgs, DaemonOption, print_unreachable};
 use super::local_time::TimeFormat;
 use super::terminal::{columns, wrap};
 use super::{FAILED, help, json_line, print, print_error, terminal};
@@ -42,9 +41,7 @@ const MIN_TITLE_WIDTH: usize = 30;
 
 #[derive(Debug, Default, PartialEq)]
 struct LogArgs {
-    config: Option<PathBuf>,
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
+    daemon: DaemonArgs,
     host: Option<String>,
     limit: usize,
     events: bool,
@@ -67,7 +64,7 @@ impl LogArgs {
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("log"))) };
-    let client = match Client::from_args(&args.config, &args.url, &args.ca_file)? {
+    let client = match args.daemon.client()? {
         Ok(client) => client,
         Err(code) => return Ok(code),
     };
@@ -98,10 +95,11 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
 fn parse_args(mut parser: lexopt::Parser) -> Result<Option<LogArgs>, lexopt::Error> {
     let mut args = LogArgs { limit: DEFAULT_LIMIT, ..LogArgs::default() };
     while let Some(argument) = parser.next()? {
+        if let Some(option) = DaemonOption::of(&argument) {
+            args.daemon.set(option, &mut parser)?;
+            continue;
+        }
         match argument {
-            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
-            Long("url") => args.url = Some(parser.value()?.string()?),
-            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
             Long("limit") | Short('n') => {
                 let text = parser.value()?.string()?;
                 let limit = text.parse().ok().filter(|limit| *limit > 0);
@@ -131,8 +129,8 @@ fn fetch(client: &Client, args: &LogArgs) -> Result<Vec<Json>, String> {
     fetch_while(client, args, (args.limit, MAX_PAGE), |_| true)
 }
 
-/// At most `most` rows, the newest first: page by page, `page` at a time, as long as the last one
-/// is `wanted`.
+/// At most `most` rows, the newest first: page by page, the first of `page` rows, as long as the last
+/// one is `wanted`.
 fn fetch_while(
     client: &Client,
     args: &LogArgs,
@@ -168,7 +166,7 @@ fn follow(client: &Client, args: &LogArgs, found: Vec<Json>) -> u8 {
     let mut text = if args.json { String::new() } else { table.head() };
     let mut is_lost = false;
     let mut rows = followed.take_new(found);
-    loop {
+    for turn in 1_u32.. {
         text += &match args.json {
             true => rows.iter().rev().map(json_line).collect(),
             false => table.rows(&rows),
