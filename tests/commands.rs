@@ -153,6 +153,7 @@ const MISTAKES_IN_COMMANDS: &[(&str, i32, &str)] = &[
     ("hbd", 2, "hbd: a command is missing; see hbd --help"),
     ("hbd stauts", 2, "hbd: there is no command \"stauts\", did you mean \"status\"?"),
     ("hbd help stauts", 2, "hbd: there is no command \"stauts\", did you mean \"status\"?"),
+    ("hbc help sned", 2, "hbc: there is no command \"sned\", did you mean \"send\"?"),
     ("hbd --versoin", 2, "hbd: there is no option --versoin, did you mean --version?"),
     ("hbd status --josn", 2, "hbd status: there is no option --josn, did you mean --json?"),
     ("hbd status --json=yes", 2, "hbd status: --json takes no value; see hbd status --help"),
