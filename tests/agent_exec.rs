@@ -165,6 +165,8 @@ fn the_last_words_of_a_job_go_with_its_end() {
     let [.., message, end] = &came[..] else { panic!("{came:?}") };
     let (message, end) = (parse(message).unwrap(), parse(end).unwrap());
     assert!(short(&message).ends_with(": Fatal: no repository"), "{}", short(&message));
+    // Both in one datagram, so that hbd can tell of both in one message.
+    assert_eq!(message.metrics, end.metrics);
     assert_eq!(end.metrics.text("job_monitor.job.exit_code"), Some("Fatal: no repository"));
     let script = "echo all is well >&2";
     assert_eq!(exec(&server, &["--name", "job"], &["sh", "-c", script]).0, 0);
@@ -382,7 +384,10 @@ fn hbd_hears_of_it() {
     let options = ["--name", "nightly", "--interval", "1d"];
     let (code, _, error) = said(&hbc(address, &options, &["sh", "-c", "exit 3"]).output().unwrap());
     assert_eq!((code, error.as_str()), (3, ""));
-    hbd.wait_log("web1 job nightly failed with exit code 3 after ");
+    hbd.wait_log("CRITICAL: web1 - job_monitor.nightly.exit_code = 3.0 (threshold: > 0.0)");
+    let (_, sent) = hbd.request("GET", "/api/v1/events?host=web1", b"");
+    assert!(sent.contains("job nightly failed with exit code 3 after "), "as a detail: {sent}");
+    assert!(!sent.contains(r#""kind":"message""#), "it was told twice: {sent}");
     let (_, answer) = hbd.request("GET", "/api/v1/hosts/web1", b"");
     assert!(answer.contains("job_monitor.nightly.exit_code"), "{answer}");
     hbd.stop();

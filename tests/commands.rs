@@ -153,6 +153,7 @@ const MISTAKES_IN_COMMANDS: &[(&str, i32, &str)] = &[
     ("hbd", 2, "hbd: a command is missing; see hbd --help"),
     ("hbd stauts", 2, "hbd: there is no command \"stauts\", did you mean \"status\"?"),
     ("hbd help stauts", 2, "hbd: there is no command \"stauts\", did you mean \"status\"?"),
+    ("hbc help sned", 2, "hbc: there is no command \"sned\", did you mean \"send\"?"),
     ("hbd --versoin", 2, "hbd: there is no option --versoin, did you mean --version?"),
     ("hbd status --josn", 2, "hbd status: there is no option --josn, did you mean --json?"),
     ("hbd status --json=yes", 2, "hbd status: --json takes no value; see hbd status --help"),
@@ -549,6 +550,8 @@ fn status_is_drawn_anew_on_a_terminal_until_it_is_interrupted() {
     let place = Place::new("{web1: {watch: true, interval: 1h}}");
     let hbd = place.start();
     beat(&hbd, r#"{"host":"web1"}"#);
+    let sound = fs::read_to_string(place.path("heartbeat.yaml")).unwrap();
+    place.add("hots: 1\n");
     let (mut ours, mut theirs) = (0, 0);
     let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the pointers are to live variables, or null where openpty(3) allows that.
@@ -578,6 +581,9 @@ fn status_is_drawn_anew_on_a_terminal_until_it_is_interrupted() {
         }
     };
     wait("1 host, all well", 2);
+    // What was said of the file was wiped away by the first picture.
+    wait("heartbeat.yaml has 1 error: hbd", 2);
+    place.write("heartbeat.yaml", &sound);
     hbd.stop();
     wait("is hbd running?", 1);
     let hbd = place.start();

@@ -406,6 +406,30 @@ threshold_configs:
 }
 
 #[test]
+fn a_way_back_has_limits_and_a_time_of_its_own() {
+    let text = "\
+threshold_configs:
+  ours:
+    m: {warning: '> 80', critical: '> 90', clear: '< 75', clear_critical: '<= 85', clear_for: 15m}
+    plain: {warning: '> 80', critical: '> 90'}
+    extends: default
+    cpu_monitor.cpu_percent: {warning: '> 70'}
+";
+    let config = Place::new().load(text).unwrap();
+    let back = |metric: &str| {
+        let rule = config.threshold_sets["ours"].rules[metric];
+        let limits = [rule.clear, rule.clear_critical];
+        (limits.map(|limit| limit.map(|limit| limit.to_string())), rule.clear_for.as_secs())
+    };
+    let own = [Some("< 75.0".to_owned()), Some("<= 85.0".to_owned())];
+    assert_eq!(back("m"), (own, 900));
+    assert_eq!(back("plain"), ([None, None], 0));
+    // A rule replaces the inherited one as a whole, its way back too.
+    assert_eq!(back("cpu_monitor.cpu_percent"), ([None, None], 0));
+    assert_eq!(back("memory_monitor.percent").1, 900);
+}
+
+#[test]
 fn beyond_loopback_a_key_and_a_token_are_enough() {
     for text in [
         "heartbeat: {host: 0.0.0.0, key: hunter22hunter22}\nreceiver: {host: '::', token: hunter22}\n",

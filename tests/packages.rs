@@ -5,7 +5,7 @@
 //! They are built with the development profile here, which is quick; what differs in a release is
 //! only the compiler's options.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -129,6 +129,51 @@ fn debian(script: &str) -> (tempfile::TempDir, PathBuf) {
     three_versions(&root.join("packages"));
     fs::copy(project().join("tests/packages").join(script), root.join(script)).unwrap();
     (place, root)
+}
+
+#[test]
+fn a_program_that_needs_a_newer_c_library_than_its_system_has_was_packed() {
+    let place = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = place.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    // A C library of the year 2099, and what was linked with that.
+    let versions = file("versions", "GLIBC_2.99 { global: newer; };\n");
+    let (library, program) = (place.path().join("libnewer.so"), place.path().join("program"));
+    let cc = |source: &Path, to: &Path| {
+        let mut cc = command("cc");
+        cc.arg(source).arg("-o").arg(to);
+        cc
+    };
+    let mut shared = cc(&file("newer.c", "void newer(void) {}\n"), &library);
+    let script = format!("-Wl,--version-script={}", versions.display());
+    run(shared.args(["-shared", "-fPIC"]).arg(script));
+    let uses = file("uses.c", "void newer(void); int main(void) { newer(); return 0; }\n");
+    run(cc(&uses, &program).arg(&library));
+    let usual = place.path().join("usual");
+    run(&mut cc(
+        &file("usual.c", "#include <stdio.h>\nint main(void) { return puts(\"\"); }\n"),
+        &usual,
+    ));
+    let libc = |words: &[&OsStr]| {
+        let output = command("packaging/libc").args(words).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let limit = |program: &Path, version: &str| {
+        libc(&[program.as_os_str(), version.as_ref(), "Enterprise Linux 9".as_ref()])
+    };
+    let (code, out, error) = limit(&program, "2.34");
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    let refused = "needs glibc 2.99, Enterprise Linux 9 has 2.34: build on Debian 12 (bookworm)";
+    assert!(error.contains(refused), "{error}");
+    assert_eq!(limit(&program, "2.99").1, "2.99\n");
+    assert_eq!(limit(&program, "2.100").1, "2.99\n", "not as a decimal");
+    assert_eq!(limit(&usual, "2.34").0, Some(0));
+    let (code, _, error) = libc(&[file("text", "no program").as_os_str()]);
+    assert!(code == Some(2) && !error.is_empty(), "{error}");
 }
 
 #[test]

@@ -144,8 +144,10 @@ fn parse_command(parser: &mut Parser, command: &mut &'static str) -> Result<CliC
     match next(parser)? {
         None => Err("what shall be done? Try: hbc --help".into()),
         Some(Argument::Value(word)) if word == "help" => {
-            let of = parser.value().unwrap_or_default();
-            *command = find(&of).map_or("", |(name, _)| *name);
+            if let Ok(of) = parser.value() {
+                let unknown = || help::unknown_command(&of.to_string_lossy());
+                *command = find(&of).ok_or_else(unknown)?.0;
+            }
             Err(Instead::Help)
         }
         Some(Argument::Value(word)) => {

@@ -1,7 +1,7 @@
 //! `hbd backup`: analyzes backup plans now, and prints what an alert would report.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::client::Client;
+use super::client::{Client, DaemonArgs, DaemonOption};
 use super::{CONFIGURATION, FAILED, config_file, help, json_line, print, print_error};
 use crate::backup::analysis::{Analyzer, PlanReport};
 use crate::backup::outcome::Outcome;
@@ -33,9 +33,7 @@ const NOT_ALL: u8 = 1;
 
 #[derive(Debug, Default, PartialEq)]
 struct BackupArgs {
-    config: Option<PathBuf>,
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
+    daemon: DaemonArgs,
     plan: Option<String>,
     json: bool,
     forget: bool,
@@ -49,10 +47,10 @@ struct BackupArgs {
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("backup"))) };
     if let Some(plan) = args.plan.as_deref().filter(|_| args.forget) {
-        let client = Client::from_args(&args.config, &args.url, &args.ca_file)?;
+        let client = args.daemon.client()?;
         return Ok(client.map_or_else(|code| code, |client| forget(&client, plan)));
     }
-    let (config, mut out) = (config_file(args.config), io::stdout().lock());
+    let (config, mut out) = (config_file(args.daemon.config), io::stdout().lock());
     Ok(backup(&config, args.plan.as_deref(), args.json, &mut out).unwrap_or(FAILED))
 }
 
@@ -60,13 +58,14 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
 fn parse_args(mut parser: lexopt::Parser) -> Result<Option<BackupArgs>, lexopt::Error> {
     let (mut args, mut all) = (BackupArgs::default(), false);
     while let Some(argument) = parser.next()? {
+        if let Some(option) = DaemonOption::of(&argument) {
+            args.daemon.set(option, &mut parser)?;
+            continue;
+        }
         match argument {
-            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
             Long("all") => all = true,
             Long("json") => args.json = true,
             Long("forget") => args.forget = true,
-            Long("url") => args.url = Some(parser.value()?.string()?),
-            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(None),
             Value(name) if args.plan.is_none() => args.plan = Some(name.string()?),
             other => return Err(other.unexpected()),
@@ -78,7 +77,7 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<BackupArgs>, lexopt::
     if args.forget && args.json {
         return Err("--json does not go with --forget".into());
     }
-    let daemon = args.url.is_some() || args.ca_file.is_some();
+    let daemon = args.daemon.url.is_some() || args.daemon.ca_file.is_some();
     if daemon && !args.forget || args.forget && all {
         return Err("--url and --ca-file go with --forget, and that with a PLAN".into());
     }

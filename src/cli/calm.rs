@@ -3,13 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 use serde_json::{Number, Value as Json};
 
-use super::client::{Client, print_unreachable};
+use super::client::{Client, DaemonArgs, DaemonOption, print_unreachable};
 use super::terminal::sanitize;
 use super::{FAILED, json_line, print, print_error};
 use crate::duration;
@@ -22,12 +21,8 @@ const MAX_NAMED: usize = 20;
 /// The options of these commands; each refuses those that are not its own.
 #[derive(Debug, Default, PartialEq)]
 pub struct CalmArgs {
-    /// The configuration whose daemon is asked.
-    pub config: Option<PathBuf>,
-    /// The daemon that is asked instead.
-    pub url: Option<String>,
-    /// Further authorities for its certificate.
-    pub ca_file: Option<PathBuf>,
+    /// The daemon that is asked.
+    pub daemon: DaemonArgs,
     /// Why.
     pub comment: Option<String>,
     /// Who asks, where it is not the user.
@@ -55,10 +50,11 @@ impl CalmArgs {
     ) -> Result<Option<CalmArgs>, lexopt::Error> {
         let mut args = CalmArgs::default();
         while let Some(argument) = parser.next()? {
+            if let Some(option) = DaemonOption::of(&argument) {
+                args.daemon.set(option, &mut parser)?;
+                continue;
+            }
             match argument {
-                Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
-                Long("url") => args.url = Some(parser.value()?.string()?),
-                Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
                 Long("json") => args.json = true,
                 Long("utc") if own.contains(&"utc") => args.utc = true,
                 Long("all") => args.words.push("--all".into()),
@@ -94,7 +90,7 @@ impl CalmArgs {
 
     /// The daemon that they name, or the exit code when there is none.
     pub fn client(&self) -> Result<Result<Client, u8>, lexopt::Error> {
-        Client::from_args(&self.config, &self.url, &self.ca_file)
+        self.daemon.client()
     }
 
     /// Who asks: `--by`, else the user.

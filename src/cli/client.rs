@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lexopt::Arg::{self, Long, Short};
+use lexopt::ValueExt;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -53,58 +55,98 @@ enum Trust {
     Authorities(Option<PathBuf>),
 }
 
-impl Client {
-    /// A client of the daemon that the arguments name, or the exit code when there is none: why was
-    /// printed.
-    ///
-    /// # Errors
-    /// When the arguments are wrong.
-    pub fn from_args(
-        config: &Option<PathBuf>,
-        url: &Option<String>,
-        ca_file: &Option<PathBuf>,
-    ) -> Result<Result<Client, u8>, lexopt::Error> {
-        Client::find(config, url, ca_file, true)
-    }
+/// The options that name the daemon, of every command that asks one.
+#[derive(Debug, Default, PartialEq)]
+pub struct DaemonArgs {
+    /// The configuration whose daemon is asked.
+    pub config: Option<PathBuf>,
+    /// The daemon that is asked instead.
+    pub url: Option<String>,
+    /// Further authorities for its certificate.
+    pub ca_file: Option<PathBuf>,
+}
 
-    /// The same for a command that is told by the daemon what is wrong with the configuration.
-    ///
-    /// # Errors
-    /// When the arguments are wrong.
-    pub fn from_args_quietly(
-        config: &Option<PathBuf>,
-        url: &Option<String>,
-        ca_file: &Option<PathBuf>,
-    ) -> Result<Result<Client, u8>, lexopt::Error> {
-        Client::find(config, url, ca_file, false)
-    }
+/// One of these options.
+#[derive(Clone, Copy, Debug)]
+pub enum DaemonOption {
+    /// `--config`
+    Config,
+    /// `--url`
+    Url,
+    /// `--ca-file`
+    CaFile,
+}
 
-    fn find(
-        config: &Option<PathBuf>,
-        url: &Option<String>,
-        ca_file: &Option<PathBuf>,
-        announce: bool,
-    ) -> Result<Result<Client, u8>, lexopt::Error> {
-        match url {
-            Some(_) if config.is_some() => Err("--config and --url exclude each other".into()),
-            Some(url) => {
-                let client = Client::for_url(url, ca_file.as_deref());
-                Ok(Ok(client.map_err(|why| lexopt::Error::Custom(why.into()))?))
-            }
-            None if ca_file.is_some() => {
-                Err("--ca-file goes with --url: the configuration names its certificate".into())
-            }
-            None => Ok(Client::for_file(&config_file(config.clone()), announce)),
+impl DaemonOption {
+    /// The one that an argument is.
+    pub fn of(argument: &Arg) -> Option<DaemonOption> {
+        match argument {
+            Long("config") | Short('c') => Some(DaemonOption::Config),
+            Long("url") => Some(DaemonOption::Url),
+            Long("ca-file") => Some(DaemonOption::CaFile),
+            _ => None,
         }
     }
+}
 
+impl DaemonArgs {
+    /// Sets one to the value that follows.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn set(
+        &mut self,
+        option: DaemonOption,
+        parser: &mut lexopt::Parser,
+    ) -> Result<(), lexopt::Error> {
+        let value = parser.value()?;
+        match option {
+            DaemonOption::Config => self.config = Some(value.into()),
+            DaemonOption::Url => self.url = Some(value.string()?),
+            DaemonOption::CaFile => self.ca_file = Some(value.into()),
+        }
+        Ok(())
+    }
+
+    /// A client of the daemon that they name, or the exit code when there is none: why was printed.
+    ///
+    /// # Errors
+    /// When they exclude each other.
+    pub fn client(&self) -> Result<Result<Client, u8>, lexopt::Error> {
+        let found = self.client_and_notice()?;
+        Ok(found.map(|(client, notice)| {
+            notice.inspect(|notice| print_error(notice));
+            client
+        }))
+    }
+
+    /// The same, with what is to be printed: that the configuration is broken.
+    ///
+    /// # Errors
+    /// As [`DaemonArgs::client`].
+    pub fn client_and_notice(&self) -> Result<Result<(Client, Option<String>), u8>, lexopt::Error> {
+        match &self.url {
+            Some(_) if self.config.is_some() => Err("--config and --url exclude each other".into()),
+            Some(url) => {
+                let client = Client::for_url(url, self.ca_file.as_deref());
+                Ok(Ok((client.map_err(|why| lexopt::Error::Custom(why.into()))?, None)))
+            }
+            None if self.ca_file.is_some() => {
+                Err("--ca-file goes with --url: the configuration names its certificate".into())
+            }
+            None => Ok(Client::for_file(&config_file(self.config.clone()))),
+        }
+    }
+}
+
+impl Client {
     /// A client of the daemon that runs with the configuration in a file. While that is broken, the
-    /// daemon goes on with what it had, and is found by the section `receiver` alone; with `announce`
-    /// that is said.
-    fn for_file(file: &Path, announce: bool) -> Result<Client, u8> {
+    /// daemon goes on with what it had, and is found by the section `receiver` alone; the text says so.
+    fn for_file(file: &Path) -> Result<(Client, Option<String>), u8> {
         let problems = match Config::load(file) {
             Ok(config) => {
-                return Client::for_config(&config).map_err(|why| print_unreachable(&why));
+                let client = Client::for_config(&config).map_err(|why| print_unreachable(&why))?;
+                return Ok((client, None));
             }
             Err(problems) => problems,
         };
@@ -112,14 +154,11 @@ impl Client {
             print_error(&problems);
             return Err(CONFIGURATION);
         };
-        if announce {
-            let errors = problems.0.iter().filter(|one| one.severity == Severity::Error).count();
-            let (file, errors) = (file.display(), counted(errors, "error"));
-            print_error(&format!(
-                "{file} has {errors}: hbd would not start with it, see hbd check"
-            ));
-        }
-        Client::for_receiver(&receiver).map_err(|why| print_unreachable(&why))
+        let errors = problems.0.iter().filter(|one| one.severity == Severity::Error).count();
+        let (file, errors) = (file.display(), counted(errors, "error"));
+        let notice = format!("{file} has {errors}: hbd would not start with it, see hbd check");
+        let client = Client::for_receiver(&receiver).map_err(|why| print_unreachable(&why))?;
+        Ok((client, Some(notice)))
     }
 
     /// A client of the daemon that runs with this configuration.
@@ -562,7 +601,11 @@ mod tests {
         }
         assert!(Client::for_url("mon example", None).is_err());
         let (some, url) = (Some("x".into()), Some("mon.example".to_owned()));
-        assert!(Client::from_args(&some, &url, &None).is_err());
-        assert!(Client::from_args(&some, &None, &some).is_err());
+        let args = |config: &Option<PathBuf>, url: &Option<String>, ca_file: &Option<PathBuf>| {
+            let (config, url, ca_file) = (config.clone(), url.clone(), ca_file.clone());
+            DaemonArgs { config, url, ca_file }.client()
+        };
+        assert!(args(&some, &url, &None).is_err());
+        assert!(args(&some, &None, &some).is_err());
     }
 }

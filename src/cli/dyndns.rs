@@ -2,13 +2,12 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::answer::field;
-use super::client::{Client, print_unreachable};
+use super::client::{Client, DaemonArgs, DaemonOption, print_unreachable};
 use super::local_time::TimeFormat;
 use super::{CONFIGURATION, FAILED, config_file, help, json_line, print, print_error};
 use crate::config::Config;
@@ -20,9 +19,7 @@ use crate::dyndns::settings::DyndnsEntry;
 
 #[derive(Debug, Default, PartialEq)]
 struct DyndnsArgs {
-    config: Option<PathBuf>,
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
+    daemon: DaemonArgs,
     host: Option<String>,
     addresses: Vec<IpAddr>,
     dry: bool,
@@ -38,7 +35,7 @@ struct DyndnsArgs {
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("dyndns"))) };
     if let (true, Some(host)) = (args.dry, &args.host) {
-        return Ok(match Config::load(config_file(args.config.clone())) {
+        return Ok(match Config::load(config_file(args.daemon.config.clone())) {
             Ok(config) => print_requests(&config, Client::for_config(&config), host, &args),
             Err(problems) => {
                 print_error(&problems);
@@ -46,17 +43,18 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             }
         });
     }
-    let client = Client::from_args(&args.config, &args.url, &args.ca_file)?;
+    let client = args.daemon.client()?;
     Ok(client.map_or_else(|code| code, |client| print_state(&client, &args)))
 }
 
 fn parse_args(mut parser: lexopt::Parser) -> Result<Option<DyndnsArgs>, lexopt::Error> {
     let mut args = DyndnsArgs::default();
     while let Some(argument) = parser.next()? {
+        if let Some(option) = DaemonOption::of(&argument) {
+            args.daemon.set(option, &mut parser)?;
+            continue;
+        }
         match argument {
-            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
-            Long("url") => args.url = Some(parser.value()?.string()?),
-            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
             Long("address") => {
                 let text = parser.value()?.string()?;
                 let what = || format!("--address must be such as 192.0.2.7, not \"{text}\"");
@@ -72,8 +70,8 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<DyndnsArgs>, lexopt::
     }
     let refuse = |why: &'static str| Err(why.into());
     match &args {
-        DyndnsArgs { dry: true, url: Some(_), .. }
-        | DyndnsArgs { dry: true, ca_file: Some(_), .. } => {
+        DyndnsArgs { dry: true, daemon: DaemonArgs { url: Some(_), .. }, .. }
+        | DyndnsArgs { dry: true, daemon: DaemonArgs { ca_file: Some(_), .. }, .. } => {
             refuse("--dry-run needs the configuration: neither --url nor --ca-file goes with it")
         }
         DyndnsArgs { dry: true, host: None, .. } => refuse("--dry-run wants a HOST"),

@@ -1,19 +1,15 @@
 //! `hbd forget`: has the running daemon forget a connection that was given up, or a whole host.
 
-use std::path::PathBuf;
-
 use lexopt::prelude::*;
 
-use super::client::{Client, print_unreachable};
+use super::client::{Client, DaemonArgs, DaemonOption, print_unreachable};
 use super::{FAILED, help, print, print_error};
 use crate::escape::PercentEncoded;
 use crate::notify::text::{LineBreaks, clean};
 
 #[derive(Debug, Default, PartialEq)]
 struct ForgetArgs {
-    config: Option<PathBuf>,
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
+    daemon: DaemonArgs,
     host: String,
     connection: Option<String>,
 }
@@ -25,7 +21,7 @@ struct ForgetArgs {
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("forget"))) };
-    let client = Client::from_args(&args.config, &args.url, &args.ca_file)?;
+    let client = args.daemon.client()?;
     Ok(client.map_or_else(|code| code, |client| forget(&client, &args)))
 }
 
@@ -33,10 +29,11 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<ForgetArgs>, lexopt::
     let mut args = ForgetArgs::default();
     let mut named = None;
     while let Some(argument) = parser.next()? {
+        if let Some(option) = DaemonOption::of(&argument) {
+            args.daemon.set(option, &mut parser)?;
+            continue;
+        }
         match argument {
-            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
-            Long("url") => args.url = Some(parser.value()?.string()?),
-            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(None),
             Value(name) if named.is_none() => named = Some(name.string()?),
             other => return Err(other.unexpected()),

@@ -11,7 +11,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value as Json, json};
 
 use super::answer::{field, items};
-use super::client::{Client, print_unreachable};
+use super::client::{DaemonArgs, DaemonOption, print_unreachable};
 use super::local_time::TimeFormat;
 use super::{CONFIGURATION, FAILED, config_file, help, json_line, print, print_error};
 use crate::address::is_name;
@@ -23,9 +23,7 @@ const KEY_BYTES: usize = 32;
 
 #[derive(Debug, Default, PartialEq)]
 struct KeyArgs {
-    config: Option<PathBuf>,
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
+    daemon: DaemonArgs,
     /// None is the key of all hosts that have none of their own.
     host: Option<String>,
     common: bool,
@@ -53,9 +51,9 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
         }
     };
     // Only now: the configuration may name the file that was just made.
-    let known = match Config::load(config_file(args.config.clone())) {
+    let known = match Config::load(config_file(args.daemon.config.clone())) {
         Ok(config) => Some(config),
-        Err(problems) if args.config.is_some() => {
+        Err(problems) if args.daemon.config.is_some() => {
             print_error(&problems);
             // A second try must not find that the file exists.
             args.write.iter().for_each(|file| drop(fs::remove_file(file)));
@@ -71,10 +69,11 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
 fn parse_args(mut parser: lexopt::Parser) -> Result<Option<KeyArgs>, lexopt::Error> {
     let mut args = KeyArgs::default();
     while let Some(argument) = parser.next()? {
+        if let Some(option) = DaemonOption::of(&argument) {
+            args.daemon.set(option, &mut parser)?;
+            continue;
+        }
         match argument {
-            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
-            Long("url") => args.url = Some(parser.value()?.string()?),
-            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
             Long("common") => args.common = true,
             Long("write") => args.write = Some(parser.value()?.into()),
             Long("status") => args.status = true,
@@ -91,7 +90,8 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<KeyArgs>, lexopt::Err
         );
     }
     if args.status && args.write.is_some()
-        || !args.status && (args.url.is_some() || args.ca_file.is_some() || args.json || args.utc)
+        || !args.status
+            && (args.daemon.url.is_some() || args.daemon.ca_file.is_some() || args.json || args.utc)
     {
         return Err("--write is for a new key; --url, --json and --utc are for --status".into());
     }
@@ -168,7 +168,7 @@ fn write_new(args: &KeyArgs, key: &str) -> Result<(), String> {
 }
 
 fn status(args: &KeyArgs) -> Result<u8, lexopt::Error> {
-    let client = match Client::from_args(&args.config, &args.url, &args.ca_file)? {
+    let client = match args.daemon.client()? {
         Ok(client) => client,
         Err(code) => return Ok(code),
     };

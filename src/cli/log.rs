@@ -1,14 +1,13 @@
 //! `hbd log`: the log of deliveries of the running daemon, or its events; once, or as they come.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::answer::field;
-use super::client::{Client, print_unreachable};
+use super::client::{Client, DaemonArgs, DaemonOption, print_unreachable};
 use super::local_time::TimeFormat;
 use super::terminal::{columns, wrap};
 use super::{FAILED, help, json_line, print, print_error, terminal};
@@ -18,11 +17,14 @@ use crate::thread::Stop;
 const DEFAULT_LIMIT: usize = 50;
 /// How many rows the daemon returns at a time.
 const MAX_PAGE: usize = 1000;
-/// How many are asked for at a time where a few are expected, and how many are read at most.
+/// How many are asked for first where a few are expected, and how many are read at most.
 const FOLLOW_PAGE: usize = 50;
 const MAX_FOLLOWED: usize = 1000;
 /// How often `--follow` asks.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Each time so many intervals are over, it asks for what has waited for long, too: while a channel is
+/// down, that may be a thousand messages.
+const LOOK_BACK: u32 = 10;
 /// The columns before the title: their least widths, and the greatest that they are given.
 const MESSAGES: &[(&str, usize, usize)] = &[
     ("TIME", 4, 28),
@@ -39,9 +41,7 @@ const MIN_TITLE_WIDTH: usize = 30;
 
 #[derive(Debug, Default, PartialEq)]
 struct LogArgs {
-    config: Option<PathBuf>,
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
+    daemon: DaemonArgs,
     host: Option<String>,
     limit: usize,
     events: bool,
@@ -64,7 +64,7 @@ impl LogArgs {
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("log"))) };
-    let client = match Client::from_args(&args.config, &args.url, &args.ca_file)? {
+    let client = match args.daemon.client()? {
         Ok(client) => client,
         Err(code) => return Ok(code),
     };
@@ -95,10 +95,11 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
 fn parse_args(mut parser: lexopt::Parser) -> Result<Option<LogArgs>, lexopt::Error> {
     let mut args = LogArgs { limit: DEFAULT_LIMIT, ..LogArgs::default() };
     while let Some(argument) = parser.next()? {
+        if let Some(option) = DaemonOption::of(&argument) {
+            args.daemon.set(option, &mut parser)?;
+            continue;
+        }
         match argument {
-            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
-            Long("url") => args.url = Some(parser.value()?.string()?),
-            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
             Long("limit") | Short('n') => {
                 let text = parser.value()?.string()?;
                 let limit = text.parse().ok().filter(|limit| *limit > 0);
@@ -128,8 +129,8 @@ fn fetch(client: &Client, args: &LogArgs) -> Result<Vec<Json>, String> {
     fetch_while(client, args, (args.limit, MAX_PAGE), |_| true)
 }
 
-/// At most `most` rows, the newest first: page by page, `page` at a time, as long as the last one
-/// is `wanted`.
+/// At most `most` rows, the newest first: page by page, the first of `page` rows, as long as the last
+/// one is `wanted`.
 fn fetch_while(
     client: &Client,
     args: &LogArgs,
@@ -139,6 +140,7 @@ fn fetch_while(
     let mut all: Vec<Json> = Vec::new();
     let mut before: Option<String> = None;
     loop {
+        let page = if all.is_empty() { page } else { MAX_PAGE };
         let count = (most - all.len()).min(page);
         let mut query = vec![("limit", count.to_string())];
         query.extend(args.host.clone().map(|host| ("host", host)));
@@ -164,7 +166,7 @@ fn follow(client: &Client, args: &LogArgs, found: Vec<Json>) -> u8 {
     let mut text = if args.json { String::new() } else { table.head() };
     let mut is_lost = false;
     let mut rows = followed.take_new(found);
-    loop {
+    for turn in 1_u32.. {
         text += &match args.json {
             true => rows.iter().rev().map(json_line).collect(),
             false => table.rows(&rows),
@@ -174,7 +176,7 @@ fn follow(client: &Client, args: &LogArgs, found: Vec<Json>) -> u8 {
             return 0;
         }
         stop.wait(POLL_INTERVAL);
-        let oldest = followed.oldest();
+        let oldest = followed.oldest(turn);
         let wanted = |row: &Json| number(row) > oldest;
         let found = fetch_while(client, args, (MAX_FOLLOWED, FOLLOW_PAGE), wanted);
         if let (Err(why), false) = (&found, is_lost) {
@@ -184,6 +186,7 @@ fn follow(client: &Client, args: &LogArgs, found: Vec<Json>) -> u8 {
         rows = followed.take_new(found.unwrap_or_default());
         text = String::new();
     }
+    0
 }
 
 /// What was printed already.
@@ -196,9 +199,10 @@ struct Followed {
 }
 
 impl Followed {
-    /// Down to which row the next answer must go.
-    fn oldest(&self) -> u64 {
-        self.waiting.iter().copied().chain([self.last]).min().unwrap_or_default()
+    /// Down to which row the next answer must go: to what is new, and now and then to what waits.
+    fn oldest(&self, turn: u32) -> u64 {
+        let waiting = self.waiting.iter().copied().filter(|_| turn.is_multiple_of(LOOK_BACK));
+        waiting.chain([self.last]).min().unwrap_or_default()
     }
 
     /// The rows that are new, and those that have ended meanwhile; the newest first, as they come.
@@ -438,14 +442,66 @@ TIME LEVEL TO OUTCOME TRIES EVENT
             ids(followed.take_new(first.clone())),
             ["b waiting", "a delivered", "9 waiting"]
         );
-        assert_eq!((followed.oldest(), followed.last), (9, 11));
+        assert_eq!((followed.oldest(LOOK_BACK), followed.last), (9, 11));
+        assert_eq!(followed.oldest(1), 11, "what waits is asked for more rarely");
         assert!(followed.take_new(first).is_empty(), "nothing is printed twice");
         let next = vec![row("10", "failed"), row("b", "delivered"), row("a", "delivered")];
         assert_eq!(ids(followed.take_new(next)), ["10 failed", "b delivered"]);
-        assert_eq!(followed.oldest(), 9);
+        assert_eq!(followed.oldest(LOOK_BACK), 9);
         assert!(followed.take_new(Vec::new()).is_empty(), "a daemon that does not answer");
         let anew = vec![row("2", "delivered"), row("1", "delivered")];
         assert_eq!(ids(followed.take_new(anew)), ["2 delivered", "1 delivered"]);
+    }
+
+    /// A daemon whose channel is down: every row waits. How often it was asked, at the end.
+    fn with_all_waiting(count: usize) -> (Client, std::thread::JoinHandle<usize>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serve = move || {
+            for asked in 0.. {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut bytes = [0; 4096];
+                let length = io::Read::read(&mut stream, &mut bytes).unwrap();
+                let request = String::from_utf8_lossy(&bytes[..length]).into_owned();
+                if request.starts_with("GET /end") {
+                    return asked;
+                }
+                let (_, limit) = request.split_once("limit=").unwrap();
+                let limit: usize = limit.split(['&', ' ']).next().unwrap().parse().unwrap();
+                let before = request.split_once("before=").map(|(_, id)| &id[..4]);
+                let from = before.map_or(count, |id| usize::from_str_radix(id, 16).unwrap());
+                let ids: Vec<usize> = (from.saturating_sub(limit)..from).rev().collect();
+                let rows =
+                    ids.iter().map(|id| json!({"id": format!("{id:04x}"), "state": "waiting"}));
+                let next = ids.last().filter(|id| **id > 0).map(|id| format!("{id:04x}"));
+                let rows: Vec<Json> = rows.collect();
+                let body = json!({"notifications": rows, "next": next}).to_string();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                stream.write_all((head + &body).as_bytes()).unwrap();
+            }
+            0
+        };
+        let server = std::thread::Builder::new().name("daemon".into()).spawn(serve).unwrap();
+        (Client::for_url(&url, None).unwrap(), server)
+    }
+
+    #[test]
+    fn a_daemon_whose_channel_is_down_was_asked_twenty_times_a_second() {
+        let (client, daemon) = with_all_waiting(1200);
+        let (args, mut followed) = (LogArgs::default(), Followed::default());
+        let first = fetch_while(&client, &args, (MAX_FOLLOWED, MAX_PAGE), |_| true).unwrap();
+        assert_eq!(followed.take_new(first).len(), MAX_FOLLOWED);
+        for turn in 1..=LOOK_BACK {
+            let oldest = followed.oldest(turn);
+            let wanted = |row: &Json| number(row) > oldest;
+            let most = (MAX_FOLLOWED, FOLLOW_PAGE);
+            let found = fetch_while(&client, &args, most, wanted).unwrap();
+            let expected = if turn == LOOK_BACK { MAX_FOLLOWED } else { FOLLOW_PAGE };
+            assert_eq!(found.len(), expected, "{turn}");
+            assert!(followed.take_new(found).is_empty());
+        }
+        let _ = client.get("/end", &[]);
+        assert_eq!(daemon.join().unwrap(), 1 + 10 + 1, "once an interval, and once more for all");
     }
 
     #[test]

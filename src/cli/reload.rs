@@ -1,13 +1,12 @@
 //! `hbd reload`: has the running daemon read its configuration again, and prints what changed.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 use serde_json::Value as Json;
 
 use super::answer::{field, items, texts};
-use super::client::{Client, print_unreachable};
+use super::client::{Client, DaemonArgs, DaemonOption, print_unreachable};
 use super::{FAILED, help, json_line, print, print_error};
 use crate::problem::{Problem, Problems, Severity};
 
@@ -18,9 +17,7 @@ const OTHERWISE: &str = "if receiver itself was changed: systemctl reload hbd";
 
 #[derive(Debug, Default, PartialEq)]
 struct ReloadArgs {
-    config: Option<PathBuf>,
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
+    daemon: DaemonArgs,
     json: bool,
 }
 
@@ -31,18 +28,20 @@ struct ReloadArgs {
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("reload"))) };
-    let client = Client::from_args_quietly(&args.config, &args.url, &args.ca_file)?;
-    Ok(client.map_or_else(|code| code, |client| reload(&client.within(TIMEOUT), &args)))
+    // What is wrong with the configuration the daemon says itself.
+    let found = args.daemon.client_and_notice()?;
+    Ok(found.map_or_else(|code| code, |(client, _)| reload(&client.within(TIMEOUT), &args)))
 }
 
 /// None when help is asked for.
 fn parse_args(mut parser: lexopt::Parser) -> Result<Option<ReloadArgs>, lexopt::Error> {
     let mut args = ReloadArgs::default();
     while let Some(argument) = parser.next()? {
+        if let Some(option) = DaemonOption::of(&argument) {
+            args.daemon.set(option, &mut parser)?;
+            continue;
+        }
         match argument {
-            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
-            Long("url") => args.url = Some(parser.value()?.string()?),
-            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
             Long("json") => args.json = true,
             Long("help") | Short('h') => return Ok(None),
             other => return Err(other.unexpected()),
@@ -54,7 +53,7 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<ReloadArgs>, lexopt::
 fn reload(client: &Client, args: &ReloadArgs) -> u8 {
     let answer = match client.reload() {
         Ok(answer) => answer,
-        Err(why) if args.url.is_none() => {
+        Err(why) if args.daemon.url.is_none() => {
             return print_unreachable(&format!("{why} ({OTHERWISE})"));
         }
         Err(why) => return print_unreachable(&why),

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::answer::{field, items};
-use super::client::{Client, print_unreachable};
+use super::client::{Client, DaemonArgs, DaemonOption, print_unreachable};
 use super::local_time::TimeFormat;
 use super::terminal::{ColorChoice, columns, sanitize, truncate_middle, wrap};
 use super::words::{self, connection, health, since, time, value};
@@ -27,9 +26,7 @@ const REDRAW: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default, PartialEq)]
 struct StatusArgs {
-    config: Option<PathBuf>,
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
+    daemon: DaemonArgs,
     host: Option<String>,
     alive: bool,
     all: bool,
@@ -45,15 +42,16 @@ struct StatusArgs {
 /// When the arguments are wrong.
 pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     let Some(args) = parse_args(parser)? else { return Ok(print(&help::of("status"))) };
-    let client = match Client::from_args(&args.config, &args.url, &args.ca_file)? {
-        Ok(client) => client,
+    let (client, notice) = match args.daemon.client_and_notice()? {
+        Ok(found) => found,
         Err(code) => return Ok(code),
     };
+    if args.watch {
+        return Ok(watch(&client, &args, notice));
+    }
+    notice.inspect(|notice| print_error(notice));
     if args.alive {
         return Ok(check_alive(&client));
-    }
-    if args.watch {
-        return Ok(watch(&client, &args));
     }
     Ok(match fetch(&client, &args) {
         Ok(Ok((text, well))) => {
@@ -84,20 +82,24 @@ fn fetch(client: &Client, args: &StatusArgs) -> Result<Shown, String> {
 }
 
 /// Draws it again and again until a signal ends the process; while the daemon does not answer, it
-/// says so. Gives the exit code when nobody looks any more.
-fn watch(client: &Client, args: &StatusArgs) -> u8 {
+/// says so. What is wrong with the configuration stays above it. Gives the exit code when nobody looks
+/// any more.
+fn watch(client: &Client, args: &StatusArgs, notice: Option<String>) -> u8 {
     let (_source, stop) = Stop::channel();
     let mut out = io::stdout().lock();
     let _ = out.write_all(b"\x1b[2J");
     loop {
+        let wrapped = |text: &str| {
+            wrap("", &sanitize(text), terminal::width().unwrap_or(DEFAULT_WIDTH), "  ") + "\n"
+        };
         let text = match fetch(client, args) {
             Ok(Ok((text, _))) => text,
-            Ok(Err(why)) | Err(why) => {
-                wrap("", &why, terminal::width().unwrap_or(DEFAULT_WIDTH), "  ") + "\n"
-            }
+            Ok(Err(why)) | Err(why) => wrapped(&why),
         };
         let clock = TimeFormat::new(false).clock(crate::clock::Now::read().wall);
-        let text = format!("{clock}, every {} s, Ctrl-C ends\n\n{text}", REDRAW.as_secs());
+        let head = format!("{clock}, every {} s, Ctrl-C ends\n", REDRAW.as_secs());
+        let notice = notice.as_deref().map(wrapped).unwrap_or_default();
+        let text = format!("{head}{notice}\n{text}");
         let frame = terminal::frame(&text, terminal::height().unwrap_or(DEFAULT_HEIGHT));
         if out.write_all(frame.as_bytes()).and_then(|()| out.flush()).is_err() {
             return 0;
@@ -110,10 +112,11 @@ fn watch(client: &Client, args: &StatusArgs) -> u8 {
 fn parse_args(mut parser: lexopt::Parser) -> Result<Option<StatusArgs>, lexopt::Error> {
     let mut args = StatusArgs::default();
     while let Some(argument) = parser.next()? {
+        if let Some(option) = DaemonOption::of(&argument) {
+            args.daemon.set(option, &mut parser)?;
+            continue;
+        }
         match argument {
-            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
-            Long("url") => args.url = Some(parser.value()?.string()?),
-            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
             Long("alive") => args.alive = true,
             Long("all") => args.all = true,
             Long("watch") => args.watch = true,
@@ -312,8 +315,9 @@ fn host_page(hosts: &Json, style: Style) -> String {
     text.push_str(&section(&names, 1, rows.collect(), style));
     let rows = items(host, "metrics").map(|one| {
         let level = field(one, "level");
-        let cells = vec![field(one, "path"), level.clone(), value(one), field(one, "limit")];
-        (cells, metric_tone(&level), Vec::new())
+        let (tone, text) = (metric_tone(&level), field(one, "text"));
+        let cells = vec![field(one, "path"), level, value(one), field(one, "limit")];
+        (cells, tone, if text.is_empty() { Vec::new() } else { vec![(tone, text)] })
     });
     text.push_str(&section(&["METRIC", "LEVEL", "VALUE", "LIMIT"], 1, rows.collect(), style));
     text
@@ -591,8 +595,11 @@ mod tests {
         assert_eq!(parsed(&[]).unwrap().unwrap(), StatusArgs::default());
         let args = StatusArgs {
             host: Some("web1".into()),
-            url: Some("https://x".into()),
-            ca_file: Some("ca.pem".into()),
+            daemon: DaemonArgs {
+                url: Some("https://x".into()),
+                ca_file: Some("ca.pem".into()),
+                ..DaemonArgs::default()
+            },
             all: true,
             json: true,
             color: ColorChoice::Never,
@@ -827,5 +834,15 @@ load_monitor.load1         0.5
         silent["hosts"][0]["refused"] = json!({"text": format!("{why}\u{1b}[31m, once")});
         let page = host_page(&silent, STYLE);
         assert!(page.contains(&format!("2 s\n\n{why}")) && !page.contains('\u{1b}'), "{page}");
+    }
+
+    #[test]
+    fn what_a_host_said_beside_a_metric_was_not_shown() {
+        let metrics = json!([{"path": "job_monitor.backup.exit_code", "value": 3.0,
+            "level": "critical", "since": NOW, "limit": "> 0.0",
+            "text": "Fatal: \u{1b}[31mno\nrepository"}]);
+        let (hosts, _) = pictures(vec![host("web1", "UP", metrics)], Vec::new());
+        let page = host_page(&hosts, STYLE);
+        assert!(page.contains("\n  Fatal: [31mno repository\n"), "{page}");
     }
 }

@@ -20,7 +20,7 @@ use crate::view::MetricSummary;
 /// When a host has too many metrics, at most this many that are OK and stale are evicted beyond need.
 const MAX_STALE_EVICTED: usize = MAX_METRICS / 8;
 /// What `hbc exec` tells of jobs is below this.
-const JOBS: &str = "job_monitor.";
+pub const JOBS: &str = "job_monitor.";
 /// A metric is stale when it was received this long before the newest one of its host.
 const STALE_AFTER: Duration = Duration::from_secs(3600);
 
@@ -124,8 +124,7 @@ impl Metric {
     }
 
     /// Ingests a new value; an event when that changes the level, or when the metric was missing.
-    /// The metric comes down to a lower level only when it `may_recover`: else a later value has it
-    /// do so.
+    /// It comes down to a lower level only when it `may_recover`: else with a later value.
     pub fn update(
         &mut self,
         host: &str,
@@ -146,18 +145,19 @@ impl Metric {
             Some(_) => (alert.since, alert.recovery_put_off) = (now.wall, false),
             None => {
                 alert.recovery_put_off = false;
-                if !returned {
+                // A level that it may leave soon is not how it stands.
+                alert.reported_missing = returned && alert.threshold.is_on_way_back();
+                if !returned || alert.reported_missing {
                     return None;
                 }
             }
         }
         let event = self.event(host, now, false)?;
+        if before == Level::Ok || returned {
+            return Some(event);
+        }
         let lasted = format!("{before} for {}", format_duration(now.wall.since(since)));
-        Some(if before > Level::Ok && !returned {
-            event.with_detail("before", lasted)
-        } else {
-            event
-        })
+        Some(event.with_detail("before", lasted))
     }
 
     /// The event that it is missing, once, when it is not OK: its present level is unknown.

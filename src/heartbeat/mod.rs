@@ -36,6 +36,7 @@ mod flood_tests;
 mod former_names;
 mod goodbye;
 mod host;
+mod job;
 mod labels;
 pub mod listener;
 mod loop_clock;

@@ -155,6 +155,12 @@ pub struct AlertRow {
     /// Since when it is beyond that of CRITICAL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub critical_since: Option<Mono>,
+    /// Since when its value would have its level come down, where that must last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lower_since: Option<Mono>,
+    /// Since when it would have it come down to OK.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cleared_since: Option<Mono>,
     /// It was reported as missing.
     #[serde(skip_serializing_if = "is_false")]
     pub missing: bool,
@@ -199,6 +205,8 @@ impl Default for AlertRow {
             reminded: 0,
             warning_since: None,
             critical_since: None,
+            lower_since: None,
+            cleared_since: None,
             missing: false,
             text: None,
             over: String::new(),
@@ -281,6 +289,7 @@ impl AlertRow {
         if metric.alert().is_none() && warning_since.is_none() && critical_since.is_none() {
             return None;
         }
+        let (lower_since, cleared_since) = alert.threshold.way_back();
         let over = host.connections.get(metric.freshness.connection());
         let last_seen =
             over.map_or(alert.last_notified.mono, |connection| connection.last_seen.mono);
@@ -293,6 +302,8 @@ impl AlertRow {
             reminded: alert.reminders,
             warning_since,
             critical_since,
+            lower_since,
+            cleared_since,
             missing: alert.reported_missing,
             text: metric.text.as_deref().cloned(),
             over: over.map(|connection| connection.name.as_ref().into()).unwrap_or_default(),
@@ -453,7 +464,8 @@ pub fn restore_host(
     for stored in row.alerts.into_iter().take(MAX_METRICS) {
         closed.extend(restore_alert(&mut host, stored, row.kernel, clocks, names));
     }
-    let unwatched = host.on_unwatched(&profile, &closed, &untold, now).filter(|_| !row.unwatched);
+    let untold = (!row.unwatched).then_some(&*untold);
+    let unwatched = host.on_unwatched(&profile, &closed, untold, now);
     host.must_store_now |= unwatched.is_some();
     events.extend(unwatched);
     (host, events, closed)
@@ -504,6 +516,9 @@ fn restore_alert(
                 let since = |since| clocks.resume_pending(kernel, since, alert.rule.for_duration);
                 let (warning, critical) = (since(row.warning_since), since(row.critical_since));
                 alert.threshold.restore_pending(warning, critical);
+                let since = |since| clocks.resume_pending(kernel, since, alert.rule.clear_for);
+                let (lower, cleared) = (since(row.lower_since), since(row.cleared_since));
+                alert.threshold.restore_way_back(lower, cleared);
             }
         }
         Some(_) | None if row.level >= Level::Warning => {

@@ -195,6 +195,17 @@ impl ThresholdState {
         self.way_back.is_some()
     }
 
+    /// Since when the value would have its level come down, and since when to OK; none where it would not.
+    pub fn way_back(&self) -> (Option<Mono>, Option<Mono>) {
+        let (lower, cleared) = self.way_back.unzip();
+        (lower, cleared.filter(|since| *since < Mono(i64::MAX)))
+    }
+
+    /// Restores since when it was on its way back before a restart.
+    pub fn restore_way_back(&mut self, lower: Option<Mono>, cleared: Option<Mono>) {
+        self.way_back = lower.map(|lower| (lower, cleared.unwrap_or(Mono(i64::MAX))));
+    }
+
     /// Takes back that its level came down from `before`: the next value may have it do so at once.
     pub fn put_off(&mut self, before: ThresholdState) {
         (self.level, self.way_back) = (before.level, before.way_back);

@@ -35,7 +35,7 @@ is '# mine' tail -n 1 /etc/hbd/heartbeat.yaml
 is '600 root:hbd' stat -c '%a %U:%G' /etc/hbd/heartbeat.yaml
 is '# As it was.' head -n 1 /etc/hbc/hbc.yaml
 is '640 root:hbc' stat -c '%a %U:%G' /etc/hbc/hbc.yaml
-is '2750 root:hbc' stat -c '%a %U:%G' /etc/hbc/secrets
+is '700 root:root' stat -c '%a %U:%G' /etc/hbc/secrets
 is '700 root:root' stat -c '%a %U:%G' /etc/hbd/secrets
 is key cat /etc/hbc/secrets/key
 is enabled systemctl is-enabled hbd
@@ -74,11 +74,18 @@ chmod 0600 /etc/hbd/heartbeat.yaml
 install -d -o hbd -g hbd -m 0700 /var/lib/hbd
 echo state >/var/lib/hbd/heartbeat.redb
 systemctl disable --quiet hbc
+# The administrator has closed the one to the group, and opened the other to it.
+chown root:root /etc/hbc/secrets
+chmod 00700 /etc/hbc/secrets
+chown root:hbd /etc/hbd/secrets
+chmod 0750 /etc/hbd/secrets
 dpkg -i /packages/later/*.deb >/log 2>&1 </dev/null || { cat /log; wrong "the upgrade"; }
 is '' grep -n warning /log
 is 'server: 127.0.0.1' grep '^server' /etc/hbc/hbc.yaml
 is '# mine' tail -n 1 /etc/hbd/heartbeat.yaml
 is '600 root:hbd' stat -c '%a %U:%G' /etc/hbd/heartbeat.yaml
+is '700 root:root' stat -c '%a %U:%G' /etc/hbc/secrets
+is '750 root:hbd' stat -c '%a %U:%G' /etc/hbd/secrets
 is state cat /var/lib/hbd/heartbeat.redb
 is disabled systemctl is-enabled hbc
 is enabled systemctl is-enabled hbd

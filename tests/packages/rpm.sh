@@ -58,9 +58,14 @@ echo '- upgrade'
 echo '# mine' >>"$root/etc/hbd/heartbeat.yaml"
 chmod 0600 "$root/etc/hbd/heartbeat.yaml"
 is '' systemctl --quiet disable hbc
+# The administrator has closed the one to the group, and opened the other to it.
+is '' sh -c 'chown root:root /etc/hbc/secrets; chmod 00700 /etc/hbc/secrets'
+is '' sh -c 'chown root:hbd /etc/hbd/secrets; chmod 0750 /etc/hbd/secrets'
 rpm_in_root --nodeps -U --replacepkgs "${files[@]}"
 is '# mine' tail -n 1 /etc/hbd/heartbeat.yaml
 is '600 root:hbd' stat -c '%a %U:%G' /etc/hbd/heartbeat.yaml
+is '700 root:root' stat -c '%a %U:%G' /etc/hbc/secrets
+is '750 root:hbd' stat -c '%a %U:%G' /etc/hbd/secrets
 is enabled systemctl is-enabled hbd
 is disabled systemctl is-enabled hbc
 

@@ -159,7 +159,7 @@ impl BeatScheduler {
             let beats = if link.carries_metrics {
                 let mut all = sample.clone();
                 all.metrics.extend(self.connection_metrics(link.server));
-                all.metrics.sort_by(|a, b| a.0.cmp(&b.0));
+                all.metrics.sort_unstable_by(|a, b| a.0.cmp(&b.0));
                 let further =
                     OutgoingDatagram { event: DatagramKind::Beat, ..self.template(index) };
                 split::beats(&all, &first, &further)

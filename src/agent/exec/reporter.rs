@@ -1,10 +1,11 @@
 //! Reports the start and the end of a job to the servers, while it runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 
 use super::{FinishedJob, unix};
 use crate::agent::cli::SendArgs;
@@ -31,8 +32,10 @@ pub struct Reporter {
     wait: Duration,
     /// Dropped at the end of the job: the start is not sent any more.
     running: StopSource,
-    /// For each server, what takes the datagrams of the end.
-    ends: BTreeMap<String, Sender<Vec<SendArgs>>>,
+    /// The datagrams of the end, once it has ended.
+    end: Arc<OnceLock<Vec<SendArgs>>>,
+    /// The servers that are told of it.
+    waiting: Vec<String>,
     /// Each server that is done, with its errors.
     results: Receiver<(String, Vec<String>)>,
     errors: Vec<String>,
@@ -51,62 +54,59 @@ impl Reporter {
         let wait = args.wait.unwrap_or(DEFAULT_WAIT);
         let path = format!("job_monitor.{job}");
         let metrics = [("running", 1.0), ("started", unix(started))];
-        let mut ends = BTreeMap::new();
+        let (end, mut waiting) = (Arc::default(), Vec::new());
         for server in &args.servers {
             let mut start =
                 SendArgs { servers: vec![server.clone()], wait: Some(wait), ..args.clone() };
             start.metrics.extend(metrics.map(|(what, value)| (format!("{path}.{what}"), value)));
-            let (end, ended) = bounded(1);
-            let reporter = ServerReporter { start, key: key.clone(), wait, ended };
+            let reporter = ServerReporter { start, key: key.clone(), wait, end: Arc::clone(&end) };
             let (stop, done, name) = (stop.clone(), done.clone(), server.to_string());
             let work = move || {
                 let _ = done.send((name, reporter.run(&stop)));
             };
             match thread::Builder::new().name(format!("tell-{server}")).spawn(work) {
-                Ok(_) => drop(ends.insert(server.to_string(), end)),
+                Ok(_) => waiting.push(server.to_string()),
                 Err(why) => errors.push(format!("no thread can be started for {server}: {why}")),
             }
         }
-        Reporter { path, args, wait, running, ends, results, errors }
+        Reporter { path, args, wait, running, end, waiting, results, errors }
     }
 
     /// Reports the end, and waits until it is answered, for as long as `--wait` says. What could not
     /// be reported.
     pub fn finish(self, job: &FinishedJob) -> Vec<String> {
-        drop(self.running);
         let mut end = self.args.clone();
-        let metrics = job.metrics().map(|(what, value)| (format!("{}.{what}", self.path), value));
-        end.metrics.extend(metrics);
-        let text = job.text().map(|text| (format!("{}.exit_code", self.path), text.clone()));
-        end.texts.extend(text);
+        let own = |what: &str| format!("{}.{what}", self.path);
+        let metrics = job.metrics().map(|(what, value)| (own(what), value));
+        end.metrics.extend(metrics.clone());
+        end.texts.extend(job.text().map(|text| (own("exit_code"), text.clone())));
+        // With the metrics of the job alone, which have room beside the longest text: hbd tells of both
+        // in one message.
         let message = job.message().map(|text| SendArgs {
             event: DatagramKind::Message,
             message: Some(text),
-            metrics: BTreeMap::new(),
-            texts: BTreeMap::new(),
+            metrics: metrics.into(),
+            texts: end.texts.clone(),
             interval: None,
-            ..self.args
+            ..self.args.clone()
         });
-        // The message first: it is the alarm.
-        let datagrams: Vec<SendArgs> = message.into_iter().chain([end]).collect();
-        let mut waiting = self.ends;
-        for end in waiting.values() {
-            let _ = end.send(datagrams.clone());
-        }
+        // The message first: it is the alarm. The end repeats its metrics in a beat: that is a sign of
+        // life, and an older hbd takes metrics from nothing else.
+        let _ = self.end.set(message.into_iter().chain([end]).collect());
+        drop(self.running);
+        let mut waiting = self.waiting;
         let timeout = self.wait + MIN_WAIT + RESOLVE_ALLOWANCE;
         let deadline = Instant::now() + timeout;
         let mut errors = self.errors;
         while let (false, Ok((server, why))) =
             (waiting.is_empty(), self.results.recv_deadline(deadline))
         {
-            waiting.remove(&server);
+            waiting.iter().position(|other| *other == server).map(|at| waiting.swap_remove(at));
             errors.extend(why);
         }
-        errors.extend(
-            waiting
-                .keys()
-                .map(|server| format!("{server} was not told within {}", format_duration(timeout))),
-        );
+        let within = format_duration(timeout);
+        errors
+            .extend(waiting.iter().map(|server| format!("{server} was not told within {within}")));
         each_once(errors)
     }
 }
@@ -116,7 +116,7 @@ struct ServerReporter {
     start: SendArgs,
     key: Option<Secret>,
     wait: Duration,
-    ended: Receiver<Vec<SendArgs>>,
+    end: Arc<OnceLock<Vec<SendArgs>>>,
 }
 
 impl ServerReporter {
@@ -126,7 +126,8 @@ impl ServerReporter {
         if let Ok(command) = SendCommand::build(self.start, self.key.as_ref()) {
             command.send_until(stop);
         }
-        let datagrams = self.ended.recv().unwrap_or_default();
+        let _ended = stop.receiver().recv();
+        let datagrams = self.end.get().cloned().unwrap_or_default();
         let deadline = Instant::now() + self.wait;
         let mut errors = Vec::new();
         for args in datagrams {

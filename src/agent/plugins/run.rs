@@ -57,7 +57,7 @@ pub fn find(directory: &Path) -> PluginPrograms {
     }
     let mut entries: Vec<DirEntry> =
         entries.flatten().filter(|entry| !is_leftover(entry)).collect();
-    entries.sort_by_key(DirEntry::file_name);
+    entries.sort_unstable_by_key(DirEntry::file_name);
     for path in entries.iter().map(DirEntry::path) {
         match fs::metadata(&path) {
             Ok(about) if about.is_dir() => {}

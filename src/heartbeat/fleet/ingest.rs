@@ -12,6 +12,7 @@ use crate::heartbeat::encode;
 use crate::heartbeat::event_limits::{LimitedEvent, Load};
 use crate::heartbeat::fleet::{Fleet, Ingested, KeyUsage};
 use crate::heartbeat::host::{ConnectionTimeout, Host, MAX_CONNECTIONS};
+use crate::heartbeat::job::FailedJob;
 use crate::heartbeat::metric::{self, MetricSource};
 use crate::heartbeat::persistence::host_row;
 use crate::heartbeat::settings::{ALERTMANAGER, Expectation};
@@ -429,11 +430,8 @@ impl Fleet {
         {
             ingested.left_out = Some(path.to_owned());
         }
-        if beats && !(host.metrics.is_empty() && datagram.metrics.is_empty()) {
-            host.extend_metrics(index, gap);
-            reschedule |=
-                self.ingest_metrics(host_index, index, check_missing, incoming, &mut ingested);
-        }
+        reschedule |=
+            self.apply_metrics((host_index, index), (gap, check_missing), incoming, &mut ingested);
         self.unknown.recount(&mut self.hosts[host_index as usize]);
         self.schedule_connections(host_index);
         if datagram.event == DatagramKind::Shutdown && !ingested.events.is_empty() {
@@ -456,6 +454,36 @@ impl Fleet {
             self.mark_dirty(host_index);
         }
         ingested
+    }
+
+    /// Applies the metrics of a beat, or those beside a message, which is no sign of life: they count
+    /// only while the host is up. Whether the deadlines of the host's metrics have to be scheduled again.
+    fn apply_metrics(
+        &mut self,
+        (host_index, index): (u32, usize),
+        (gap, check_missing): (Duration, bool),
+        incoming: &IncomingDatagram,
+        ingested: &mut Ingested,
+    ) -> bool {
+        let (datagram, now) = (incoming.datagram, incoming.now);
+        let host = &mut self.hosts[host_index as usize];
+        let (has_some, has_new) = (!host.metrics.is_empty(), !datagram.metrics.is_empty());
+        match datagram.event {
+            DatagramKind::Beat | DatagramKind::Boot if has_some || has_new => {
+                host.extend_metrics(index, gap);
+                self.ingest_metrics(host_index, index, check_missing, incoming, ingested)
+            }
+            DatagramKind::Message if has_new && host.state == HostState::Up => {
+                let job = FailedJob::of(datagram, &host.metrics);
+                let reschedule = self.ingest_metrics(host_index, index, false, incoming, ingested);
+                let Some(job) = job else { return reschedule };
+                let host = &mut self.hosts[host_index as usize];
+                job.tell_once(&host.name, &mut host.metrics, &mut ingested.events, now);
+                host.must_store_now = true;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// How long events may wait when they come out of a hold: for what is not heard the time within

@@ -474,8 +474,9 @@ impl Fleet {
             // What waits was not told: it is recorded, and that is all.
             let untold = host.with_untold();
             self.pending.events.extend(host.drop_unexpected(profile));
-            if host.profile.watch {
-                self.pending.events.extend(host.on_unwatched(profile, &[], &untold, now));
+            if host.profile.configured {
+                let untold = host.profile.watch.then_some(&*untold);
+                self.pending.events.extend(host.on_unwatched(profile, &[], untold, now));
             }
             self.pending.closed_incidents.extend(host.apply_profile(
                 profile.clone(),
@@ -1178,6 +1179,27 @@ mod tests {
             assert!(rows.is_empty(), "once");
             let again = changed(&mut test, true);
             assert!(again.events.is_empty(), "once: {restarts} {removed} {again:?}");
+        }
+    }
+
+    #[test]
+    fn the_metrics_of_a_host_that_was_not_watched_ended_without_a_word_when_it_was_removed() {
+        for restarts in [false, true] {
+            let rule = Rule { warning: "> 80".parse().ok(), ..Rule::default() };
+            let mut test = TestFleet::with_threshold("m", rule);
+            test.config.hosts.get_mut("web1").unwrap().watch = false;
+            test.fleet.reconfigure(test.config.clone(), test.now);
+            test.sample(95.0).wait(HOUR).take_events();
+            test.config.hosts.remove("web1");
+            let changes = changed(&mut test, restarts);
+            let [event] = &changes.events[..] else { panic!("{restarts} {changes:?}") };
+            assert_eq!(event.describe().title, "web1 is no longer watched");
+            let ends = [Incident::metric("web1", "m")];
+            assert_eq!(event.incident().closes(), ends, "nobody was told that it is overdue");
+            assert!(!changes.closed_incidents.contains(&ends[0]));
+            for restarts in [false, true] {
+                assert!(changed(&mut test, restarts).events.is_empty(), "once");
+            }
         }
     }
 

@@ -86,8 +86,14 @@ impl Fleet {
     /// Says in the event of a host that is down who is not told of meanwhile.
     fn with_those_behind(&self, host_index: u32, mut event: Event) -> Event {
         let host = &self.hosts[host_index as usize];
-        if let EventKind::Overdue { was_last_up: true, behind_it, behind_count, .. } =
-            &mut event.kind
+        if let EventKind::Overdue {
+            was_last_up: true,
+            behind_it,
+            behind_count,
+            others_down,
+            others_count,
+            ..
+        } = &mut event.kind
             && host.profile.watch
             && self.dependencies.is_parent(host_index)
         {
@@ -96,6 +102,12 @@ impl Fleet {
                 self.dependencies.cut_off_by(host_index, is_down).into_iter().collect();
             let host = |index: &u32| &self.hosts[*index as usize];
             cut.retain(|index| host(index).profile.watch && !host(index).forgotten);
+            // Of these it is said already.
+            let is_said = |other: &u32| *other == host_index || cut.binary_search(other).is_ok();
+            let said = cut.iter().chain([&host_index]).filter(|other| self.down.contains(other));
+            *others_count = self.down.len() - said.count();
+            let others = self.down.iter().copied().filter(|other| !is_said(other));
+            *others_down = self.names_of(others.take(MAX_LISTED));
             *behind_count = cut.len();
             cut.truncate(MAX_LISTED);
             *behind_it = self.names_of(cut);

@@ -580,3 +580,19 @@ fn a_hundred_thousand_hosts_fall_due_without_a_look_at_all_of_them() {
     assert!(began.elapsed() < 60 * SECOND, "{:?}", began.elapsed());
     assert!(fleet.next_deadline().is_none_or(|next| next > Mono(end.mono.0)));
 }
+
+#[test]
+fn who_is_behind_a_host_was_named_as_also_overdue_once_more() {
+    let mut test = with_hosts(&["router", "web1: router", "web2: router", "other"]);
+    test.beats(&["router", "web1", "web2", "other"]).goes_on(&["router", "web2"], MINUTE);
+    // It was told before: the router was up.
+    test.take_events();
+    test.wait(MINUTE);
+    let events = test.take_events();
+    let router = events.iter().find(|event| event.describe().title == ROUTER).unwrap();
+    let details = router.describe().details;
+    let of =
+        |wanted: &str| details.iter().find(|(label, _)| label == wanted).map(|(_, text)| &**text);
+    assert_eq!(of("behind it"), Some("web1, web2, not told while it is overdue"));
+    assert_eq!(of("also overdue"), Some("other"));
+}

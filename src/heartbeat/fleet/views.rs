@@ -154,7 +154,7 @@ impl Fleet {
                     },
                     level,
                     since: alert.since,
-                    text: match alert.reported_missing {
+                    text: match alert.reported_missing && host.is_missing(metric, &self.common) {
                         false => format!("{} = {value} ({limit})", metric.path),
                         true => format!("{} is missing, it was {value} ({limit})", metric.path),
                     },

@@ -81,12 +81,13 @@ impl Host {
 
     /// A configuration, of which `profile` is its part, has it followed no longer: the event for those
     /// who were told that something is wrong with it; none when nothing is. `closed` is what ends with
-    /// its rules; nobody was told yet of the connections that are `untold`.
+    /// its rules; nobody was told yet of the connections that are `untold`. Where that is none, it was not
+    /// watched before, and nobody was told of anything but its metrics.
     pub fn on_unwatched(
         &self,
         profile: &Profile,
         closed: &[Incident],
-        untold: &[Arc<str>],
+        untold: Option<&[Arc<str>]>,
         now: Now,
     ) -> Option<Event> {
         if profile.watch {
@@ -97,9 +98,9 @@ impl Host {
         let ends = |incident: &Incident| match incident {
             Incident::Metric { .. } => removed,
             Incident::Connection { connection, .. } => {
-                !untold.iter().any(|untold| **untold == **connection)
+                untold.is_some_and(|untold| !untold.iter().any(|untold| **untold == **connection))
             }
-            _ => true,
+            _ => untold.is_some(),
         };
         let all = self.open_incidents().into_iter().chain(closed.iter().cloned());
         let closes: Vec<Incident> = all.filter(ends).collect();

@@ -713,6 +713,33 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_good_when_it_came_back_was_told_with_its_old_level() {
+        for (then, told) in [
+            (Some(5.0), "ok OK: web1 - disk.mnt.percent = 5.0 (threshold: > 80.0)"),
+            (Some(95.0), CRITICAL),
+            (None, MISSING),
+        ] {
+            let mut test = unmounted();
+            let lasting = set("disk.*.percent", Rule { clear_for: 15 * MINUTE, ..high() });
+            test.config.threshold_sets.insert("default".into(), lasting);
+            test.fleet.reconfigure(test.config.clone(), test.now);
+            beats(&mut test, 90, None);
+            assert_eq!(test.titles_with_level(), [MISSING]);
+            beats(&mut test, 30, Some(5.0));
+            assert!(
+                test.titles_with_level().is_empty(),
+                "how it stands is not known yet: {then:?}"
+            );
+            assert!(stale(&test).is_empty());
+            let open = test.fleet.open_problems(0, 1);
+            assert!(open[0].text.starts_with("disk.mnt.percent = 5.0"), "{}", open[0].text);
+            beats(&mut test, 90, then);
+            let again = then.map(|_| told).into_iter().collect::<Vec<_>>();
+            assert_eq!(test.titles_with_level(), again, "{then:?}");
+        }
+    }
+
+    #[test]
     fn what_was_well_is_stale_and_not_told() {
         let mut test = test();
         beats(&mut test, 20, Some(5.0));
@@ -910,5 +937,49 @@ mod tests {
         }
         assert!(long.titles_with_level().is_empty(), "it begins anew");
         assert_eq!(long.sample(95.0).titles_with_level(), critical);
+    }
+
+    #[test]
+    fn the_time_that_a_way_back_must_last_began_anew_at_a_restart() {
+        let rule = Rule { clear_for: MINUTE, ..high() };
+        let over = ["ok OK: web1 - m = 5.0 (threshold: > 80.0)"];
+        let test = |away, old_row: bool| {
+            let mut test = TestFleet::with_threshold("m", rule);
+            test.sample(95.0).wait(10 * SECOND).take_events();
+            for _ in 0..4 {
+                test.sample(5.0).wait(10 * SECOND);
+            }
+            let (mut rows, alive) = (test.rows(), test.last_alive());
+            if old_row {
+                let alert = &mut rows[0].1.alerts[0];
+                (alert.lower_since, alert.cleared_since) = (None, None);
+            }
+            test.now = test.now.later(away);
+            test.start(rows, Some(alive));
+            test
+        };
+        let mut short = test(20 * SECOND, false);
+        short.sample(5.0).wait(10 * SECOND);
+        assert!(short.titles_with_level().is_empty(), "being away does not count");
+        short.sample(5.0).wait(10 * SECOND).sample(5.0);
+        assert_eq!(short.titles_with_level(), over);
+        for mut anew in [test(2 * MINUTE, false), test(20 * SECOND, true)] {
+            for _ in 0..6 {
+                anew.sample(5.0).wait(10 * SECOND);
+            }
+            assert!(anew.titles_with_level().is_empty(), "it begins anew");
+            assert_eq!(anew.sample(5.0).titles_with_level(), over);
+        }
+        // On its way to WARNING, and then to OK, each for as long.
+        let mut half = test(SECOND, false);
+        half.sample(85.0).wait(20 * SECOND).sample(85.0);
+        let warning = ["warning WARNING: web1 - m = 85.0 (threshold: > 80.0)"];
+        assert_eq!(half.titles_with_level(), warning);
+        half.sample(5.0).restart_after(SECOND);
+        for _ in 0..5 {
+            half.wait(10 * SECOND).sample(5.0);
+        }
+        assert!(half.titles_with_level().is_empty());
+        assert_eq!(half.wait(10 * SECOND).sample(5.0).titles_with_level(), over);
     }
 }

@@ -46,7 +46,9 @@ function words(svg, place, root) {
     return [`${when}: ${mean}`, least === most || `${least} to ${most}`, ...events.map(one => one.querySelector('.w').textContent)].filter(part => part !== true).join(', ');
   }
   const hours = svg.matches('.h'), step = hours ? 36e5 : 864e5;
-  const from = (Math.floor(Date.now() / step) + 1 - places(svg) + place) * step;
+  // The last one is that of hbd's clock: the reader's may be wrong, or the page an hour old.
+  const last = svg.closest('[data-hour]').dataset.hour;
+  const from = (Math.floor(last * 36e5 / step) + 1 - places(svg) + place) * step;
   const when = hours ? `${time.format(from)} to ${time.format(from + step).slice(-5)}` : day.format(from);
   const row = root.querySelector(`${hours ? '#hours' : '#days'} [data-i="${place}"]`);
   const said = row ? cells(row).slice(1, 3).filter(Boolean) : states(svg, place);

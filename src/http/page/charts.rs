@@ -55,6 +55,11 @@ pub const HOURS: BarScale = BarScale { step: 4, begin: "<svg class=\"b h\"", spa
 /// The last 90 days.
 pub const DAYS: BarScale = BarScale { step: 2, begin: "<svg class=b", span: "90 days" };
 
+/// Which hour it is, counted from 1970: that of the last bar, for the script, which has the reader's clock.
+pub fn hour(now: Wall) -> i64 {
+    now.0.div_euclid(3_600_000)
+}
+
 /// Draws the slices. One path for each condition, and in it one stroke for each run of slices:
 /// there may be four hundred of these drawings on a page. The script of the page reads the condition
 /// of a slice off these paths. Below slices that were in a maintenance window, one line more.

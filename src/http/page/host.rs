@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::calm::{CalmForm, held_list};
-use super::charts::{BarScale, ChartWindow, DAYS, HOURS, bars, min_mean_max, sparkline};
+use super::charts::{self, BarScale, ChartWindow, DAYS, HOURS, bars, min_mean_max, sparkline};
 use super::events::{self, EventFilter};
 use super::filter::TimeRange;
 use super::format::{about, ago, exact, limit, metric, percent};
@@ -165,7 +165,9 @@ impl HostPage<'_> {
     }
 
     fn availability(&self, html: &mut Html) {
-        html.markup("<section aria-labelledby=a-h><h2 id=a-h>Availability</h2>");
+        html.markup("<section aria-labelledby=a-h");
+        html.attribute("data-hour", charts::hour(self.now));
+        html.markup("><h2 id=a-h>Availability</h2>");
         match self.past {
             Ok(Some(past)) => {
                 let day = ("Last 24 hours", past.availability_day);
@@ -292,6 +294,10 @@ impl HostPage<'_> {
         html.markup("<tr").attribute("data-k", &view.path);
         html.attribute("class", level.map_or("", class_of)).markup("><th scope=row");
         html.attribute("title", &view.path).markup(">").text(cut(&name));
+        if let Some(text) = &view.text {
+            html.markup("<small").attribute("title", text).markup(">").text(text);
+            html.markup("</small>");
+        }
         html.markup("<td class=n><b").attribute("title", exact(view.value)).markup(">");
         let beyond = view.limit.as_deref().and_then(limit);
         html.text(unit.beside_limit(view.value, beyond)).markup("</b>");
@@ -456,4 +462,52 @@ pub fn first_beat(html: &mut Html, host: Option<&str>) {
 pub fn no_such_host(html: &mut Html, name: &str) {
     html.markup("<div class=\"head dim\"><p class=i><a href=\"/\">All hosts</a></p><h1>");
     html.markup("No such host</h1><p>Nothing is known of ").text(cut(name)).markup(".</p></div>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(host: &HostView) -> String {
+        let mut html = Html::default();
+        let page = HostPage {
+            span: TimeRange::default(),
+            host,
+            dependencies: &DependencyView::default(),
+            past: &Ok(None),
+            held: &[],
+            series: &Ok(Vec::new()),
+            events: &Ok(Vec::new()),
+            day: &[],
+            notifications: &Ok(Vec::new()),
+            now: Wall(1_795_291_928_000),
+        };
+        page.render(&mut html);
+        html.as_str().to_owned()
+    }
+
+    #[test]
+    fn what_a_host_said_beside_a_metric_was_nowhere_on_its_page() {
+        let metric = |path: &str, text: Option<&str>| MetricView {
+            path: path.into(),
+            value: 1.0,
+            level: Some(Level::Critical),
+            since: None,
+            limit: None,
+            text: text.map(str::to_owned),
+            at: None,
+            stale: false,
+        };
+        let mut host = HostView::named("web1");
+        let odd = "Fatal: <b>no</b> \"repository\"";
+        host.metrics =
+            vec![metric("job_monitor.backup.exit_code", Some(odd)), metric("plain", None)];
+        let page = page(&host);
+        let text = "Fatal: &lt;b&gt;no&lt;/b&gt; &quot;repository&quot;";
+        let shown = format!("<small title=\"{text}\">{text}</small>");
+        assert!(page.contains(&shown), "{page}");
+        assert_eq!(page.matches("<small").count(), 1);
+        // For the bars: the hour of hbd's clock.
+        assert!(page.contains("data-hour=\"498692\""), "{page}");
+    }
 }

@@ -1,7 +1,7 @@
 //! The list of hosts: a filter, a table, and links to the next pages; and the names in the DNS.
 //! Pure.
 
-use super::charts::{BarScale, DAYS, HOURS, bars};
+use super::charts::{self, BarScale, DAYS, HOURS, bars};
 use super::filter::{HostFilter, PAGE_SIZE, PageQuery, Selection};
 use super::format::{MetricUnit, about, ago, count, percent};
 use super::html::Html;
@@ -143,12 +143,8 @@ impl HostList<'_> {
     }
 
     fn table(&self, html: &mut Html) {
-        html.markup(if self.public {
-            "<table class=\"hosts open\">"
-        } else {
-            "<table class=hosts>"
-        });
-        html.markup("<thead><tr>");
+        html.markup(if self.public { "<table class=\"hosts open\"" } else { "<table class=hosts" });
+        html.attribute("data-hour", charts::hour(self.now)).markup("><thead><tr>");
         for (label, column) in COLUMNS {
             if self.public && !matches!(label, "Host" | "State" | "24 hours" | "90 days") {
                 continue;

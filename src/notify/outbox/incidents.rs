@@ -575,9 +575,15 @@ impl Incidents {
         self.overdue.update(host, told);
     }
 
-    /// The first of the other hosts that a channel was told are overdue, and how many there are.
-    pub fn overdue_beside(&self, channel: &str, host: &str) -> (Vec<String>, usize) {
-        self.overdue.others(channel, host)
+    /// The first of the other hosts that a channel was told are overdue, and how many there are; those
+    /// that are `behind` it left out.
+    pub fn overdue_beside(
+        &self,
+        channel: &str,
+        host: &str,
+        behind: &[String],
+    ) -> (Vec<String>, usize) {
+        self.overdue.others(channel, host, behind)
     }
 
     /// The rows that changed since the last call.

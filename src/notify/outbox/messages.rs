@@ -30,17 +30,17 @@ impl Outbox {
     }
 
     /// The same for one channel: of other hosts that are overdue it names those that the channel was
-    /// told of.
+    /// told of, and that are not named as being behind it.
     pub(super) fn message_for(
         &self,
         event: &Event,
         message: &Arc<Message>,
         channel: &str,
     ) -> Arc<Message> {
-        let EventKind::Overdue { host, others_count: 1.., .. } = &event.kind else {
+        let EventKind::Overdue { host, others_count: 1.., behind_it, .. } = &event.kind else {
             return Arc::clone(message);
         };
-        let (names, count) = self.incidents.overdue_beside(channel, host);
+        let (names, count) = self.incidents.overdue_beside(channel, host, behind_it);
         Arc::new(message.with_also_overdue(&names, count))
     }
 }

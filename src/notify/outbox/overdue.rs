@@ -19,10 +19,28 @@ impl OverdueHosts {
         }
     }
 
-    /// The first of the other hosts that a channel knows to be overdue, and how many there are.
-    pub fn others(&self, channel: &str, host: &str) -> (Vec<String>, usize) {
+    /// The first of the other hosts that a channel knows to be overdue, and how many there are; those
+    /// that are `behind` it left out.
+    pub fn others(&self, channel: &str, host: &str, behind: &[String]) -> (Vec<String>, usize) {
         let Some(hosts) = self.0.get(channel) else { return (Vec::new(), 0) };
-        let names = hosts.iter().filter(|name| *name != host).take(MAX_LISTED).cloned().collect();
-        (names, hosts.len() - usize::from(hosts.contains(host)))
+        let others = || hosts.iter().filter(|name| *name != host && !behind.contains(name));
+        (others().take(MAX_LISTED).cloned().collect(), others().count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_those_behind_a_host_it_is_said_already() {
+        let mut overdue = OverdueHosts::default();
+        for host in ["db1", "router", "web1", "web2"] {
+            overdue.update(host, ["chat".to_owned()].into());
+        }
+        let behind = ["web1".to_owned(), "web2".to_owned()];
+        assert_eq!(overdue.others("chat", "router", &behind), (vec!["db1".to_owned()], 1));
+        assert_eq!(overdue.others("chat", "router", &[]).1, 3);
+        assert_eq!(overdue.others("mail", "router", &[]), (Vec::new(), 0));
     }
 }
