@@ -62,6 +62,7 @@
 //! | a key of the configuration | `settings.rs` of its feature; a new section also in `config.rs` |
 //! | a field of a datagram | `heartbeat/datagram.rs` (read), `heartbeat/host/mod.rs` (applied), `heartbeat/encode.rs` (written), `agent/beat/scheduler.rs`, `agent/send.rs` (sent) |
 //! | the text beside a metric | `heartbeat/datagram/texts.rs` (read), `heartbeat/metric.rs` (kept), `agent/collect/units.rs`, `agent/plugins/run.rs`, `agent/exec/words.rs` (sent) |
+//! | from which address an answer leaves | `heartbeat/packet_info.rs` |
 //! | when a host is overdue, and after a restart | `heartbeat/connection.rs`, `heartbeat/host/mod.rs` |
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
 //! | how many events a host may cause, and what is told of those that are refused | `heartbeat/event_limits.rs`; its share of what waits: `notify/outbox/shares.rs` |

@@ -41,6 +41,7 @@ pub mod listener;
 mod loop_clock;
 mod metric;
 pub mod monitor;
+mod packet_info;
 pub mod persistence;
 #[cfg(test)]
 mod property_tests;
