@@ -11,11 +11,12 @@ use crate::btree::InsertAll;
 use crate::config_file::{Environment, NameSet, Section, file};
 use crate::dyndns::settings as dyndns;
 use crate::heartbeat::fleet::dependencies::DependsOn;
+use crate::heartbeat::host_settings::{ConfiguredHosts, HostSettings, read_hosts};
 use crate::heartbeat::renotify::RenotifyBackoff;
-use crate::heartbeat::settings::{HostSettings, read_hosts};
 use crate::heartbeat::threshold::ThresholdSet;
 use crate::heartbeat::{settings as heartbeat, threshold};
 use crate::history::retention as history;
+use crate::host_pattern::ByPattern;
 use crate::http::settings as http;
 use crate::notify::calm::CalmSettings;
 use crate::notify::channel::Channel;
@@ -37,8 +38,10 @@ pub struct Config {
     pub channels: BTreeMap<String, Channel>,
     /// `default_notification_channels`.
     pub default_channels: Vec<String>,
-    /// `hosts`.
+    /// Those of `hosts` that are listed by their names.
     pub hosts: BTreeMap<String, HostSettings>,
+    /// Those that come by patterns.
+    pub patterns: ByPattern<HostSettings>,
     /// What hosts are reached through.
     pub depends_on: DependsOn,
     /// The built-in sets and those of `threshold_configs`, with what they extend.
@@ -92,7 +95,7 @@ impl Config {
     /// As [`Config::load`].
     pub fn load_with(file: impl AsRef<Path>, environment: Environment) -> Result<Config, Problems> {
         let file = file.as_ref();
-        let loaded = file::load(file, environment, PROGRAM, |top| {
+        let loaded = file::load_including(file, environment, PROGRAM, |top| {
             warn_of_nothing(top);
             read(top)
         })?;
@@ -129,8 +132,13 @@ impl Config {
     /// The names of the channels for messages about a host: its own, else the default ones. An unknown
     /// host has the default ones.
     pub fn notification_channels_for_host(&self, host: &str) -> &[String] {
-        let own = self.hosts.get(host).and_then(|host| host.notification_channels.as_deref());
+        let own = self.host(host).and_then(|host| host.notification_channels.as_deref());
         own.unwrap_or(&self.default_channels)
+    }
+
+    /// What is configured for a host, by its name or by a pattern.
+    pub fn host(&self, name: &str) -> Option<&HostSettings> {
+        self.hosts.get(name).or_else(|| self.patterns.find(name))
     }
 
     /// The channels for messages about a host, with their definitions.
@@ -154,11 +162,18 @@ impl From<&Config> for Notifier {
     fn from(config: &Config) -> Notifier {
         let channels = config.channels.iter();
         let channels = channels.map(|(name, channel)| (name.clone(), Arc::new(channel.clone())));
-        let own = |(name, host): (&String, &HostSettings)| {
-            Some((name.clone(), host.notification_channels.clone()?))
+        let default = &config.default_channels;
+        let or_default = |own: &Option<Vec<String>>| own.as_ref().unwrap_or(default).clone();
+        // What a pattern says is not for a host that is listed without channels.
+        let has_own = |(name, host): &(&String, &HostSettings)| {
+            host.notification_channels.is_some() || config.patterns.position(name).is_some()
         };
-        let hosts = config.hosts.iter().filter_map(own);
-        Notifier::with(channels.insert_all(), config.default_channels.clone(), hosts.insert_all())
+        let hosts = config.hosts.iter().filter(has_own);
+        let hosts =
+            hosts.map(|(name, host)| (name.clone(), or_default(&host.notification_channels)));
+        let patterns = config.patterns.map(|_, host| or_default(&host.notification_channels));
+        Notifier::with(channels.insert_all(), default.clone(), hosts.insert_all())
+            .with_patterns(patterns)
     }
 }
 
@@ -180,14 +195,14 @@ fn read(top: &mut Section) -> Config {
     let sets: NameSet = threshold_sets.keys().cloned().insert_all();
     let base = top.section("dyndns", |section| dyndns::DyndnsSettings::read(section, None));
     let (mut kept, mut lines) = (BTreeMap::new(), BTreeMap::new());
-    let (hosts, depends_on) =
-        read_hosts(top, &names, &default_channels, &sets, &mut |host, section| {
-            let Some(entry) = dyndns::read_host(host, section, base.as_ref()) else { return false };
-            kept.insert(host.to_owned(), entry);
-            lines.insert(host.to_owned(), section.line_of("dyndns"));
-            true
-        });
-    let host_names: NameSet = hosts.keys().cloned().insert_all();
+    let hosts = read_hosts(top, &names, &default_channels, &sets, &mut |host, section| {
+        let Some(entry) = dyndns::read_host(host, section, base.as_ref()) else { return false };
+        kept.insert(host.to_owned(), entry);
+        lines.insert(host.to_owned(), section.line_of("dyndns"));
+        true
+    });
+    let listed: NameSet = hosts.listed.keys().cloned().insert_all();
+    let hosts_and_patterns = top.names_in("hosts");
     let (renotify_interval, renotify_backoff) = read_renotify(top);
     let mut telling = TellingSettings::default();
     let read_notifier = |section: &mut Section| {
@@ -200,7 +215,6 @@ fn read(top: &mut Section) -> Config {
         warnings: Problems::default(),
         channels,
         default_channels,
-        depends_on,
         threshold_sets,
         own_threshold_sets,
         renotify_interval,
@@ -208,17 +222,19 @@ fn read(top: &mut Section) -> Config {
         agent: top.section("agent", LocalAgentSettings::read).flatten(),
         heartbeat: read_heartbeat(top, &hosts),
         receiver: top
-            .section("receiver", |section| read_receiver(section, &host_names, &hosts))
+            .section("receiver", |section| read_receiver(section, &listed, &hosts))
             .unwrap_or_default(),
         correlator: top.section("correlator", CorrelatorSettings::read).unwrap_or_default(),
         repo_check: top.section("repo_check", RepoCheckSettings::read),
         dyndns: kept,
         history: top.section("history", history::RetentionSettings::read).unwrap_or_default(),
         notifier: top.section("notifier", read_notifier).unwrap_or_default(),
-        calm: CalmSettings::read(top, &host_names),
+        calm: CalmSettings::read(top, &hosts_and_patterns),
         telling,
         state_dir: state_dir(top),
-        hosts,
+        hosts: hosts.listed,
+        patterns: hosts.patterns,
+        depends_on: hosts.depends_on,
         secrets: Vec::new(),
     };
     check_dyndns(top, &config, &lines);
@@ -237,10 +253,7 @@ fn read_renotify(top: &mut Section) -> (Option<Duration>, RenotifyBackoff) {
     ((!interval.is_zero()).then_some(interval), backoff)
 }
 
-fn read_heartbeat(
-    top: &mut Section,
-    hosts: &BTreeMap<String, HostSettings>,
-) -> heartbeat::HeartbeatSettings {
+fn read_heartbeat(top: &mut Section, hosts: &ConfiguredHosts) -> heartbeat::HeartbeatSettings {
     let read = |section: &mut Section| heartbeat::HeartbeatSettings::read(section, hosts);
     top.section("heartbeat", read).unwrap_or_default()
 }
@@ -253,7 +266,7 @@ fn uses_backups(top: &Section, config: &Config) -> bool {
     ["correlator", "repo_check", "notifier"].into_iter().any(|section| top.given(section))
         || config.receiver.poll_url.is_some()
         || config.receiver.alert_names != http::ReceiverSettings::default().alert_names
-        || !config.hosts.values().any(told)
+        || !(config.hosts.values().any(told) || config.patterns.iter().any(|(_, host)| told(host)))
 }
 
 /// Two hosts must not have one name, and only signed heartbeats update one.
@@ -279,9 +292,9 @@ fn check_dyndns(top: &Section, config: &Config, lines: &BTreeMap<String, Option<
 fn read_receiver(
     section: &mut Section,
     names: &NameSet,
-    hosts: &BTreeMap<String, HostSettings>,
+    hosts: &ConfiguredHosts,
 ) -> http::ReceiverSettings {
-    let groups = hosts.values().flat_map(|host| &host.labels.groups).cloned().insert_all();
+    let groups = hosts.settings().flat_map(|host| &host.labels.groups).cloned().insert_all();
     let receiver = http::ReceiverSettings::read(section, names, &groups);
     if receiver.alert_names.is_empty() {
         section.warning("alert_names", "is empty: no alert is about backups, and none is told");

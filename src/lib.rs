@@ -19,9 +19,9 @@
 //! - [`view`]: the API model: hosts, channels, alerts, history, as JSON, the status page and the
 //!   commands show them.
 //! - [`clock`], [`duration`]: wall clock and monotonic clock, durations as text.
-//! - [`address`], [`btree`], [`escape`], [`secret`], [`problem`], [`token_bucket`], [`version`]: host
-//!   names and URLs, maps from iterators, escaping, texts that cannot be printed, errors of a
-//!   configuration, a rate limit, the version.
+//! - [`address`], [`host_pattern`], [`btree`], [`escape`], [`secret`], [`problem`], [`token_bucket`],
+//!   [`version`]: host names and URLs, patterns of host names, maps from iterators, escaping, texts that
+//!   cannot be printed, errors of a configuration, a rate limit, the version.
 //!
 //! Configuration:
 //!
@@ -63,6 +63,9 @@
 //! | a field of a datagram | `heartbeat/datagram.rs` (read), `heartbeat/host/mod.rs` (applied), `heartbeat/encode.rs` (written), `agent/beat/scheduler.rs`, `agent/send.rs` (sent) |
 //! | the text beside a metric | `heartbeat/datagram/texts.rs` (read), `heartbeat/metric.rs` (kept), `agent/collect/units.rs`, `agent/plugins/run.rs`, `agent/exec/words.rs` (sent) |
 //! | what is told of a job that failed | `heartbeat/job.rs`, `agent/exec/reporter.rs` (sent) |
+//! | which pattern under `hosts` is meant by a name, and how many hosts may come by patterns | `host_pattern.rs`, `heartbeat/fleet/patterns.rs` |
+//! | which files a configuration is made of (`include`), and where a problem stands | `config_file/include.rs`, `config_file/sources.rs` |
+//! | from which address an answer leaves | `heartbeat/packet_info.rs` |
 //! | when a host is overdue, and after a restart | `heartbeat/connection.rs`, `heartbeat/host/mod.rs` |
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
 //! | how many events a host may cause, and what is told of those that are refused | `heartbeat/event_limits.rs`; its share of what waits: `notify/outbox/shares.rs` |
@@ -133,6 +136,7 @@ pub mod escape;
 pub mod event;
 pub mod heartbeat;
 pub mod history;
+pub mod host_pattern;
 pub mod http;
 pub mod logger;
 pub mod memory;

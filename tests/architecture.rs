@@ -21,6 +21,7 @@ const VOCABULARY: &[&str] = &[
     "duration",
     "escape",
     "event",
+    "host_pattern",
     "problem",
     "secret",
     "token_bucket",

@@ -646,3 +646,192 @@ fn a_nul_is_told_with_its_line() {
     let said = place.problems("hosts:\n  web1: {}\n  we\0b2: {}\n");
     assert!(said.starts_with("heartbeat.yaml:3: holds a NUL here"), "{said}");
 }
+
+/// A configuration of several files, by name, and what is said of it.
+fn said_of(files: &[(&str, &str)], text: &str) -> (Place, String) {
+    let place = Place::new();
+    for (name, text) in files {
+        fs::create_dir_all(place.directory.path().join(name).parent().unwrap()).unwrap();
+        place.write(name, text, 0o600);
+    }
+    let said = place.problems(text);
+    (place, said)
+}
+
+const LOG_CHANNEL: &str =
+    "notification_channels: {log: {type: log}}\ndefault_notification_channels: [log]\n";
+
+#[test]
+fn hosts_in_several_files_are_as_those_in_one() {
+    let files = [
+        ("hosts.d/b.yaml", "hosts: {web2: {watch: true}, 'app*': {watch: true}}\n"),
+        ("hosts.d/a.yaml", "# the first\nhosts:\n  web1: {watch: true, key_file: secrets/key}\n"),
+        ("hosts.d/.hidden.yaml", "hosts: {web1: {}}\n"),
+        ("hosts.d/c.yaml~", "hosts: {web1: {}}\n"),
+        ("hosts.d/empty.yaml", "# nothing\n"),
+        ("secrets/key", "0123456789abcdef\n"),
+        (
+            "more/limits.yaml",
+            "threshold_configs: {x: {a: {warning: '> 1'}}}\nheartbeat: {interval: 30s}\n",
+        ),
+    ];
+    let text = format!(
+        "{LOG_CHANNEL}include: [hosts.d, more/*.yaml]\nhosts: {{web0: {{watch: true}}}}\nheartbeat: {{port: 0}}\n"
+    );
+    let (place, said) = said_of(&files, &text);
+    assert_eq!(said, "");
+    let config = place.load(&text).unwrap();
+    assert_eq!(config.hosts.keys().collect::<Vec<_>>(), ["web0", "web1", "web2"]);
+    assert_eq!(config.hosts["web1"].key.as_ref().unwrap().reveal(), "0123456789abcdef");
+    assert!(config.host("app7").unwrap().watch && config.host("db1").is_none());
+    assert_eq!((config.heartbeat.port, config.heartbeat.interval.as_secs()), (0, 30));
+    assert!(config.threshold_sets.contains_key("x"));
+    let names = Config::names_in(place.directory.path().join("heartbeat.yaml"), "hosts").unwrap();
+    assert_eq!(names, ["web0", "web1", "web2", "app*"]);
+}
+
+#[test]
+fn every_mistake_in_an_included_file_is_told_with_that_file() {
+    let files = [
+        (
+            "d/a.yaml",
+            "hosts:\n  web1: {watch: true}\n  web2: {wacth: true}\ndefault_notification_channels: [log]\n",
+        ),
+        (
+            "d/b.yaml",
+            "hosts:\n  web3:\n    watch: true\n  web1: {watch: true}\nhosts: {web9: {}}\n",
+        ),
+        ("d/c.yaml", "include: more\nheartbeat: {port: 1}\nhots: {}\n"),
+        ("d/d.yaml", "hosts: [\n"),
+        ("d/e.yaml", "- a list\n"),
+        ("d/f.yaml", "heartbeat: {prot: 1}\n"),
+        ("d/g.yaml/inner.yaml", ""),
+        ("empty/nothing.txt", ""),
+    ];
+    let text = format!(
+        "{LOG_CHANNEL}heartbeat: {{port: 9099}}\ninclude:\n- d\n- missing.yaml\n- missing/*.yaml\n- empty\n- d/a.yaml\n- heartbeat.yaml\n- [x]\n"
+    );
+    let (place, _) = said_of(&files, &text);
+    fs::write(place.directory.path().join("d/h.yaml"), b"# x\nhosts: {caf\xe9: {}}\n").unwrap();
+    let said = place.problems(&text);
+    assert_eq!(
+        said,
+        "\
+heartbeat.yaml:6: include: missing.yaml cannot be read (No such file or directory (os error 2))
+heartbeat.yaml:7: include: missing cannot be read (No such file or directory (os error 2))
+heartbeat.yaml:8: warning: include: empty has no file *.yaml: nothing is included
+heartbeat.yaml:9: include: names d/a.yaml twice
+heartbeat.yaml:10: include: heartbeat.yaml is this file itself: name others
+heartbeat.yaml:11: include: must be a file, a directory, or a pattern such as conf.d/*.yaml, or a list of these
+d/a.yaml:3: hosts.web2.wacth: unknown key, did you mean \"watch\"?
+d/a.yaml:4: default_notification_channels: duplicate key, the first is in heartbeat.yaml:2
+d/b.yaml:4: hosts.web1: duplicate key, the first is in d/a.yaml:2
+d/b.yaml:5: hosts: duplicate key, the first is on line 1
+d/c.yaml:1: include: included files include no others: name those in the first file
+d/c.yaml:2: heartbeat.port: duplicate key, the first is in heartbeat.yaml:3
+d/c.yaml:3: hots: unknown key, did you mean \"hosts\"?
+d/d.yaml:2: a value is missing here, or a bracket [ or brace { before it is never closed
+d/e.yaml:1: must be a map: lines of \"key: value\"
+d/f.yaml:1: heartbeat.prot: unknown key, did you mean \"port\"?
+d/g.yaml: cannot be read (Is a directory (os error 21))
+d/h.yaml:2: is not UTF-8 text here: save the file as UTF-8"
+    );
+}
+
+#[test]
+fn each_file_with_secrets_that_others_can_read_is_told_of() {
+    let place = Place::new();
+    place.write("open.yaml", "heartbeat: {key: hunter2hunter2hunter2}\n", 0o644);
+    place.write("closed.yaml", "receiver: {token: hunter2hunter2hunter2}\n", 0o640);
+    place.write("plain.yaml", "hosts: {web1: {watch: true}}\n", 0o644);
+    let said =
+        place.problems(&format!("{LOG_CHANNEL}include: [open.yaml, closed.yaml, plain.yaml]\n"));
+    let directory = place.directory.path().display().to_string();
+    let said = said.replace(&directory, "");
+    assert_eq!(
+        said,
+        "open.yaml: warning: holds secrets and others can read it: chmod o-r open.yaml"
+    );
+}
+
+#[test]
+fn a_file_has_a_limit_of_its_own_and_all_together_have_one() {
+    let place = Place::new();
+    let of = |bytes: usize| format!("#{}\n", "x".repeat(bytes - 2));
+    place.write("long.yaml", &of((1 << 20) + 1), 0o600);
+    let said = place.problems(&format!("{LOG_CHANNEL}include: long.yaml\n"));
+    assert!(said.starts_with("long.yaml: is longer than 1 MiB"), "{said}");
+    fs::create_dir(place.directory.path().join("d")).unwrap();
+    for number in 0..64 {
+        place.write(&format!("d/{number:02}.yaml"), &of(1 << 20), 0o600);
+    }
+    place.write("d/64.yaml", "# one more\n", 0o600);
+    let said = place.problems(&format!("{LOG_CHANNEL}include: d\n"));
+    assert_eq!(said, "heartbeat.yaml:3: include: names files of more than 64 MiB");
+}
+
+#[test]
+fn the_receiver_is_found_in_an_included_file_however_broken_the_rest_is() {
+    let files = [
+        ("d/a.yaml", "hosts: [\n"),
+        ("d/b.yaml", "hosts: {x: {colour: red}}\nreceiver: {port: 4711}\n"),
+    ];
+    for text in ["include: [d, missing]\n", "include: [d, missing]\nhosts: {\n"] {
+        let (place, _) = said_of(&files, text);
+        let receiver = Config::load_receiver(place.directory.path().join("heartbeat.yaml"));
+        assert_eq!(receiver.unwrap().port, 4711, "{text}");
+    }
+    let broken = [("d/b.yaml", "hosts: [\nreceiver: {port: 4711}\n")];
+    let (place, _) = said_of(&broken, "include: d\n");
+    let receiver = Config::load_receiver(place.directory.path().join("heartbeat.yaml"));
+    assert_eq!(receiver.unwrap().port, 4711);
+    let wrong = [("d/b.yaml", "# x\nreceiver: {port: x}\n")];
+    let (place, _) = said_of(&wrong, "include: d\n");
+    let file = place.directory.path().join("heartbeat.yaml");
+    let said = Config::load_receiver(file).unwrap_err().to_string();
+    assert!(said.contains("d/b.yaml:2: receiver.port: must be a port"), "{said}");
+}
+
+#[test]
+fn a_pattern_has_the_channels_and_labels_of_its_hosts() {
+    let text = "\
+notification_channels: {a: {type: log}, b: {type: log}}
+default_notification_channels: [a]
+hosts:
+  \"web*\": {watch: true, notification_channels: [b], key: 0123456789abcdef}
+  web1: {watch: true, key: 0123456789abcdeg}
+heartbeat: {host: 0.0.0.0}
+receiver: {port: 0}
+";
+    let config = Place::new().load(text).unwrap();
+    assert_eq!(config.warnings.to_string(), "", "every host has a key");
+    assert_eq!(config.notification_channels_for_host("web7"), ["b"]);
+    assert_eq!(config.notification_channels_for_host("web1"), ["a"]);
+    assert_eq!(config.notification_channels_for_host("db1"), ["a"]);
+    let notifier = heartbeat::Notifier::new(&config);
+    assert_eq!(notifier.channels_of_host("web7"), ["b"]);
+    assert_eq!(notifier.channels_of_host("web1"), ["a"]);
+    assert_eq!(notifier.channels_of_host("db1"), ["a"]);
+}
+
+/// Many hosts do not fit into one file.
+#[test]
+fn a_hundred_thousand_hosts_load_from_forty_files() {
+    let place = Place::new();
+    fs::create_dir(place.directory.path().join("d")).unwrap();
+    for file in 0..40 {
+        let mut text = String::from("hosts:\n");
+        for number in 0..2500 {
+            text.push_str(&format!("  host-{file:02}-{number:04}: {{watch: true}}\n"));
+        }
+        place.write(&format!("d/{file:02}.yaml"), &text, 0o600);
+    }
+    let config = place.load(&format!("{LOG_CHANNEL}include: d\n")).unwrap();
+    assert_eq!((config.hosts.len(), config.warnings.to_string()), (100_000, String::new()));
+    place.write("d/99.yaml", "hosts:\n  host-39-2499: {watch: true}\n", 0o600);
+    let said = place.problems(&format!("{LOG_CHANNEL}include: d\n"));
+    assert_eq!(
+        said,
+        "d/99.yaml:2: hosts.host-39-2499: duplicate key, the first is in d/39.yaml:2501"
+    );
+}

@@ -118,6 +118,7 @@ fn settings(
                 .map(|host| (host.into(), HostRoute { watch: true, channels: None }))
                 .into(),
             backups: Vec::new(),
+            ..Routes::default()
         },
         channels: channels
             .into_iter()

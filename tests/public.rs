@@ -89,3 +89,46 @@ fn a_public_group_is_open_to_all_with_a_token_and_guarded_as_all_else_is_without
     place.reload("");
     assert_eq!(place.statuses("localhost"), [404, 200, 200, 200]);
 }
+
+/// Hosts by pattern, in an included file, from the first beat to the reload that takes the pattern out.
+#[test]
+fn hosts_by_pattern_are_shown_told_of_and_kept_as_listed_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, included) = (directory.path().join("heartbeat.yaml"), directory.path().join("d"));
+    fs::create_dir(&included).unwrap();
+    let patterns = "hosts:\n  \"app*\": {watch: true, groups: [web], note: by pattern, interval: 100ms, grace: 400ms}\n  app9: {watch: true}\n";
+    fs::write(included.join("a.yaml"), patterns).unwrap();
+    let text = text(&directory, PUBLIC) + "include: d\n";
+    fs::write(&config, &text).unwrap();
+    let mut place = Place { hbd: Hbd::start(&config), config, directory };
+    let beat = |place: &Place, host: &str| {
+        let body = format!("{{\"host\":\"{host}\"}}");
+        place.hbd.request("POST", "/api/v1/heartbeat", body.as_bytes()).0
+    };
+    assert_eq!([beat(&place, "app7"), beat(&place, "app9")], [200, 200]);
+    assert_ne!(beat(&place, "other"), 200);
+    place.hbd.wait_log("app7 ipv4 overdue");
+    let shown = |place: &Place| {
+        let (_, host) = place.get("/api/v1/hosts/app7", "localhost");
+        assert!(host.contains("\"note\":\"by pattern\"") && host.contains("[\"web\"]"), "{host}");
+        let (_, page) = place.get("/public", "localhost");
+        assert!(page.contains(">app7<") && !page.contains(">app9<"), "{page}");
+        let badge = |host: &str| format!("/api/v1/hosts/{host}/badge.svg");
+        assert_eq!(place.get(&badge("app7"), "localhost").0, 200);
+        let (_, events) = place.get("/api/v1/events", "localhost");
+        assert!(events.contains("app7 ipv4 overdue"), "{events}");
+    };
+    shown(&place);
+    assert_eq!(place.hbd.metric("hbd_limit_used{limit=\"pattern_hosts\"}"), 1.0);
+    let state = place.config.clone();
+    let Place { hbd, directory, .. } = place;
+    hbd.stop();
+    place = Place { hbd: Hbd::start(&state), config: state, directory };
+    shown(&place);
+    fs::write(included.join("a.yaml"), "hosts: {app9: {watch: true}}\n").unwrap();
+    place.hbd.reload();
+    place.hbd.wait_log("hosts: removed: app*");
+    place.hbd.wait_log("app7 is no longer watched");
+    assert_eq!(place.get("/api/v1/hosts/app7", "localhost").0, 404);
+    assert_eq!(place.get("/api/v1/hosts/app9", "localhost").0, 200);
+}

@@ -96,6 +96,7 @@ fn report(
     let count = |of: fn(&Config) -> usize| loaded.as_ref().map_or(0, of);
     let channels = count(|config| config.channels.len());
     let hosts = count(|config| config.hosts.len());
+    let patterns = count(|config| config.patterns.len());
     let sets = count(|config| config.own_threshold_sets);
     if json {
         let answer = json!({
@@ -103,6 +104,7 @@ fn report(
             "problems": problems.0,
             "channels": channels,
             "hosts": hosts,
+            "host_patterns": patterns,
             "threshold_sets": sets,
         });
         out.write_all(json_line(&answer).as_bytes())?;
@@ -111,7 +113,10 @@ fn report(
             writeln!(out, "{problem}")?;
         }
         if ok {
-            let (channels, hosts) = (counted(channels, "channel"), counted(hosts, "host"));
+            let (channels, mut hosts) = (counted(channels, "channel"), counted(hosts, "host"));
+            if patterns > 0 {
+                hosts.push_str(&format!(" and {}", counted(patterns, "pattern")));
+            }
             writeln!(out, "OK: {channels}, {hosts}, {}", counted(sets, "threshold set"))?;
         }
     }

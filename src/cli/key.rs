@@ -17,6 +17,7 @@ use super::{CONFIGURATION, FAILED, config_file, help, json_line, print, print_er
 use crate::address::is_name;
 use crate::config::Config;
 use crate::config_file::suggestion;
+use crate::host_pattern;
 
 /// As long as the hash that it is used with (RFC 2104, section 3).
 const KEY_BYTES: usize = 32;
@@ -95,7 +96,8 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<KeyArgs>, lexopt::Err
     {
         return Err("--write is for a new key; --url, --json and --utc are for --status".into());
     }
-    if let Some(host) = args.host.as_deref().filter(|host| !is_name(host)) {
+    let is_good = |host: &str| is_name(host) || host_pattern::is_good_pattern(host);
+    if let Some(host) = args.host.as_deref().filter(|host| !is_good(host)) {
         let what = "a host's name is 1 to 253 letters, digits, dots, dashes, underscores";
         return Err(format!("{what}, not {host:?}").into());
     }
@@ -104,13 +106,20 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<KeyArgs>, lexopt::Err
 
 /// Whether datagrams of the host, or of any, are signed already with another key than the new one.
 fn has_other_key(config: &Config, host: Option<&str>, new: &str) -> bool {
-    let own = host.and_then(|host| config.hosts.get(host)?.key.as_ref());
+    let of_pattern = |host: &str| {
+        let known = config.patterns.iter().find(|(pattern, _)| *pattern == host);
+        known.map(|(_, settings)| settings).or_else(|| config.host(host))
+    };
+    let own = host.and_then(|host| of_pattern(host)?.key.as_ref());
     own.into_iter().chain(&config.heartbeat.key).any(|key| key.reveal() != new)
 }
 
 /// The words that say where a new key goes.
 fn words(args: &KeyArgs, key: &str, known: Option<&Config>) -> String {
     let (place, agent) = match &args.host {
+        Some(host) if host_pattern::is_pattern(host) => {
+            (format!("hosts.\"{host}\""), "each host that matches it")
+        }
         Some(host) => (format!("hosts.{host}"), host.as_str()),
         None => ("heartbeat".into(), "each host without a key of its own"),
     };
@@ -121,10 +130,20 @@ fn words(args: &KeyArgs, key: &str, known: Option<&Config>) -> String {
     let mut text = format!("# heartbeat.yaml, under {place}\n{line}\n");
     text.push_str(&format!("# hbc.yaml on {agent}\nkey: {key}\n"));
     let Some(config) = known else { return text };
-    if let Some(host) = args.host.as_deref().filter(|host| !config.hosts.contains_key(*host)) {
-        let near = suggestion::nearest(host, config.hosts.keys().map(String::as_str));
-        let meant = near.map_or(String::new(), |near| format!(", did you mean {near}?"));
-        text.push_str(&format!("# heartbeat.yaml has no host {host} yet{meant}\n"));
+    let is_known = |host: &&str| {
+        config.hosts.contains_key(*host) || config.patterns.iter().any(|(known, _)| known == *host)
+    };
+    if let Some(host) = args.host.as_deref().filter(|host| !is_known(host)) {
+        text.push_str(&match config.patterns.pattern_of(host) {
+            Some(pattern) => format!(
+                "# {host} has what stands under hosts.\"{pattern}\" so far: listed by its name it has none of that\n"
+            ),
+            None => {
+                let near = suggestion::nearest(host, config.hosts.keys().map(String::as_str));
+                let meant = near.map_or(String::new(), |near| format!(", did you mean {near}?"));
+                format!("# heartbeat.yaml has no host {host} yet{meant}\n")
+            }
+        });
     }
     if has_other_key(config, args.host.as_deref(), key) {
         text.push_str(CHANGE);
@@ -257,6 +276,24 @@ mod tests {
         assert!(!one.contains("previous_key") && two.contains("previous_key"), "{two}");
         assert!(two.contains("has no host web1 yet, did you mean web2?\n"), "{two}");
         assert_ne!(keys[0], value(&two, "key: ")[0]);
+    }
+
+    #[test]
+    fn a_pattern_has_a_key_for_all_its_hosts_and_a_host_of_its_own_leaves_it() {
+        let known = config("hosts: {'web*': {key: 0123456789abcdef}}\n");
+        let words_for = |host: &str| {
+            let args = KeyArgs { host: Some(host.into()), ..KeyArgs::default() };
+            words(&args, "abc", Some(&known))
+        };
+        let text = words_for("web*");
+        assert!(text.contains("under hosts.\"web*\"\nkey: abc\n"), "{text}");
+        assert!(text.contains("hbc.yaml on each host that matches it\n"), "{text}");
+        assert!(!text.contains("no host") && text.contains("previous_key"), "{text}");
+        let text = words_for("web7");
+        assert!(text.contains("# web7 has what stands under hosts.\"web*\" so far"), "{text}");
+        assert!(text.contains("previous_key"), "it signs with the key of the pattern: {text}");
+        assert!(words_for("db*").contains("has no host db* yet\n"));
+        assert!(parse(&["web*"]).is_ok() && parse(&["web *"]).is_err());
     }
 
     #[test]

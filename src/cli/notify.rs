@@ -120,7 +120,7 @@ fn notify(config: &Config, args: &NotifyArgs, text: String, out: &mut impl Write
         None if args.default => notifier.default_channels().to_vec(),
         None => args.channels.clone(),
     };
-    if let Some(host) = args.host.as_ref().filter(|host| !config.hosts.contains_key(*host)) {
+    if let Some(host) = args.host.as_ref().filter(|host| config.host(host).is_none()) {
         let near = suggestion::nearest(host, config.hosts.keys().map(String::as_str));
         let meant = near.map_or(":".into(), |near| format!(", did you mean {near:?}?"));
         warn!("no host is called {host:?} here{meant} the default channels are used");

@@ -1,23 +1,18 @@
 //! Loads a configuration file: reads, parses and checks it, and returns all of its problems at once.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::fs::Metadata;
+use std::io;
 use std::path::Path;
 
+use super::include::{self, Including};
 use super::load_context::{Environment, LoadContext, open_to_others};
 use super::section::Section;
-use super::yaml;
+use super::text_file::{count_lines, lines_of, parse_section, read, remedy, to_text};
+use super::yaml::{self, Node};
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
 
-/// The program that the file belongs to, for the remedy when it cannot be read.
-#[derive(Clone, Copy, Debug)]
-pub struct Program {
-    /// Its name: `hbd`.
-    pub name: &'static str,
-    /// The environment variable that names another file: `HBD_CONFIG`.
-    pub variable: &'static str,
-}
+pub use super::text_file::Program;
 
 /// A file without errors.
 #[derive(Debug)]
@@ -40,20 +35,61 @@ pub fn load<T>(
     program: Program,
     read: impl FnOnce(&mut Section) -> T,
 ) -> Result<LoadedFile<T>, Problems> {
+    load_with(file, environment, program, |_, _, _| {}, read)
+}
+
+/// The same of a file that may include others.
+///
+/// # Errors
+/// All problems of any of them, warnings included.
+pub fn load_including<T>(
+    file: &Path,
+    environment: Environment,
+    program: Program,
+    read: impl FnOnce(&mut Section) -> T,
+) -> Result<LoadedFile<T>, Problems> {
+    let add = |context: &LoadContext, data: &Metadata, root: &mut Node| {
+        include::include(Including { context, first: data, program, section: None }, root);
+    };
+    load_with(file, environment, program, add, |top| {
+        top.ignore_known(&[include::KEY]);
+        read(top)
+    })
+}
+
+fn load_with<T>(
+    file: &Path,
+    environment: Environment,
+    program: Program,
+    add: impl FnOnce(&LoadContext, &Metadata, &mut Node),
+    read: impl FnOnce(&mut Section) -> T,
+) -> Result<LoadedFile<T>, Problems> {
     let (text, data) = contents(file, program).map_err(|(line, what)| refused(file, line, what))?;
-    let root = yaml::parse(&text).map_err(|error| refused(file, error.line, error.what))?;
+    let mut root = yaml::parse(&text).map_err(|error| refused(file, error.line, error.what))?;
     let context = LoadContext::new(file, environment);
+    context.sources().set_contents(count_lines(text.as_bytes()), open_to_others(&data));
+    drop(text);
+    add(&context, &data, &mut root);
     let value = Section::read_root(&context, &root, read);
-    if context.holds_secrets() && open_to_others(&data) {
-        let what = format!("holds secrets and others can read it: chmod o-r {}", file.display());
-        context.report(Severity::Warning, None, String::new(), what);
-    }
+    warn_of_exposed(&context);
     let (secrets, warnings) = (context.secrets(), context.problems());
     if warnings.has_errors() { Err(warnings) } else { Ok(LoadedFile { value, warnings, secrets }) }
 }
 
-/// Loads one section of a file, whatever is wrong with the others: where even YAML cannot be read,
-/// the lines of that section alone. An absent section is an empty one.
+fn warn_of_exposed(context: &LoadContext) {
+    let exposed: Vec<(usize, String)> = {
+        let sources = context.sources();
+        let exposed = sources.exposed().into_iter();
+        exposed.map(|(line, file)| (line, file.to_owned())).collect()
+    };
+    for (line, file) in exposed {
+        let what = format!("holds secrets and others can read it: chmod o-r {file}");
+        context.report(Severity::Warning, Some(line), String::new(), what);
+    }
+}
+
+/// Loads one section of a file and of those that it includes, whatever is wrong with the others: where
+/// even YAML cannot be read, the lines of that section alone. An absent section is an empty one.
 ///
 /// # Errors
 /// All problems of that section, or of the file when it cannot be read.
@@ -64,10 +100,15 @@ pub fn load_section<T>(
     key: &'static str,
     read: impl FnOnce(&mut Section) -> T,
 ) -> Result<Option<T>, Problems> {
-    let (text, _) = contents(file, program).map_err(|(line, what)| refused(file, line, what))?;
-    let root = yaml::parse(&text).or_else(|_| yaml::parse(&lines_of(&text, key)));
-    let root = root.map_err(|error| refused(file, error.line, error.what))?;
+    let (text, data) = contents(file, program).map_err(|(line, what)| refused(file, line, what))?;
+    let root = yaml::parse(&text)
+        .or_else(|_| yaml::parse(&(lines_of(&text, include::KEY) + &lines_of(&text, key))))
+        .or_else(|_| parse_section(&text, key));
+    let mut root = root.map_err(|error| refused(file, error.line, error.what))?;
     let context = LoadContext::new(file, environment);
+    context.sources().set_contents(count_lines(text.as_bytes()), open_to_others(&data));
+    let including = Including { context: &context, first: &data, program, section: Some(key) };
+    include::include(including, &mut root);
     let value = Section::read_root(&context, &root, |top| {
         let value = top.section(key, read);
         top.ignore_rest();
@@ -78,15 +119,6 @@ pub fn load_section<T>(
     if problems.has_errors() { Err(problems) } else { Ok(value) }
 }
 
-/// The lines of a key at the top level, with those that are indented below it.
-fn lines_of(text: &str, key: &str) -> String {
-    let begins = |line: &&str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(':'));
-    let is_below = |line: &&str| line.starts_with([' ', '#']) || line.trim().is_empty();
-    let mut lines = text.lines().skip_while(|line| !begins(line));
-    let first = lines.next();
-    first.into_iter().chain(lines.take_while(is_below)).map(|line| format!("{line}\n")).collect()
-}
-
 fn refused(file: &Path, line: Option<usize>, what: String) -> Problems {
     let file = file.display().to_string();
     let path = String::new();
@@ -95,33 +127,14 @@ fn refused(file: &Path, line: Option<usize>, what: String) -> Problems {
 
 /// The text of a file and its metadata, or the line and what is wrong there.
 fn contents(file: &Path, program: Program) -> Result<(String, Metadata), (Option<usize>, String)> {
-    let read = || -> io::Result<(Vec<u8>, Metadata)> {
-        let open = File::open(file)?;
-        let data = open.metadata()?;
-        let mut bytes = Vec::new();
-        open.take(yaml::MAX_BYTES as u64 + 4).read_to_end(&mut bytes)?;
-        Ok((bytes, data))
-    };
-    let (bytes, data) = read().map_err(|error| (None, unreadable(&error, program)))?;
-    if bytes.len() > yaml::MAX_BYTES {
-        return Err((None, yaml::TOO_LONG.into()));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok((text, data)),
-        Err(error) => {
-            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            Err((Some(line), "is not UTF-8 text here: save the file as UTF-8".into()))
-        }
-    }
-}
-
-fn unreadable(error: &io::Error, program: Program) -> String {
-    let Program { name, variable } = program;
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound => format!(": name another one with --config or ${variable}"),
-        io::ErrorKind::PermissionDenied => format!(": let the user that runs {name} read it"),
-        _ => String::new(),
-    };
-    format!("cannot be read ({error}){remedy}")
+    let (bytes, data) = read(file).map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!(": name another one with --config or ${}", program.variable)
+            }
+            _ => remedy(&error, program),
+        };
+        (None, format!("cannot be read ({error}){remedy}"))
+    })?;
+    Ok((to_text(bytes)?, data))
 }

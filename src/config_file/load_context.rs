@@ -1,12 +1,13 @@
 //! The context of one load of a configuration: the problems found so far, the secrets seen, and the
 //! machine around the file (environment, other files).
 
-use std::cell::{Cell, RefCell};
+use std::cell::{RefCell, RefMut};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::sources::Sources;
 use crate::problem::{Problem, Problems, Severity};
 use crate::secret::Secret;
 
@@ -16,40 +17,62 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// The longest file of a secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
+/// A problem, with the line by which it stands in the order of all files.
+type FoundProblem = (usize, Problem);
+
 /// The context of one load of a configuration file.
 pub struct LoadContext<'a> {
-    file: String,
+    sources: RefCell<Sources>,
     directory: PathBuf,
     environment: Environment<'a>,
-    found: RefCell<Vec<Problem>>,
+    found: RefCell<Vec<FoundProblem>>,
     secrets: RefCell<Vec<Secret>>,
-    holds_secrets: Cell<bool>,
 }
 
 impl<'a> LoadContext<'a> {
     /// The context of a load of `file`; other files are looked for beside it.
     pub fn new(file: &Path, environment: Environment<'a>) -> LoadContext<'a> {
+        let sources = Sources::new(file);
         LoadContext {
-            file: file.display().to_string(),
-            directory: file.parent().unwrap_or(Path::new("")).to_owned(),
+            directory: sources.directory.clone(),
+            sources: RefCell::new(sources),
             environment,
             found: RefCell::default(),
             secrets: RefCell::default(),
-            holds_secrets: Cell::new(false),
         }
+    }
+
+    /// The files of the configuration.
+    pub(super) fn sources(&self) -> RefMut<'_, Sources> {
+        self.sources.borrow_mut()
     }
 
     /// Records a problem.
     pub fn report(&self, severity: Severity, line: Option<usize>, path: String, what: String) {
-        let file = self.file.clone();
-        self.found.borrow_mut().push(Problem { severity, file, line, path, what });
+        let place = line.unwrap_or(0);
+        let sources = self.sources.borrow();
+        let (file, line) = sources.place(line);
+        let problem = Problem { severity, file: file.to_owned(), line, path, what };
+        self.found.borrow_mut().push((place, problem));
     }
 
-    /// All problems, in the order of the file.
+    /// Records an error.
+    pub(super) fn report_error(&self, line: Option<usize>, path: &str, what: String) {
+        self.report(Severity::Error, line, path.to_owned(), what);
+    }
+
+    /// What is said of a key at a line that is there already, at another one.
+    pub(super) fn duplicate(&self, first: Option<usize>, line: Option<usize>) -> String {
+        let first = first.and_then(|first| self.sources().place_seen_from(Some(first), line));
+        let first = first.map_or(String::new(), |place| format!(", the first is {place}"));
+        format!("duplicate key{first}")
+    }
+
+    /// All problems, in the order of the files.
     pub fn problems(&self) -> Problems {
         let mut found = self.found.borrow().clone();
-        found.sort_by_key(|problem| problem.line.unwrap_or(0));
-        Problems(found)
+        found.sort_by_key(|(place, _)| *place);
+        Problems(found.into_iter().map(|(_, problem)| problem).collect())
     }
 
     /// All secrets that were read: they must never be printed.
@@ -57,17 +80,13 @@ impl<'a> LoadContext<'a> {
         self.secrets.borrow().clone()
     }
 
-    /// Whether a secret stands in the file itself.
-    pub fn holds_secrets(&self) -> bool {
-        self.holds_secrets.get()
-    }
-
     /// A variable of the environment.
     pub fn variable(&self, name: &str) -> Option<String> {
         (self.environment)(name)
     }
 
-    /// Resolves a path, which is relative to the directory of the file. A file that systemd has loaded as a
+    /// Resolves a path, which is relative to the directory of the file, also where an included one says
+    /// it. A file that systemd has loaded as a
     /// credential is read from there: `LoadCredential=secrets:/etc/hbd/secrets` makes of
     /// `secrets/key` beside the file the credential `secrets_key` (systemd.exec(5)).
     ///
@@ -103,8 +122,9 @@ impl<'a> LoadContext<'a> {
         self.secrets.borrow_mut().push(secret.clone());
     }
 
-    pub(super) fn note_secret_in_file(&self) {
-        self.holds_secrets.set(true);
+    /// A secret stands in a file itself, at that line.
+    pub(super) fn note_secret_at(&self, line: Option<usize>) {
+        self.sources().note_secret(line);
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::btree::InsertAll;
 use crate::config::Config;
+use crate::heartbeat::host_settings::HostSettings;
 
 /// How many names a sentence lists.
 const MAX_LISTED: usize = 10;
@@ -13,6 +15,11 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut sentences = Vec::new();
     entries("notification_channels", &old.channels, &new.channels, &mut sentences);
     entries("hosts", &old.hosts, &new.hosts, &mut sentences);
+    let patterns = |config: &Config| -> BTreeMap<String, HostSettings> {
+        let entries = config.patterns.iter();
+        entries.map(|(pattern, host)| (pattern.to_owned(), host.clone())).insert_all()
+    };
+    entries("hosts", &patterns(old), &patterns(new), &mut sentences);
     entries("threshold_configs", &old.threshold_sets, &new.threshold_sets, &mut sentences);
     let (was, is) = (&old.heartbeat, &new.heartbeat);
     address("heartbeat", (&was.host, was.port), (&is.host, is.port), &mut sentences);

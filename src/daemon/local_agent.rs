@@ -20,7 +20,7 @@ const MIN_GRACE: Duration = Duration::from_secs(60);
 /// The host that this machine is, and how often the monitor may expect a beat of it.
 pub fn expectation(config: &Config) -> Option<(String, Expectation)> {
     let settings = config.agent.as_ref()?;
-    let own = config.hosts.get(&settings.host).and_then(|host| host.grace);
+    let own = config.host(&settings.host).and_then(|host| host.grace);
     let interval = settings.interval;
     let grace = own.unwrap_or_else(|| interval.saturating_mul(2).max(MIN_GRACE));
     Some((settings.host.clone(), Expectation { interval, grace }))

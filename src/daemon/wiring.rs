@@ -16,6 +16,7 @@ use crate::heartbeat::event_limits::Load;
 use crate::heartbeat::monitor::Monitor;
 use crate::heartbeat::renotify::Renotify;
 use crate::heartbeat::settings::{Expectation, FleetConfig, HostSettings};
+use crate::host_pattern::ByPattern;
 use crate::http::{Credentials, PublicHosts};
 use crate::notify::courier::Courier;
 use crate::notify::outbox::Room;
@@ -30,19 +31,29 @@ pub fn fleet_config(config: &Config) -> FleetConfig {
     let mut hosts = config.hosts.clone();
     // Hosts that differ in nothing else share what the monitor knows of them.
     hosts.values_mut().for_each(|host| host.labels = HostLabels::default());
-    if let Some((host, _)) = &own {
-        hosts.entry(host.clone()).or_default();
+    let mut depends_on = config.depends_on.clone();
+    if let Some((host, _)) = &own
+        && !hosts.contains_key(host)
+    {
+        // This machine is a host from the start, whichever pattern it matches.
+        let settings = config.patterns.find(host).cloned().unwrap_or_default();
+        let parents = config.patterns.pattern_of(host).and_then(|pattern| depends_on.get(pattern));
+        if let Some(parents) = parents.cloned() {
+            depends_on.insert(host.clone(), parents);
+        }
+        hosts.insert(host.clone(), settings);
     }
     FleetConfig {
         settings: config.heartbeat.clone(),
         hosts,
+        patterns: config.patterns.clone(),
         threshold_sets: config.threshold_sets.clone(),
         renotify: Renotify { interval: config.renotify_interval, backoff: config.renotify_backoff },
         default_channels: config.default_channels.clone(),
         alert_heartbeats: expectations(config),
         local_host: own,
         max_silence: config.calm.longest_host_silence,
-        depends_on: config.depends_on.clone(),
+        depends_on,
         storm: config.calm.storm,
     }
 }
@@ -55,10 +66,16 @@ pub fn credentials(config: &Config) -> Credentials {
     let is_public = |host: &HostSettings| {
         host.labels.groups.iter().any(|group| receiver.public_groups.contains(group))
     };
-    let public = config.hosts.iter().filter(|(_, host)| is_public(host));
+    let patterns = config.patterns.map(|_, host| is_public(host));
+    let by_pattern = |name: &str| patterns.find(name).copied().unwrap_or_default();
+    let (public, others): (Vec<_>, Vec<_>) =
+        config.hosts.iter().partition(|(_, host)| is_public(host));
+    let others = others.into_iter().filter(|(name, _)| by_pattern(name));
     let public = PublicHosts {
         groups: receiver.public_groups.clone(),
-        hosts: public.map(|(name, _)| name.clone()).collect(),
+        hosts: public.into_iter().map(|(name, _)| name.clone()).collect(),
+        others: others.map(|(name, _)| name.clone()).collect(),
+        patterns,
     };
     Credentials {
         token: receiver.token.clone(),
@@ -68,22 +85,33 @@ pub fn credentials(config: &Config) -> Credentials {
     }
 }
 
-/// What the configuration says about hosts for people, by name, in order.
+/// What the configuration says about hosts for people.
 #[derive(Debug, Default)]
-pub struct LabelledHosts(Vec<(String, HostLabels)>);
+pub struct LabelledHosts {
+    /// By name, in order.
+    listed: Vec<(String, HostLabels)>,
+    patterns: ByPattern<HostLabels>,
+}
 
 impl LabelledHosts {
     /// Those of `hosts`.
     pub fn from_config(config: &Config) -> LabelledHosts {
-        let labelled = config.hosts.iter().filter(|(_, host)| host.labels != HostLabels::default());
-        LabelledHosts(labelled.map(|(name, host)| (name.clone(), host.labels.clone())).collect())
+        let patterns = config.patterns.map(|_, host| host.labels.clone());
+        // What a pattern says is not for a host that is listed without labels.
+        let is_needed = |(name, host): &(&String, &HostSettings)| {
+            host.labels != HostLabels::default() || patterns.position(name).is_some()
+        };
+        let listed = config.hosts.iter().filter(is_needed);
+        let listed = listed.map(|(name, host)| (name.clone(), host.labels.clone())).collect();
+        LabelledHosts { listed, patterns }
     }
 
     /// Adds what is said about a host.
     pub fn label(&self, host: &mut HostView) {
-        let found = self.0.binary_search_by(|(name, _)| name.as_str().cmp(&host.name));
-        if let Ok(index) = found {
-            let HostLabels { note, link, groups } = self.0[index].1.clone();
+        let found = self.listed.binary_search_by(|(name, _)| name.as_str().cmp(&host.name));
+        let listed = found.ok().map(|index| &self.listed[index].1);
+        if let Some(labels) = listed.or_else(|| self.patterns.find(&host.name)) {
+            let HostLabels { note, link, groups } = labels.clone();
             (host.note, host.link, host.groups) = (note, link, groups);
         }
     }
@@ -101,10 +129,11 @@ pub fn pipeline_settings(config: &Config) -> PipelineSettings {
 
 /// The channels and routes of the courier.
 pub fn notify_settings(config: &Config) -> NotifySettings {
-    let hosts = config.hosts.iter().map(|(name, host)| {
+    let route = |host: &HostSettings| {
         let channels = host.notification_channels.clone();
-        (name.clone(), routing::HostRoute { watch: host.watch, channels })
-    });
+        routing::HostRoute { watch: host.watch, channels }
+    };
+    let hosts = config.hosts.iter().map(|(name, host)| (name.clone(), route(host)));
     let channels = config.channels.iter().map(|(name, channel)| {
         (name.clone(), routing::ChannelRoute { min_level: channel.min_level })
     });
@@ -113,6 +142,7 @@ pub fn notify_settings(config: &Config) -> NotifySettings {
             channels: channels.insert_all(),
             default: config.default_channels.clone(),
             hosts: hosts.insert_all(),
+            patterns: config.patterns.map(|_, host| route(host)),
             backups: config.notification_channels_for_backups().to_vec(),
         },
         channels: config
@@ -158,7 +188,7 @@ const MIN_GRACE_FETCHED: Duration = Duration::from_secs(5 * 60);
 fn expectations(config: &Config) -> BTreeMap<String, Expectation> {
     let receiver = &config.receiver;
     let expectation = |name: &String| {
-        let host = config.hosts.get(name);
+        let host = config.host(name);
         let own = host.and_then(|host| host.interval);
         let (interval, min_grace) = match receiver.poll_url {
             Some(_) => {

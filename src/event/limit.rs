@@ -14,6 +14,8 @@ pub enum KeptLimit {
     UnknownHostBytes(usize),
     /// How many of them there are.
     UnknownHosts(usize),
+    /// How many hosts are configured by patterns.
+    PatternHosts(usize),
     /// How many backup alerts wait, or how many bytes they take.
     WaitingAlerts,
     /// The same of those that were reported.
@@ -28,6 +30,7 @@ impl KeptLimit {
         match self {
             KeptLimit::UnknownHostBytes(_) => "unknown_host_bytes",
             KeptLimit::UnknownHosts(_) => "unknown_hosts",
+            KeptLimit::PatternHosts(_) => "pattern_hosts",
             KeptLimit::WaitingAlerts => "waiting_alerts",
             KeptLimit::ReportedAlerts => "reported_alerts",
             KeptLimit::UnknownPlans => "unknown_plans",
@@ -48,6 +51,13 @@ impl KeptLimit {
                 format!("{most} hosts beat that are not configured, further ones are ignored"),
                 "configured hosts are not concerned",
                 format!("{strangers}, or raise heartbeat.max_unknown_hosts"),
+            ),
+            KeptLimit::PatternHosts(most) => (
+                format!("{most} hosts match patterns, further ones are ignored"),
+                "hosts that are listed, and those that were heard before, are not concerned",
+                "have those forgotten that are gone (hbd forget), list the hosts that matter by \
+                 name, or raise heartbeat.max_unknown_hosts"
+                    .to_owned(),
             ),
             KeptLimit::WaitingAlerts => (
                 "more backup alerts come in than can be looked into".to_owned(),
@@ -72,7 +82,9 @@ impl KeptLimit {
     pub fn is_about_backups(self) -> bool {
         match self {
             KeptLimit::WaitingAlerts | KeptLimit::ReportedAlerts | KeptLimit::UnknownPlans => true,
-            KeptLimit::UnknownHostBytes(_) | KeptLimit::UnknownHosts(_) => false,
+            KeptLimit::UnknownHostBytes(_)
+            | KeptLimit::UnknownHosts(_)
+            | KeptLimit::PatternHosts(_) => false,
         }
     }
 }
@@ -135,6 +147,7 @@ mod tests {
         for limit in [
             KeptLimit::UnknownHostBytes(64_000_000),
             KeptLimit::UnknownHosts(100_000),
+            KeptLimit::PatternHosts(100_000),
             KeptLimit::WaitingAlerts,
             KeptLimit::ReportedAlerts,
             KeptLimit::UnknownPlans,

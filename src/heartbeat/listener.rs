@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, error, warn};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::clock::Now;
 use crate::heartbeat::datagram::MAX_BYTES;
 use crate::heartbeat::monitor::Monitor;
+use crate::heartbeat::packet_info::{self, Peer};
 use crate::heartbeat::settings::HeartbeatSettings;
 use crate::problem::ListenError;
 use crate::thread::Stop;
@@ -86,6 +87,7 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    packet_info::request(&socket, address.ip())?;
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     socket.set_reuse_port(false)?;
@@ -101,9 +103,10 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
 pub fn listen(socket: &Arc<UdpSocket>, monitor: &Monitor, stop: &Stop, on_turn: impl Fn()) {
     let mut buffer = [0; BUFFER_BYTES];
     let mut failures = 0;
+    let receive_next = receive_function(socket);
     loop {
         on_turn();
-        match socket.recv_from(&mut buffer) {
+        match receive_next(socket, &mut buffer) {
             Ok((length, from)) => {
                 failures = 0;
                 if stop.stopped() {
@@ -112,14 +115,14 @@ pub fn listen(socket: &Arc<UdpSocket>, monitor: &Monitor, stop: &Stop, on_turn: 
                     if length > 0 {
                         receive(socket, monitor, &buffer[..length], from);
                     }
-                    return drain(socket, monitor, &mut buffer);
+                    return drain(socket, monitor, &mut buffer, receive_next);
                 }
                 receive(socket, monitor, &buffer[..length], from);
             }
             Err(error) if is_timeout(&error) => {
                 if stop.stopped() {
                     refuse_new_datagrams(socket);
-                    return drain(socket, monitor, &mut buffer);
+                    return drain(socket, monitor, &mut buffer, receive_next);
                 }
             }
             Err(error) => {
@@ -136,6 +139,20 @@ pub fn listen(socket: &Arc<UdpSocket>, monitor: &Monitor, stop: &Stop, on_turn: 
                 }
             }
         }
+    }
+}
+
+/// Receives one datagram.
+type ReceiveFunction = fn(&UdpSocket, &mut [u8]) -> io::Result<(usize, Peer)>;
+
+/// A socket with one address need not ask which one a datagram came to.
+fn receive_function(socket: &UdpSocket) -> ReceiveFunction {
+    if packet_info::is_wildcard(socket) {
+        return packet_info::receive;
+    }
+    |socket, buffer| {
+        let (length, address) = socket.recv_from(buffer)?;
+        Ok((length, Peer { address, asked: None }))
     }
 }
 
@@ -159,35 +176,37 @@ fn refuse_new_datagrams(socket: &UdpSocket) {
 }
 
 /// Receives what has arrived.
-fn drain(socket: &Arc<UdpSocket>, monitor: &Monitor, buffer: &mut [u8]) {
+fn drain(
+    socket: &Arc<UdpSocket>,
+    monitor: &Monitor,
+    buffer: &mut [u8],
+    receive_next: ReceiveFunction,
+) {
     if socket.set_nonblocking(true).is_err() {
         return;
     }
     for _ in 0..MAX_DRAINED {
-        match socket.recv_from(buffer) {
+        match receive_next(socket, buffer) {
             Ok((length, from)) => receive(socket, monitor, &buffer[..length], from),
             Err(_) => return,
         }
     }
 }
 
-fn receive(socket: &Arc<UdpSocket>, monitor: &Monitor, bytes: &[u8], from: SocketAddr) {
+fn receive(socket: &Arc<UdpSocket>, monitor: &Monitor, bytes: &[u8], peer: Peer) {
     let answering = Arc::clone(socket);
+    let from = peer.address;
     // A rejection is counted and logged by the monitor; the sender gets no answer.
     let _ = monitor.ingest(bytes, from.ip().to_canonical(), Now::read(), move |ack, stored| {
+        // Most answers are sent by the courier, whose work must not wait for the network: one that finds
+        // the send buffer full is dropped, and the agent asks again.
         if let Some(ack) = ack
             && stored
-            && let Err(why) = send_at_once(SockRef::from(&*answering), &ack, &from.into())
+            && let Err(why) = packet_info::answer(&answering, &ack, &peer)
         {
             debug!("the answer to {from} could not be sent: {why}");
         }
     });
-}
-
-/// Sends a datagram, or drops it when the send buffer is full: most answers are sent by the courier,
-/// whose work must not wait for the network. An agent that gets no answer asks again.
-fn send_at_once(socket: SockRef, bytes: &[u8], to: &SockAddr) -> io::Result<usize> {
-    socket.send_to_with_flags(bytes, to, libc::MSG_DONTWAIT)
 }
 
 /// Lets the thread in [`listen`] notice that another socket has taken over, after its stop.
@@ -216,25 +235,4 @@ fn own_address(socket: &UdpSocket) -> Option<SocketAddr> {
         address.set_ip(loopback);
     }
     Some(address)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixDatagram;
-
-    use super::*;
-
-    /// On loopback the send buffer of UDP is never full; that of a Unix socket is, when its peer does
-    /// not read.
-    #[test]
-    fn an_answer_that_finds_a_full_buffer_did_hold_up_the_courier() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("peer");
-        let _peer = UnixDatagram::bind(&path).unwrap();
-        let socket = UnixDatagram::unbound().unwrap();
-        let to = SockAddr::unix(&path).unwrap();
-        let send = || send_at_once(SockRef::from(&socket), &[0; 1000], &to);
-        let refused = (0..100_000).find_map(|_| send().err()).expect("the buffer is full at last");
-        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
-    }
 }

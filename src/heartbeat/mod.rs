@@ -36,12 +36,15 @@ mod flood_tests;
 mod former_names;
 mod goodbye;
 mod host;
+pub mod host_settings;
 mod job;
 mod labels;
 pub mod listener;
+mod logged_once;
 mod loop_clock;
 mod metric;
 pub mod monitor;
+mod packet_info;
 pub mod persistence;
 #[cfg(test)]
 mod property_tests;

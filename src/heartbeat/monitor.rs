@@ -3,7 +3,7 @@
 //! Under the lock the fleet only decides, and what it decided is queued for the store, in order. Log
 //! lines and answers come after it is released: a full pipe must not hold up every datagram.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
@@ -22,8 +22,9 @@ use crate::heartbeat::event_limits::Load;
 use crate::heartbeat::fleet::ingest::change_of;
 use crate::heartbeat::fleet::storm::storm_write;
 use crate::heartbeat::fleet::{
-    AddressChange, Changes, ConnectionId, Fleet, KeyUsage, NotForgotten, OpenProblem,
+    AddressChange, Changes, ConnectionId, Fleet, NotForgotten, OpenProblem,
 };
+use crate::heartbeat::logged_once::LoggedOnce;
 use crate::heartbeat::loop_clock::LoopClock;
 use crate::heartbeat::persistence::{LastAlive, host_row};
 use crate::heartbeat::settings::{ALERTMANAGER, FleetConfig, LOCAL};
@@ -49,8 +50,6 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
 const LAST_ALIVE_INTERVAL: Duration = Duration::from_secs(15 * 60);
 /// The most rows in one change.
 const MAX_ROWS_PER_CHANGE: usize = 2000;
-/// The most unknown hosts, and connections with an old key, that are named in the log.
-const MAX_UNKNOWN_LOGGED: usize = 100;
 
 /// Called with every change of a followed address, in the order in which they were found, while
 /// the fleet is not locked.
@@ -89,9 +88,7 @@ struct MonitorState {
     closed: bool,
     /// Changes of address that the observer has not seen.
     address_changes: Vec<AddressChange>,
-    unknown_logged: BTreeSet<String>,
-    /// The hosts and connections that sign with the previous key, as far as that was logged.
-    previous_key_users: BTreeSet<(String, String)>,
+    logged: LoggedOnce,
 }
 
 impl Monitor {
@@ -102,8 +99,7 @@ impl Monitor {
                 fleet,
                 closed: false,
                 address_changes: Vec::new(),
-                unknown_logged: BTreeSet::new(),
-                previous_key_users: BTreeSet::new(),
+                logged: LoggedOnce::default(),
             }),
             rearm: Condvar::new(),
             sink,
@@ -200,7 +196,8 @@ impl Monitor {
         if ingested.rearm {
             self.rearm.notify_all();
         }
-        let changed_key = ingested.key_usage.take().filter(|key| state.key_usage_changed(key));
+        let changed_key =
+            ingested.key_usage.take().filter(|key| state.logged.key_usage_changed(key));
         let is_observed = source.is_direct && self.address_observer.get().is_some();
         let proven = ingested.proven_address.take().filter(|_| is_observed);
         let moved = proven.is_some_and(|id| state.track_address(&id, source.address));
@@ -242,17 +239,20 @@ impl Monitor {
         if rejection == Rejection::UnknownHost {
             return self.log_unknown_host(host, from);
         }
-        let news = self.lock().fleet.on_refused(host, from, rejection, now);
+        let mut state = self.lock();
+        let news = state.fleet.on_refused(host, from, rejection, now);
+        let unheard = state.first_refusal_by_pattern(host);
+        drop(state);
         if let Some(refused) = news {
             warn!("{refused}");
+        }
+        if let Some(pattern) = unheard {
+            warn!("{from} sends heartbeats as {host}, which matches hosts.{pattern}: {rejection}");
         }
     }
 
     fn log_unknown_host(&self, host: &str, from: IpAddr) {
-        let is_first = {
-            let logged = &mut self.lock().unknown_logged;
-            logged.len() < MAX_UNKNOWN_LOGGED && logged.insert(host.to_owned())
-        };
+        let is_first = self.lock().logged.is_first(host);
         if is_first {
             info!("{from} sends heartbeats as {host}, which is not under hosts: ignored");
         }
@@ -434,8 +434,7 @@ impl Monitor {
     /// Applies a new configuration; what it says to those who were told of hosts, in sentences.
     pub fn reconfigure(&self, config: FleetConfig) -> Vec<String> {
         let mut state = self.lock();
-        state.unknown_logged.clear();
-        state.previous_key_users.clear();
+        state.logged = LoggedOnce::default();
         let changes = state.fleet.reconfigure(config, Now::read());
         let unwatched = changes.unwatched();
         self.send_changes(changes);
@@ -542,7 +541,7 @@ impl Monitor {
     }
 
     /// How near the limits of hosts that are not configured are.
-    pub fn limits(&self) -> [LimitUse; 2] {
+    pub fn limits(&self) -> [LimitUse; 3] {
         self.lock().fleet.limits()
     }
 
@@ -587,15 +586,10 @@ impl MonitorState {
         moved
     }
 
-    /// Whether it was not logged yet that this connection signs with the previous key, or no longer
-    /// does.
-    fn key_usage_changed(&mut self, key: &KeyUsage) -> bool {
-        let user = (key.host.clone(), key.connection.clone());
-        if !key.previous {
-            self.previous_key_users.remove(&user);
-            return true;
-        }
-        self.previous_key_users.len() < MAX_UNKNOWN_LOGGED && self.previous_key_users.insert(user)
+    /// The pattern of a host that was never heard, when no refusal of it was logged yet.
+    fn first_refusal_by_pattern(&mut self, host: &str) -> Option<String> {
+        let pattern = self.fleet.unheard_pattern(host)?.to_owned();
+        self.logged.is_first(host).then_some(pattern)
     }
 }
 

@@ -1,39 +1,32 @@
-//! The sections `heartbeat` and `hosts` of the configuration, and the profiles that are made of them:
-//! the settings of a host in a form that 100,000 of them share.
+//! The section `heartbeat` of the configuration, and the profiles that are made of it and of `hosts`: the
+//! settings of a host in a form that 100,000 of them share.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::address::{is_loopback, is_name};
+use crate::address::is_loopback;
 use crate::btree::InsertAll;
-use crate::config_file::{self, Section};
+use crate::config_file::Section;
 use crate::event::StormLimit;
 use crate::heartbeat::auth::HostKeys;
 use crate::heartbeat::datagram::ShutdownReason;
-use crate::heartbeat::depends_on::DependencySettings;
 use crate::heartbeat::fleet::dependencies::DependsOn;
-use crate::heartbeat::former_names::FormerNames;
-use crate::heartbeat::labels;
+use crate::heartbeat::host_settings::{INTERVALS, check_previous};
 use crate::heartbeat::renotify::Renotify;
 use crate::heartbeat::threshold::{Rule, ThresholdSet};
-use crate::problem::Severity;
+use crate::host_pattern::ByPattern;
 use crate::secret::Secret;
-use crate::view::HostLabels;
+
+pub use crate::heartbeat::host_settings::{ConfiguredHosts, HostSettings};
 
 /// The name of the connection of heartbeats that come as alerts of an Alertmanager.
 pub const ALERTMANAGER: &str = "alertmanager";
 /// The name of the connection of the daemon's own machine.
 pub const LOCAL: &str = "local";
-/// The shortest and the longest time between two beats.
-const INTERVALS: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(50)..=Duration::from_secs(604_800);
 
 /// Within what time a host is to be back that said that it reboots.
 const DEFAULT_BACK_WITHIN: Duration = Duration::from_secs(15 * 60);
-
-/// Up to this many hosts with the same fault are named one by one; more are counted.
-const MAX_NAMED_HOSTS: usize = 20;
 
 /// What to do with a datagram of a host that is not under `hosts`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +93,7 @@ impl Default for HeartbeatSettings {
 
 impl HeartbeatSettings {
     /// Reads the section; `hosts` are needed to know whether all of them have a key of their own.
-    pub fn read(
-        section: &mut Section,
-        hosts: &BTreeMap<String, HostSettings>,
-    ) -> HeartbeatSettings {
+    pub fn read(section: &mut Section, hosts: &ConfiguredHosts) -> HeartbeatSettings {
         let defaults = HeartbeatSettings::default();
         let accept = [("ignore", UnknownHosts::Ignore), ("accept", UnknownHosts::Accept)];
         let max_unknown_hosts = section.number("max_unknown_hosts", 0..=10_000_000);
@@ -146,165 +136,13 @@ impl HeartbeatSettings {
     }
 
     /// Whether a datagram without a signature would be accepted although that was not asked for.
-    fn is_forgeable(&self, section: &Section, hosts: &BTreeMap<String, HostSettings>) -> bool {
+    fn is_forgeable(&self, section: &Section, hosts: &ConfiguredHosts) -> bool {
         let keyed = self.key.is_some() || section.given("key") || section.given("key_file");
+        let mut all = hosts.settings().peekable();
         let each_keyed = self.unknown_hosts == UnknownHosts::Ignore
-            && !hosts.is_empty()
-            && hosts.values().all(|host| host.key.is_some());
+            && all.peek().is_some()
+            && all.all(|host| host.key.is_some());
         !keyed && !each_keyed && !self.accept_unsigned
-    }
-}
-
-/// One entry of the section `hosts`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostSettings {
-    /// The name of its threshold set.
-    pub threshold_config: String,
-    /// Whether its heartbeat events are notified.
-    pub watch: bool,
-    /// Its channels; none means the default ones.
-    pub notification_channels: Option<Vec<String>>,
-    /// Whether its name in the DNS follows its address.
-    pub dyndns: bool,
-    /// Its own key; datagrams of a host that has one are rejected without a signature.
-    pub key: Option<Secret>,
-    /// The one before, which is accepted, too, while the key is being changed.
-    pub previous_key: Option<Secret>,
-    /// Overrides what the host says.
-    pub interval: Option<Duration>,
-    /// Overrides the common grace.
-    pub grace: Option<Duration>,
-    /// Within what time it is to be back after a shutdown; zero: never reported.
-    pub back_within: Option<Duration>,
-    /// What people are shown beside it.
-    pub labels: HostLabels,
-    /// The name that it had before, of which it takes over what is known.
-    pub was: Option<String>,
-}
-
-impl Default for HostSettings {
-    fn default() -> HostSettings {
-        HostSettings {
-            threshold_config: "default".into(),
-            watch: false,
-            notification_channels: None,
-            dyndns: false,
-            key: None,
-            previous_key: None,
-            interval: None,
-            grace: None,
-            back_within: None,
-            labels: HostLabels::default(),
-            was: None,
-        }
-    }
-}
-
-impl HostSettings {
-    /// Reads one entry; channels and threshold sets must be among those that there are.
-    pub fn read(
-        section: &mut Section,
-        channels: &config_file::NameSet,
-        sets: &config_file::NameSet,
-    ) -> HostSettings {
-        let defaults = HostSettings::default();
-        let settings = HostSettings {
-            threshold_config: section
-                .name("threshold_config", "threshold set", sets)
-                .unwrap_or(defaults.threshold_config),
-            watch: section.flag("watch").unwrap_or(defaults.watch),
-            notification_channels: section.names("notification_channels", "channel", channels),
-            dyndns: defaults.dyndns,
-            key: section.signing_key(),
-            previous_key: section.secret("previous_key", "previous_key_file"),
-            interval: section.duration_within("interval", INTERVALS),
-            grace: section.duration("grace"),
-            back_within: section.duration("back_within"),
-            labels: labels::read(section),
-            was: defaults.was,
-        };
-        check_previous(section, &settings.key, &settings.previous_key);
-        settings
-    }
-}
-
-/// A previous key means something only beside the present one.
-fn check_previous(section: &Section, key: &Option<Secret>, previous: &Option<Secret>) {
-    let at = if section.given("previous_key") { "previous_key" } else { "previous_key_file" };
-    let keyed = section.given("key") || section.given("key_file");
-    if previous.is_some() && !keyed {
-        section.error(at, "is the key before the present one: set key or key_file, too");
-    } else if previous.is_some() && previous == key {
-        section.warning(at, "is the same as key: it changes nothing");
-    }
-}
-
-/// A host whose problems are not notified, by its configuration.
-struct UnnoticedHost {
-    name: String,
-    line: Option<usize>,
-}
-
-/// Reads the key `dyndns` of a host, which belongs to another feature; says whether the host's
-/// address is followed.
-pub type ReadDyndns<'a> = &'a mut dyn FnMut(&str, &mut Section) -> bool;
-
-/// Reads the section `hosts` of the top level: the hosts, and what they are reached through.
-pub fn read_hosts(
-    top: &mut Section,
-    channels: &config_file::NameSet,
-    default_channels: &[String],
-    sets: &config_file::NameSet,
-    read_dyndns: ReadDyndns,
-) -> (BTreeMap<String, HostSettings>, DependsOn) {
-    let (mut unwatched, mut unrouted) = (Vec::new(), Vec::new());
-    let (names, mut dependencies) = (top.names_in("hosts"), DependencySettings::default());
-    let mut former = FormerNames::default();
-    let hosts = top.entries("hosts", |name, section| {
-        if !is_name(name) {
-            section.error(
-                "",
-                "a host's name must be 1 to 253 letters, digits, dots, dashes, underscores",
-            );
-        }
-        dependencies.read(name, section, &names);
-        let dyndns = read_dyndns(name, section);
-        let was = former.read(name, section, &names);
-        let host = HostSettings { dyndns, was, ..HostSettings::read(section, channels, sets) };
-        dependencies.note_watched(name, host.watch);
-        let unnoticed = || UnnoticedHost { name: name.to_owned(), line: section.line_of("") };
-        let routed = host.notification_channels.as_deref().unwrap_or(default_channels);
-        if !host.watch {
-            // Written out, it is meant so.
-            if !section.is_meant("watch") {
-                unwatched.push(unnoticed());
-            }
-        } else if routed.is_empty() {
-            unrouted.push(unnoticed());
-        }
-        host
-    });
-    warn_of(
-        top,
-        &unwatched,
-        "listed but not watched: without \"watch: true\" nobody is told when it is overdue",
-    );
-    warn_of(
-        top,
-        &unrouted,
-        "watched, but no channel hears about it: set notification_channels, here or default_notification_channels for all",
-    );
-    (hosts.into_iter().insert_all(), dependencies.finish(top))
-}
-
-fn warn_of(top: &Section, hosts: &[UnnoticedHost], what: &str) {
-    if hosts.len() > MAX_NAMED_HOSTS {
-        top.warning("hosts", format!("{} hosts are {what}", hosts.len()));
-        return;
-    }
-    for host in hosts {
-        let path = format!("hosts.{}", host.name);
-        top.context().report(Severity::Warning, host.line, path, what.to_owned());
     }
 }
 
@@ -334,8 +172,10 @@ impl Expectation {
 pub struct FleetConfig {
     /// The section `heartbeat`.
     pub settings: HeartbeatSettings,
-    /// The section `hosts`.
+    /// The hosts that are listed by their names.
     pub hosts: BTreeMap<String, HostSettings>,
+    /// Those that come by patterns.
+    pub patterns: ByPattern<HostSettings>,
     /// All threshold sets, the built-in ones included, with `extends` resolved.
     pub threshold_sets: BTreeMap<String, ThresholdSet>,
     /// How often an alert that goes on is repeated.
@@ -369,6 +209,8 @@ pub struct SharedSettings {
     pub max_unknown_hosts: Option<usize>,
     /// How many bytes they may take together.
     pub max_unknown_bytes: usize,
+    /// How many hosts may come by patterns.
+    pub max_pattern_hosts: usize,
     /// When a watched host that was never seen is reported; zero: never.
     pub new_timeout: Duration,
     /// When a connection that is down is forgotten; none: never.
@@ -384,8 +226,10 @@ pub struct SharedSettings {
 /// The settings of a host. Hosts with equal settings and no key of their own share one profile.
 #[derive(Debug, Default)]
 pub struct Profile {
-    /// Whether it is in the configuration.
+    /// Whether it is in the configuration, by name or by a pattern.
     pub configured: bool,
+    /// The number of the pattern that it has its settings from; none where it is listed by name.
+    pub pattern: Option<u16>,
     /// Whether its heartbeat events are notified.
     pub watch: bool,
     /// Its own keys.
@@ -457,6 +301,7 @@ impl SharedSettings {
                 UnknownHosts::Accept => Some(settings.max_unknown_hosts),
             },
             max_unknown_bytes: settings.max_unknown_bytes,
+            max_pattern_hosts: settings.max_unknown_hosts,
             new_timeout: settings.new_timeout,
             forget_after: Some(settings.forget_after).filter(|after| !after.is_zero()),
             renotify: config.renotify,
@@ -466,15 +311,28 @@ impl SharedSettings {
     }
 }
 
-/// The profiles of all configured hosts, in the order of their names.
-pub fn profiles(config: &FleetConfig) -> Vec<(String, Arc<Profile>)> {
+/// The profiles of all configured hosts.
+#[derive(Debug, Default)]
+pub struct Profiles {
+    /// Of those that are listed, in the order of their names.
+    pub listed: Vec<(String, Arc<Profile>)>,
+    /// Of the patterns.
+    pub patterns: ByPattern<Arc<Profile>>,
+}
+
+/// The profiles of all configured hosts.
+pub fn profiles(config: &FleetConfig) -> Profiles {
     let sets: BTreeMap<&str, Arc<CompiledSet>> = config
         .threshold_sets
         .iter()
         .map(|(name, set)| (name.as_str(), Arc::new(compile(set))))
         .insert_all();
+    let profile_of = |settings: &HostSettings| {
+        let set = sets.get(settings.threshold_config.as_str()).cloned();
+        profile(settings, set, &config.default_channels)
+    };
     let mut shared: Vec<(&HostSettings, Arc<Profile>)> = Vec::new();
-    let mut profiles = Vec::with_capacity(config.hosts.len());
+    let mut listed = Vec::with_capacity(config.hosts.len());
     for (name, settings) in &config.hosts {
         let alert_heartbeat = config.alert_heartbeats.get(name).copied();
         let local_host = config.local_host.as_ref().filter(|(host, _)| host == name);
@@ -486,18 +344,22 @@ pub fn profiles(config: &FleetConfig) -> Vec<(String, Arc<Profile>)> {
         let profile = match known {
             Some((_, profile)) => profile.clone(),
             None => {
-                let set = sets.get(settings.threshold_config.as_str()).cloned();
-                let profile = profile(settings, set, &config.default_channels);
-                let profile = Arc::new(Profile { alert_heartbeat, local, ..profile });
+                let profile = Profile { alert_heartbeat, local, ..profile_of(settings) };
+                let profile = Arc::new(profile);
                 if settings.key.is_none() && shared.len() < 64 {
                     shared.push((settings, profile.clone()));
                 }
                 profile
             }
         };
-        profiles.push((name.clone(), profile));
+        listed.push((name.clone(), profile));
     }
-    profiles
+    let patterns = config.patterns.map(|pattern, settings| {
+        let number = config.patterns.iter().position(|(known, _)| known == pattern);
+        let pattern = number.and_then(|number| u16::try_from(number).ok());
+        Arc::new(Profile { pattern, ..profile_of(settings) })
+    });
+    Profiles { listed, patterns }
 }
 
 fn profile(
@@ -508,6 +370,7 @@ fn profile(
     let channels = settings.notification_channels.as_deref().unwrap_or(default_channels);
     Profile {
         configured: true,
+        pattern: None,
         watch: settings.watch,
         keys: host_keys(&settings.key, &settings.previous_key),
         interval: settings.interval,

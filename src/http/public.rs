@@ -2,6 +2,7 @@
 //! as badges. Pure.
 
 use super::routes::{PageRoute, Route};
+use crate::host_pattern::ByPattern;
 use crate::view::HostView;
 
 /// The hosts that everybody is shown.
@@ -9,8 +10,12 @@ use crate::view::HostView;
 pub struct PublicHosts {
     /// Their groups; there are none where nothing is shown.
     pub groups: Vec<String>,
-    /// Their names, in order.
+    /// The names of those that are listed, in order.
     pub hosts: Vec<String>,
+    /// Whether those that come by a pattern are shown.
+    pub patterns: ByPattern<bool>,
+    /// The names of those, in order, that match such a pattern, and are listed without such a group.
+    pub others: Vec<String>,
 }
 
 impl PublicHosts {
@@ -23,9 +28,22 @@ impl PublicHosts {
     pub fn covers(&self, route: &Route) -> bool {
         match route {
             Route::Page(PageRoute::Public) => self.is_on(),
-            Route::Badge(host) => self.hosts.binary_search(host).is_ok(),
+            Route::Badge(host) => self.has(host),
             _ => false,
         }
+    }
+
+    /// Whether a host of that name is shown, if there is one.
+    pub fn has(&self, host: &str) -> bool {
+        let is_in =
+            |names: &[String]| names.binary_search_by(|name| name.as_str().cmp(host)).is_ok();
+        let by_pattern = || self.patterns.find(host) == Some(&true) && !is_in(&self.others);
+        is_in(&self.hosts) || by_pattern()
+    }
+
+    /// Whether hosts are shown that are not listed.
+    pub fn has_patterns(&self) -> bool {
+        self.patterns.iter().any(|(_, is_shown)| *is_shown)
     }
 
     /// Takes away what is not for everybody; false where nothing of the host is.

@@ -18,6 +18,7 @@ use crate::btree::InsertAll;
 use crate::clock::{Now, Wall, format_duration};
 use crate::config_file::suggestion;
 use crate::event::{Event, EventId, EventKind, Level, Message};
+use crate::host_pattern::ByPattern;
 
 /// Threads of one message.
 const MAX_PARALLEL_CHANNELS: usize = 16;
@@ -46,6 +47,7 @@ pub struct Notifier {
     channels: BTreeMap<String, Arc<Channel>>,
     default: Vec<String>,
     hosts: BTreeMap<String, Vec<String>>,
+    patterns: ByPattern<Vec<String>>,
     state: Arc<SharedState>,
 }
 
@@ -187,7 +189,14 @@ impl Notifier {
         default: Vec<String>,
         hosts: BTreeMap<String, Vec<String>>,
     ) -> Notifier {
-        Notifier { channels, default, hosts, state: Arc::default() }
+        let (patterns, state) = (ByPattern::default(), Arc::default());
+        Notifier { channels, default, hosts, patterns, state }
+    }
+
+    /// The same, with the channels of hosts that are configured by patterns.
+    #[must_use]
+    pub fn with_patterns(self, patterns: ByPattern<Vec<String>>) -> Notifier {
+        Notifier { patterns, ..self }
     }
 
     /// The same channels, with the state that something else in this process delivers with: a Signal
@@ -221,7 +230,8 @@ impl Notifier {
 
     /// The channels of a host: its own, else the default ones.
     pub fn channels_of_host(&self, host: &str) -> &[String] {
-        self.hosts.get(host).unwrap_or(&self.default)
+        let own = self.hosts.get(host).or_else(|| self.patterns.find(host));
+        own.unwrap_or(&self.default)
     }
 
     /// The default channels.

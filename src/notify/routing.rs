@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::btree::InsertAll;
 use crate::event::{Event, GivenUp, GivenUpMessage, Level, Subject};
+use crate::host_pattern::ByPattern;
 
 /// What routing needs to know of one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +29,10 @@ pub struct Routes {
     pub channels: BTreeMap<String, ChannelRoute>,
     /// The channels of hosts that have none of their own.
     pub default: Vec<String>,
-    /// The configured hosts.
+    /// The hosts that are listed by their names.
     pub hosts: BTreeMap<String, HostRoute>,
+    /// Those that come by patterns.
+    pub patterns: ByPattern<HostRoute>,
     /// The channels for backups.
     pub backups: Vec<String>,
 }
@@ -37,10 +40,15 @@ pub struct Routes {
 impl Routes {
     /// The channels of a host, whatever the level.
     pub fn host_channels(&self, host: &str) -> &[String] {
-        match self.hosts.get(host).and_then(|host| host.channels.as_ref()) {
+        match self.host(host).and_then(|host| host.channels.as_ref()) {
             Some(own) => own,
             None => &self.default,
         }
+    }
+
+    /// What is configured for a host, by its name or by a pattern.
+    pub fn host(&self, name: &str) -> Option<&HostRoute> {
+        self.hosts.get(name).or_else(|| self.patterns.find(name))
     }
 
     /// The channels that get `event` for what it is. A recovery goes to the channels that were
@@ -121,7 +129,7 @@ impl Routes {
 
     fn is_watched(&self, subject: &Subject) -> bool {
         match subject {
-            Subject::Host(host) => self.hosts.get(host).is_some_and(|host| host.watch),
+            Subject::Host(host) => self.host(host).is_some_and(|host| host.watch),
             Subject::Plan(_) | Subject::Channel(_) | Subject::Daemon => true,
         }
     }
@@ -138,9 +146,11 @@ impl Routes {
     /// The other channels that the hosts of a channel use: its failure concerns the same people.
     /// Where none of these takes the level, all other channels are used.
     fn sibling_channels(&self, channel: &str) -> Vec<String> {
+        let by_pattern = self.patterns.iter().map(|(_, host)| host);
+        let hosts = self.hosts.values().chain(by_pattern);
         let groups = std::iter::once(self.default.as_slice())
             .chain(std::iter::once(self.backups.as_slice()))
-            .chain(self.hosts.values().filter_map(|host| host.channels.as_deref()));
+            .chain(hosts.filter_map(|host| host.channels.as_deref()));
         groups
             .filter(|group| group.iter().any(|name| name == channel))
             .flatten()
@@ -185,6 +195,7 @@ mod tests {
                 ("plain".into(), HostRoute { watch: true, channels: None }),
             ]),
             backups: vec!["mail".into()],
+            patterns: ByPattern::default(),
         }
     }
 
@@ -201,6 +212,20 @@ mod tests {
     fn a_host_has_its_own_channels_or_the_defaults() {
         assert_eq!(targets(&said("web1", Level::Critical)), ["mail", "pager"]);
         assert_eq!(targets(&said("plain", Level::Critical)), ["mail"]);
+    }
+
+    #[test]
+    fn a_host_by_pattern_has_what_the_pattern_says_and_one_by_name_none_of_that() {
+        let own = |name: &str| HostRoute { watch: true, channels: Some(vec![name.into()]) };
+        let entries = vec![("*".into(), own("chat")), ("we*".into(), own("pager"))];
+        let routes = Routes { patterns: ByPattern::new(entries), ..routes() };
+        assert_eq!(routes.host_channels("web2"), ["pager"]);
+        assert_eq!(routes.host_channels("db1"), ["chat"]);
+        assert_eq!(routes.host_channels("plain"), ["mail"], "the default ones");
+        let told = routes.targets(&said("web2", Level::Critical));
+        assert_eq!(told.into_iter().collect::<Vec<_>>(), ["pager"], "it is watched");
+        assert!(routes.targets(&said("quiet", Level::Critical)).is_empty());
+        assert_eq!(routes.sibling_channels("chat"), [""; 0]);
     }
 
     #[test]

@@ -121,6 +121,17 @@ impl Network {
         true
     }
 
+    /// Gives the server a further address on a path, and the client one, where there are two machines.
+    pub fn add_addresses(&self, path: usize, of_server: &str, of_client: Option<&str>) {
+        let Some([client, server]) = &self.spaces else { return };
+        for (space, address) in [(server, Some(of_server)), (client, of_client)] {
+            let Some(address) = address else { continue };
+            let family = if address.contains(':') { "nodad" } else { "" };
+            let interface = self.interface(path);
+            must(format!("-n {space} address add {address} dev {interface} {family}").trim_end());
+        }
+    }
+
     /// An interface of the client that leads to the server over a path.
     pub fn interface(&self, path: usize) -> &'static str {
         if self.is_private() { ["lan", "vpn"][path] } else { "lo" }

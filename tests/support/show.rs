@@ -637,7 +637,7 @@ impl Site {
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
         let access = Credentials {
             token: Some(Secret::new("s3cret")),
-            public: Arc::new(PublicHosts { groups, hosts }),
+            public: Arc::new(PublicHosts { groups, hosts, ..PublicHosts::default() }),
             ..Credentials::default()
         };
         Site::open_with(SocketAddr::from(([127, 0, 0, 1], 0)), show, access)

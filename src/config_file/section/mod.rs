@@ -37,6 +37,8 @@ pub struct Section<'a> {
     context: &'a LoadContext<'a>,
     path: String,
     line: Option<usize>,
+    /// That of the key that was read last.
+    last_line: Option<usize>,
     entries: &'a [MapEntry],
     /// By entry: whether its key was read, or is reported already.
     seen: Vec<bool>,
@@ -55,8 +57,16 @@ impl<'a> Section<'a> {
     ) -> Section<'a> {
         let seen = vec![false; entries.len()];
         let known = Vec::new();
-        let mut section =
-            Section { context, path, line, entries, seen, known, missing: Vec::new() };
+        let mut section = Section {
+            context,
+            path,
+            line,
+            last_line: line,
+            entries,
+            seen,
+            known,
+            missing: Vec::new(),
+        };
         section.refuse_duplicates();
         section
     }
@@ -81,10 +91,8 @@ impl<'a> Section<'a> {
         let mut first: HashMap<&str, Option<usize>> = HashMap::with_capacity(self.entries.len());
         for (index, entry) in self.entries.iter().enumerate() {
             if let Some(line) = first.get(entry.key.as_str()) {
-                let first =
-                    line.map_or(String::new(), |line| format!(", the first is on line {line}"));
-                let line = entry.line.or(self.line);
-                self.report(Severity::Error, line, &entry.key, format!("duplicate key{first}"));
+                let what = self.context.duplicate(*line, entry.line.or(self.line));
+                self.report(Severity::Error, entry.line.or(self.line), &entry.key, what);
                 self.seen[index] = true;
             } else {
                 first.insert(&entry.key, entry.line);
@@ -123,6 +131,17 @@ impl<'a> Section<'a> {
         self.report(Severity::Warning, self.line_of(key), key, what.into());
     }
 
+    /// Reports a warning at a key of a section within this one.
+    pub fn entry_warning(&self, section: &str, key: &str, what: String) {
+        let all = self.entries.iter().find(|entry| entry.key == section);
+        let inner = match all.map(|entry| &entry.node.value) {
+            Some(NodeValue::Map(entries)) => entries.iter().find(|entry| entry.key == key),
+            _ => None,
+        };
+        let line = inner.and_then(|entry| entry.line).or_else(|| self.line_of(section));
+        self.context.report(Severity::Warning, line, join(section, key), what);
+    }
+
     fn report(&self, severity: Severity, line: Option<usize>, key: &str, what: String) {
         self.context.report(severity, line, join(&self.path, key), what);
     }
@@ -138,6 +157,7 @@ impl<'a> Section<'a> {
         self.known.push(key);
         let index = self.entries.iter().position(|entry| entry.key == key)?;
         self.seen[index] = true;
+        self.last_line = self.entries[index].line.or(self.line);
         let node = &self.entries[index].node;
         (!is_null(node)).then_some(node)
     }

@@ -72,7 +72,7 @@ impl<'a> Section<'a> {
 
     /// Part of a value that must not be printed, such as the password in a URL.
     pub fn keep_secret(&mut self, clear: &str) -> Secret {
-        self.context.note_secret_in_file();
+        self.context.note_secret_at(self.last_line);
         let secret = Secret::new(clear);
         self.context.keep_secret(&secret);
         secret
@@ -85,7 +85,7 @@ impl<'a> Section<'a> {
                 let what = "is taken as it stands: ${VARIABLE} is replaced only when it is the whole value";
                 self.warning(key, what);
             }
-            self.context.note_secret_in_file();
+            self.context.note_secret_at(node.line.or(self.line_of(key)));
             return self.validate_secret(key, text);
         };
         // `env: {HTTPS_PROXY: ${HTTPS_PROXY}}` passes a variable on, and makes no secret of it.

@@ -71,6 +71,25 @@ impl Dependencies {
         all
     }
 
+    /// A host that is new, behind all others, is reached through these.
+    pub fn add(&mut self, host: u32, entries: &[Vec<u32>]) {
+        for (entry, parents) in (0..).zip(entries) {
+            for parent in parents.iter().copied() {
+                self.edges.push(Edge { host, entry, parent });
+                let link = (parent, host);
+                if let Err(at) = self.children.binary_search(&link) {
+                    self.children.insert(at, link);
+                }
+            }
+        }
+    }
+
+    /// This host and those behind it, through which nothing is reached, are to be added again.
+    pub fn remove_from(&mut self, host: u32) {
+        self.edges.retain(|edge| edge.host < host);
+        self.children.retain(|(_, child)| *child < host);
+    }
+
     fn edges_of(&self, host: u32) -> &[Edge] {
         let from = self.edges.partition_point(|edge| edge.host < host);
         let count = self.edges[from..].partition_point(|edge| edge.host == host);

@@ -1,6 +1,7 @@
 //! What the fleet gives up: hosts that do not come back after a goodbye, and connections that are not
 //! heard any more. Pure.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::{Mono, Now};
@@ -86,6 +87,7 @@ impl Fleet {
             self.hosts[host_index as usize].forget_connection(index, Some(silent), now);
         self.pending.closed_incidents.extend(closed);
         self.after_forgetting(host_index, now);
+        self.note_if_gone(host_index);
         events
     }
 
@@ -130,9 +132,9 @@ impl Fleet {
             changes.closed_incidents.extend(host.open_incidents());
             (host.never_seen_reported, host.forgotten) = (false, true);
         }
-        if self.hosts[host_index as usize].is_stranger_without_trace() {
+        if self.hosts[host_index as usize].is_without_trace() {
             changes.removed_hosts.push(name.to_owned());
-            self.remove(host_index, now);
+            self.remove(&BTreeSet::from([host_index]), now);
         } else {
             self.after_forgetting(host_index, now);
             changes.rows.push(self.take_row(host_index));
@@ -141,13 +143,20 @@ impl Fleet {
         Ok(changes)
     }
 
-    /// Removes a host; those behind it get other indexes.
-    fn remove(&mut self, host_index: u32, now: Now) {
-        let mut hosts = self.take_hosts();
-        hosts.remove(host_index as usize);
-        for mut host in hosts {
+    /// Removes hosts; those behind them get other indexes.
+    pub(super) fn remove(&mut self, gone: &BTreeSet<u32>, now: Now) {
+        let Some(first) = gone.first() else { return };
+        let hosts = self.take_hosts();
+        self.dependencies.remove_from(*first);
+        for (index, mut host) in (0..).zip(hosts) {
+            if gone.contains(&index) {
+                continue;
+            }
             host.clear_schedule();
-            self.add_host(host);
+            let new_index = self.add_host(host);
+            if new_index >= *first {
+                self.connect_by_pattern(new_index);
+            }
         }
         self.schedule_all(now);
     }

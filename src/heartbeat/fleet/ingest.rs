@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroI64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Now;
@@ -15,7 +16,7 @@ use crate::heartbeat::host::{ConnectionTimeout, Host, MAX_CONNECTIONS};
 use crate::heartbeat::job::FailedJob;
 use crate::heartbeat::metric::{self, MetricSource};
 use crate::heartbeat::persistence::host_row;
-use crate::heartbeat::settings::{ALERTMANAGER, Expectation};
+use crate::heartbeat::settings::{ALERTMANAGER, Expectation, Profile};
 use crate::store::change::Change;
 use crate::view::HostState;
 
@@ -29,6 +30,8 @@ struct IncomingDatagram<'a> {
     from: IpAddr,
     connection_name: &'a str,
     host: Option<u32>,
+    /// What a host that is not known has by a pattern.
+    pattern: Option<Arc<Profile>>,
     connection_index: Option<usize>,
     /// What waits already.
     load: Load,
@@ -178,6 +181,10 @@ impl Fleet {
         now: Now,
     ) -> IncomingDatagram<'a> {
         let host = self.by_name.get(&*datagram.host).copied();
+        let pattern = match host {
+            Some(_) => None,
+            None => self.patterns.profile(&datagram.host).cloned(),
+        };
         let connection_name =
             datagram.connection.as_deref().unwrap_or(default_connection_name(from));
         let connection_index =
@@ -187,6 +194,7 @@ impl Fleet {
             from,
             connection_name,
             host,
+            pattern,
             connection_index,
             load: Load::Free,
             now,
@@ -239,10 +247,13 @@ impl Fleet {
         received: &ReceivedDatagram,
         incoming: &IncomingDatagram,
     ) -> Result<Option<Signed>, Rejection> {
-        if incoming.host.is_none() && self.common.max_unknown_hosts.is_none() {
+        let is_unknown = incoming.host.is_none() && incoming.pattern.is_none();
+        if is_unknown && self.common.max_unknown_hosts.is_none() {
             return Err(Rejection::UnknownHost);
         }
-        let (keys, signature) = match (self.keys(incoming.host), &received.signature) {
+        let of_pattern = incoming.pattern.as_ref().and_then(|profile| profile.keys.as_ref());
+        let keys = of_pattern.or_else(|| self.keys(incoming.host));
+        let (keys, signature) = match (keys, &received.signature) {
             (None, None) => return Ok(None),
             (None, Some(_)) => return Err(Rejection::BadSignature),
             (Some(_), None) => return Err(Rejection::Unsigned),
@@ -341,10 +352,21 @@ impl Fleet {
     /// The indexes of the host and the connection, which are made when they are new.
     fn find_or_create(&mut self, incoming: &IncomingDatagram) -> Result<(u32, usize), Rejection> {
         let datagram = incoming.datagram;
-        let host = match incoming.host {
-            Some(host) => host,
-            None if !self.has_room_for_host(incoming.now) => return Err(Rejection::TooManyHosts),
-            None => {
+        let host = match (incoming.host, &incoming.pattern) {
+            (Some(host), _) => host,
+            (None, Some(profile)) => {
+                if !self.has_room_for_pattern_host(incoming.now) {
+                    return Err(Rejection::TooManyHosts);
+                }
+                let new = Host::new((&*datagram.host).into(), profile.clone(), incoming.now);
+                let host = self.add_host(Host { must_store_now: true, ..new });
+                self.connect_by_pattern(host);
+                host
+            }
+            (None, None) if !self.has_room_for_host(incoming.now) => {
+                return Err(Rejection::TooManyHosts);
+            }
+            (None, None) => {
                 let profile = self.unknown_profile.clone();
                 self.add_host(Host::new((&*datagram.host).into(), profile, incoming.now))
             }

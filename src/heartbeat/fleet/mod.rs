@@ -16,7 +16,7 @@ use crate::heartbeat::host::untold::Untold;
 use crate::heartbeat::host::{AlsoDown, Host};
 use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
 use crate::heartbeat::refused::Refusals;
-use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, SharedSettings};
+use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, Profiles, SharedSettings};
 use crate::view::HostState;
 
 mod absence;
@@ -27,6 +27,7 @@ pub mod dependencies;
 mod forget;
 pub mod ingest;
 mod never_seen;
+mod patterns;
 mod silence;
 pub mod storm;
 mod unknown;
@@ -38,6 +39,7 @@ pub use self::addresses::{AddressChange, ConnectionId};
 pub use self::changes::{Changes, Ingested, KeyUsage};
 use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
+use self::patterns::{PatternHosts, ProfileIndex};
 use self::storm::Storms;
 use self::unknown::UnknownMemory;
 pub use self::views::OpenProblem;
@@ -79,6 +81,7 @@ pub struct Fleet {
     /// The profile of hosts that are not configured.
     unknown_profile: Arc<Profile>,
     unknown: UnknownMemory,
+    patterns: PatternHosts,
     /// The addresses that names in the DNS follow.
     addresses: AddressTracker,
     /// How many events each host may cause.
@@ -118,13 +121,12 @@ impl Fleet {
             .clock_check
             .observe_past(last_alive.map_or(Wall::default(), |last_alive| last_alive.now.wall));
         let profiles = settings::profiles(&config);
-        let configured: HashMap<&str, &Arc<Profile>> =
-            profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
+        let configured = ProfileIndex::new(&profiles);
         let mut known = HashMap::new();
         for (name, row) in rows {
-            let profile = configured.get(name.as_str()).copied().unwrap_or(&fleet.unknown_profile);
+            let profile = configured.get(&name, !row.connections.is_empty());
+            let profile = profile.unwrap_or(&fleet.unknown_profile).clone();
             let name: Arc<str> = name.into();
-            let profile = profile.clone();
             row.connections
                 .iter()
                 .for_each(|connection| fleet.clock_check.observe_past(connection.seen.wall));
@@ -166,6 +168,7 @@ impl Fleet {
             dirty: Vec::new(),
             unknown_profile: Arc::default(),
             unknown: UnknownMemory::default(),
+            patterns: PatternHosts::default(),
             addresses: AddressTracker::new(now),
             limits: EventLimits::default(),
             refusals: Refusals::default(),
@@ -203,7 +206,9 @@ impl Fleet {
                 touched.insert(entry.host);
             }
         }
+        touched.retain(|host| !self.patterns.is_gone(*host));
         changes.rows.extend(touched.into_iter().map(|host| self.take_row(host)));
+        self.remove_gone(&mut changes, now);
         self.take_explained(&mut changes);
         changes.storm = self.storms.take_row();
         changes
@@ -306,6 +311,7 @@ impl Fleet {
     fn add_host(&mut self, host: Host) -> u32 {
         let host_index = u32::try_from(self.hosts.len()).expect("hosts are fewer than their limit");
         self.by_name.insert(host.name.clone(), host_index);
+        self.patterns.add(&host);
         self.hosts.push(host);
         self.unknown.add(&mut self.hosts[host_index as usize]);
         host_index
@@ -402,16 +408,18 @@ impl Fleet {
         self.row_of(&self.hosts[host_index as usize])
     }
 
-    /// Adds the configured hosts by name, then the others that may stay.
+    /// Adds the listed hosts by name, then the others that may stay: those that came by patterns, and those
+    /// that are not configured.
     fn populate(
         &mut self,
-        profiles: Vec<(String, Arc<Profile>)>,
+        profiles: Profiles,
         mut known: HashMap<Arc<str>, Host>,
         depends_on: &DependsOn,
         now: Now,
     ) {
-        self.hosts.reserve_exact(profiles.len().max(known.len()));
-        for (name, profile) in profiles {
+        self.patterns.set(profiles.patterns);
+        self.hosts.reserve_exact(profiles.listed.len().max(known.len()));
+        for (name, profile) in profiles.listed {
             let name: Arc<str> = name.into();
             let new =
                 || Host { must_store_now: true, ..Host::new(name.clone(), profile.clone(), now) };
@@ -419,14 +427,15 @@ impl Fleet {
             self.add_host(host);
         }
         self.dependencies = Dependencies::new(depends_on, &self.by_name);
+        self.find_parents_of_patterns(depends_on);
         let mut others: Vec<Host> = known.into_values().collect();
         others.sort_unstable_by(|a, b| {
             (a.configured_since, &a.name).cmp(&(b.configured_since, &b.name))
         });
         for host in others {
-            let has_place = Some(self.unknown.count()) < self.common.max_unknown_hosts;
-            if !host.forgotten && has_place && self.unknown_room() > 0 {
-                self.add_host(host);
+            if self.may_stay(&host) {
+                let host_index = self.add_host(host);
+                self.connect_by_pattern(host_index);
             } else {
                 self.pending.closed_incidents.extend(host.open_incidents());
                 self.pending.removed_hosts.push(host.name.as_ref().into());
@@ -462,14 +471,14 @@ impl Fleet {
     /// without a false OK.
     pub fn reconfigure(&mut self, config: FleetConfig, now: Now) -> Changes {
         let profiles = settings::profiles(&config);
-        let configured: HashMap<&str, &Arc<Profile>> =
-            profiles.iter().map(|(name, profile)| (name.as_str(), profile)).collect();
+        let configured = ProfileIndex::new(&profiles);
         let before = std::mem::replace(&mut self.common, SharedSettings::new(&config));
         let down_parents = self.names_of(self.down_parents.iter().copied());
         let hosts = self.take_hosts();
         let mut known = HashMap::with_capacity(hosts.len());
         for mut host in hosts {
-            let profile = configured.get(&*host.name).copied().unwrap_or(&self.unknown_profile);
+            let profile = configured.get(&host.name, !host.connections.is_empty());
+            let profile = profile.unwrap_or(&self.unknown_profile);
             host.stretch_extensions(profile, &before, &self.common);
             // What waits was not told: it is recorded, and that is all.
             let untold = host.with_untold();
@@ -517,6 +526,7 @@ impl Fleet {
         self.deadlines.clear();
         self.clock_check.forget_disagreements();
         self.unknown.clear();
+        self.patterns.clear();
         self.addresses.clear();
         self.refusals.clear();
         std::mem::take(&mut self.hosts)
@@ -560,9 +570,12 @@ impl Fleet {
         Some(self.row_of(&self.hosts[host as usize]).1)
     }
 
-    /// Whether the configuration has a host of that name.
+    /// Whether the configuration has a host of that name, or a pattern that matches it.
     pub fn is_configured(&self, name: &str) -> bool {
-        self.by_name.get(name).is_some_and(|host| self.hosts[*host as usize].profile.configured)
+        match self.by_name.get(name) {
+            Some(host) => self.hosts[*host as usize].profile.configured,
+            None => self.patterns.profile(name).is_some(),
+        }
     }
 
     /// How many hosts there are.

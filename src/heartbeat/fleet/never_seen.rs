@@ -10,7 +10,7 @@ impl Fleet {
     pub(super) fn schedule_never_seen(&mut self, host_index: u32, now: Now) {
         let host = &mut self.hosts[host_index as usize];
         let timeout = self.common.new_timeout;
-        let expected = host.profile.watch && !host.forgotten;
+        let expected = host.profile.watch && host.profile.pattern.is_none() && !host.forgotten;
         if !expected || host.never_seen_reported || host.was_seen() || timeout.is_zero() {
             return;
         }

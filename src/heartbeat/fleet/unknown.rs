@@ -104,7 +104,7 @@ impl Fleet {
     }
 
     /// Goes out with the next deadline, a second from now at most.
-    fn report_limit(&mut self, limit: KeptLimit, now: Now) {
+    pub(super) fn report_limit(&mut self, limit: KeptLimit, now: Now) {
         self.pending.events.push(Event::new(now.wall, EventKind::LimitReached { limit }));
     }
 
@@ -127,7 +127,7 @@ impl Fleet {
     }
 
     /// How near the limits are.
-    pub fn limits(&self) -> [LimitUse; 2] {
+    pub fn limits(&self) -> [LimitUse; 3] {
         let (unknown, common) = (&self.unknown, &self.common);
         [
             LimitUse {
@@ -142,6 +142,7 @@ impl Fleet {
                 most: common.max_unknown_hosts.unwrap_or_default(),
                 reached: unknown.hosts_limit.count(),
             },
+            self.patterns.limit_use(common.max_pattern_hosts),
         ]
     }
 }
@@ -199,7 +200,7 @@ mod tests {
             beat(&mut test, "web1", part * 37, 37);
         }
         assert_eq!(metrics(&test, "web1"), 512, "a configured host keeps all of its metrics");
-        let [bytes, hosts] = test.fleet.limits();
+        let [bytes, hosts, _] = test.fleet.limits();
         assert!(bytes.reached > 10_000 && bytes.used <= MOST + 4096 && hosts.used == 100);
     }
 

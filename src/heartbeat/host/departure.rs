@@ -117,9 +117,10 @@ impl Host {
             || self.metrics.iter().any(|metric| metric.alert().is_some())
     }
 
-    /// Whether it is not configured, and nothing is known of it.
-    pub fn is_stranger_without_trace(&self) -> bool {
-        !self.profile.configured && self.connections.is_empty()
+    /// Whether it is not listed in the configuration, and nothing is known of it.
+    pub fn is_without_trace(&self) -> bool {
+        let is_listed = self.profile.configured && self.profile.pattern.is_none();
+        !is_listed && self.connections.is_empty()
     }
 
     /// It has no entry in the heap of deadlines, nor in the list of dirty hosts.

@@ -54,16 +54,21 @@ pub struct PageRequest<'a> {
     pub now: Wall,
 }
 
-/// The page of everything; `tests` are the test messages that were sent by its buttons.
-pub fn overview(daemon: &dyn Daemon, tests: &[ChannelTest], request: PageRequest) -> Response {
-    let query = PageQuery::of(request.target);
+fn all_hosts(daemon: &dyn Daemon) -> impl Iterator<Item = HostView> {
     let mut from = 0;
-    let slices = std::iter::from_fn(|| {
+    let slices = std::iter::from_fn(move || {
         let slice = daemon.hosts(from, HOSTS_AT_ONCE);
         from += slice.len();
         (!slice.is_empty()).then_some(slice)
     });
-    let (selection, rows, trouble) = select_hosts(daemon, &query, &mut slices.flatten(), &|_| true);
+    slices.flatten()
+}
+
+/// The page of everything; `tests` are the test messages that were sent by its buttons.
+pub fn overview(daemon: &dyn Daemon, tests: &[ChannelTest], request: PageRequest) -> Response {
+    let query = PageQuery::of(request.target);
+    let (selection, rows, trouble) =
+        select_hosts(daemon, &query, &mut all_hosts(daemon), &|_| true);
     let (alerts, plans, ready) = (daemon.alerts(), daemon.plans(), daemon.ready());
     let channels = daemon.channels();
     let counts = &selection.counts;
@@ -121,9 +126,12 @@ pub fn public(daemon: &dyn Daemon, public: &PublicHosts, request: PageRequest) -
     let order = HostOrder { column: SortColumn::Group, reversed: false };
     let query = PageQuery { page, part, order, ..PageQuery::default() };
     // Strangers ask: only for the hosts that they may see.
-    let mut hosts = public.hosts.iter().filter_map(|name| daemon.host(name));
+    let mut listed = public.hosts.iter().filter_map(|name| daemon.host(name));
+    let mut all = all_hosts(daemon).filter(|host| public.has(&host.name));
+    let hosts: &mut dyn Iterator<Item = HostView> =
+        if public.has_patterns() { &mut all } else { &mut listed };
     let (selection, rows, trouble) =
-        select_hosts(daemon, &query, &mut hosts, &|host| public.reduce(host));
+        select_hosts(daemon, &query, hosts, &|host| public.reduce(host));
     let nothing = (&[], &Ok(Vec::new()), &Ok(Vec::new()), &Ok(()));
     let (channels, alerts, plans, ready) = nothing;
     let counts = &selection.counts;

@@ -14,6 +14,7 @@ use crate::clock::{Now, Wall};
 use crate::config_file::suggestion::{nearest, suggestion};
 use crate::config_file::{NameSet, Section};
 use crate::event::{Level, StormLimit};
+use crate::host_pattern::{is_pattern, overlap};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How many changes may make something flapping. An alarm and its end are none.
@@ -49,7 +50,7 @@ impl Default for CalmSettings {
 }
 
 impl CalmSettings {
-    /// Reads both sections of the top level; `hosts` are those that are configured.
+    /// Reads both sections of the top level; `hosts` are those that are configured, by name or pattern.
     pub fn read(top: &mut Section, hosts: &NameSet) -> CalmSettings {
         let windows = top.entries("maintenance", |name, section| {
             read_window(name, section, hosts, Now::read().wall)
@@ -153,7 +154,9 @@ fn read_scopes(section: &mut Section, hosts: &NameSet) -> Vec<CalmScope> {
 
 /// A host may be added later, so that this is a warning.
 fn check_hosts(section: &Section, pattern: &str, hosts: &NameSet) {
-    if hosts.iter().any(|host| matches(pattern, host)) {
+    let may_match =
+        |host: &String| matches(pattern, host) || is_pattern(host) && overlap(pattern, host);
+    if hosts.iter().any(may_match) {
         return;
     }
     let what = if pattern.contains('*') {

@@ -229,7 +229,7 @@ impl Overlay {
         routes: &Routes,
         now: Now,
     ) -> Result<HostRequest, CalmError> {
-        let is_configured = routes.hosts.contains_key(&request.by);
+        let is_configured = routes.host(&request.by).is_some();
         let (events, set) = self.calm.on_host_request(request, is_configured, now)?;
         self.withdraw_reminders(outbox, now);
         Ok(HostRequest { events, undo: set.map_or(Undo::Nothing, Undo::Silence) })

@@ -88,6 +88,7 @@ fn routes() -> Routes {
         ]
         .into(),
         backups: vec!["mail".into()],
+        ..Routes::default()
     }
 }
 

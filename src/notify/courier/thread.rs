@@ -344,7 +344,7 @@ impl CourierThread {
         let is_farewell = matches!(event.kind, EventKind::Watch(_));
         if let Subject::Host(host) = event.subject()
             && !is_farewell
-            && !self.settings.routes.hosts.contains_key(&host)
+            && self.settings.routes.host(&host).is_none()
         {
             return;
         }

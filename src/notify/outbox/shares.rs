@@ -96,7 +96,7 @@ impl Shares {
         let mut used = UsedShares { full: room == 0, ..UsedShares::default() };
         let mut of_strangers = 0;
         for (host, count) in &self.by_host {
-            let part = match routes.hosts.get(host) {
+            let part = match routes.host(host) {
                 Some(route) if route.watch => PART_OF_WATCHED,
                 Some(_) => PART_OF_OTHERS,
                 None => {

@@ -66,7 +66,7 @@ fn routes(names: &[&str]) -> Routes {
         hosts: ["web1", "web2", "web3"]
             .map(|host| (host.to_owned(), routing::HostRoute { watch: true, channels: None }))
             .into(),
-        backups: Vec::new(),
+        ..Routes::default()
     }
 }
 
