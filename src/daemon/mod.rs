@@ -363,6 +363,10 @@ impl RunningDaemon {
             );
             return Err(refused(("state_dir", what)));
         }
+        if config.cluster != self.config.cluster {
+            let what = "is read only when hbd starts: restart it (systemctl restart hbd)";
+            return Err(refused(("cluster", what.into())));
+        }
         if let Some((new, old)) = takeover::pending(&self.services.monitor, &config) {
             let what = format!(
                 "{new} takes over what is known of {old} only when hbd starts: restart it (systemctl restart hbd)"
