@@ -5,4 +5,6 @@ pub mod connection;
 pub mod keys;
 pub mod script;
 pub mod settings;
+mod table_rows;
+pub mod tables;
 pub mod token;
