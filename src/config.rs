@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::host_info;
 use crate::agent::settings::LocalAgentSettings;
 use crate::backup::settings::{CorrelatorSettings, RepoCheckSettings, TellingSettings};
 use crate::btree::InsertAll;
+use crate::cluster::settings::ClusterSettings;
 use crate::config_file::{Environment, NameSet, Section, file};
 use crate::dyndns::settings as dyndns;
 use crate::heartbeat::fleet::dependencies::DependsOn;
@@ -72,6 +74,10 @@ pub struct Config {
     pub calm: CalmSettings,
     /// What is told of backup plans, and how often.
     pub telling: TellingSettings,
+    /// The nodes that are one service with this one; none: it is alone.
+    pub cluster: Option<ClusterSettings>,
+    /// In a cluster a hash of all that is not this node's own; else 0.
+    pub fingerprint: u32,
     /// The directory of the store.
     pub state_dir: PathBuf,
     /// Every secret that was read, to remove them from everything that is printed.
@@ -210,7 +216,7 @@ fn read(top: &mut Section) -> Config {
         telling = TellingSettings::read(section);
         notifier
     };
-    let config = Config {
+    let mut config = Config {
         file: PathBuf::new(),
         warnings: Problems::default(),
         channels,
@@ -231,19 +237,53 @@ fn read(top: &mut Section) -> Config {
         notifier: top.section("notifier", read_notifier).unwrap_or_default(),
         calm: CalmSettings::read(top, &hosts_and_patterns),
         telling,
+        cluster: None,
+        fingerprint: 0,
         state_dir: state_dir(top),
         hosts: hosts.listed,
         patterns: hosts.patterns,
         depends_on: hosts.depends_on,
         secrets: Vec::new(),
     };
+    read_cluster(top, &mut config);
     check_dyndns(top, &config, &lines);
     if !names.is_empty() {
-        let told = config.notification_channels_for_backups();
-        notify::check_backups(top, told, uses_backups(top, &config));
-        notify::check_summary(top, &config.notifier, told, &config.channels);
+        check_notifier(top, &config);
     }
     config
+}
+
+fn check_notifier(top: &Section, config: &Config) {
+    let told = config.notification_channels_for_backups();
+    notify::check_backups(top, told, uses_backups(top, config));
+    notify::check_summary(top, &config.notifier, told, &config.channels);
+}
+
+fn read_cluster(top: &mut Section, config: &mut Config) {
+    let polls = config.receiver.poll_url.is_some();
+    config.cluster = top.section("cluster", |section| {
+        let machine = || host_info::hostname().map_err(|why| why.to_string());
+        ClusterSettings::read(section, polls, machine)
+    });
+    if config.cluster.is_some() {
+        config.fingerprint = top.fingerprint(&is_node_s_own);
+    }
+}
+
+/// Whether a key may differ from node to node of a cluster.
+fn is_node_s_own(path: &str) -> bool {
+    const OWN: [&str; 9] = [
+        "agent",
+        "cluster",
+        "heartbeat.host",
+        "heartbeat.port",
+        "receiver.host",
+        "receiver.port",
+        "receiver.public_url",
+        "receiver.tls",
+        "state_dir",
+    ];
+    OWN.contains(&path)
 }
 
 fn read_renotify(top: &mut Section) -> (Option<Duration>, RenotifyBackoff) {

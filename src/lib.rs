@@ -39,6 +39,7 @@
 //!
 //! - [`http`]: the HTTP server: strict reading of requests, routes, API, status page, `/metrics`.
 //! - [`store`]: the state on disk (redb), tables and transactions.
+//! - [`redis_client`]: what all that speak to a Redis have in common: addresses, words for errors.
 //! - [`process`], [`descriptors`], [`thread`], [`deadline`], [`tls`], [`memory`], [`name_service`]: child
 //!   processes and what they get, interruptible waiting and semaphores, sockets with a deadline for the
 //!   whole exchange, trusted certificates, malloc, how a static build looks names up.
@@ -49,6 +50,7 @@
 //! Optional features, known only to `config`, `daemon` and `cli`:
 //!
 //! - [`history`]: availability and metrics over time, and the event log.
+//! - [`cluster`]: several hbd as one service: who leads, over a Redis that they share.
 //! - [`dyndns`]: DNS records that follow the addresses of hosts.
 //! - `http::page` (the status page), `http::front::certificate` (HTTPS), `agent::exec` (jobs),
 //!   `agent::plugins` (the operator's own metrics).
@@ -95,6 +97,9 @@
 //! | which run is due, what is pending and what is missing | `backup/schedule/`, `backup/plan.rs` |
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
 //! | the daily summary of backups: what it says, and when it is sent | `backup/plan_summary.rs`, `notify/summary_times.rs`, `daemon/summary.rs` |
+//! | the words for an error of Redis | `redis_client/words.rs`, and its callers' own |
+//! | when a node of a cluster leads, and until when it may notify | `cluster/lease_state.rs`, `cluster/lease_thread.rs` |
+//! | what the Redis of a cluster must be | `cluster/requirements.rs` |
 //! | what is read from Redis, what from restic | `backup/plan_reader.rs`, `backup/redis_layout.rs`, `backup/repo_check.rs` |
 //! | what restic's words mean; how it is run, and how many at a time | `backup/restic_output.rs`; `backup/repository.rs`, `backup/restic_permits.rs` |
 //! | a route of HTTP, its parameters, its answer | `http/routes.rs`, `http/query.rs`, `http/api.rs` |
@@ -108,7 +113,7 @@
 //! | what is on disk | `store/table.rs`; rows of hosts: `heartbeat/persistence.rs` |
 //! | how long history is kept; how many bytes | `history/retention.rs`; `store/history_limit.rs` |
 //! | what is done with a file of the store that is damaged, older, or another's | `store/engine.rs`; how one is read that redb refuses: `store/salvage.rs` |
-//! | what is asked of tables that several daemons share, and when they are written anew | `store/shared.rs` |
+//! | what is asked of tables that several daemons share, and when they are written anew | `store/shared.rs`, `store/shared_backend.rs` |
 //! | how long a disk that hangs is waited for | `store/disk_thread.rs` |
 //! | threads, and the order of start and stop | `daemon/mod.rs` |
 //! | what a reload applies | `daemon/mod.rs`; what it says that has changed: `daemon/config_diff.rs` |
@@ -125,6 +130,7 @@ pub mod backup;
 pub mod btree;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod config_file;
 pub mod daemon;
@@ -144,6 +150,7 @@ pub mod name_service;
 pub mod notify;
 pub mod problem;
 pub mod process;
+pub mod redis_client;
 pub mod secret;
 pub mod store;
 pub mod systemd;

@@ -33,6 +33,22 @@ pub fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     certificates(path).map_err(|why| format!("ca_file {why}"))
 }
 
+/// Certificates in PEM form (RFC 7468), for a library that reads nothing else; those that cannot be
+/// trusted are left out.
+pub fn to_pem(certificates: &[CertificateDer]) -> Vec<u8> {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    let mut pem = String::new();
+    for certificate in certificates {
+        if webpki::anchor_from_trusted_cert(certificate).is_ok() {
+            pem.push_str("-----BEGIN CERTIFICATE-----\n");
+            STANDARD.encode_string(certificate, &mut pem);
+            pem.push_str("\n-----END CERTIFICATE-----\n");
+        }
+    }
+    pem.into_bytes()
+}
+
 /// Checks that a file holds certificates that can be trusted.
 ///
 /// # Errors

@@ -35,12 +35,13 @@ const KNOWS: &[(&str, &[&str])] = &[
         "agent",
         &["heartbeat", "memory", "process", "descriptors", "config_file", "thread", "systemd"],
     ),
-    ("backup", &["process", "config_file", "thread", "store", "tls"]),
+    ("backup", &["process", "config_file", "redis_client", "thread", "store", "tls"]),
     (
         "cli",
         &[
             "deadline",
             "backup",
+            "cluster",
             "config",
             "config_file",
             "daemon",
@@ -54,9 +55,20 @@ const KNOWS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
+    ("cluster", &["config_file", "redis_client", "thread", "store", "tls"]),
     (
         "config",
-        &["agent", "backup", "dyndns", "heartbeat", "history", "notify", "config_file", "http"],
+        &[
+            "agent",
+            "backup",
+            "cluster",
+            "dyndns",
+            "heartbeat",
+            "history",
+            "notify",
+            "config_file",
+            "http",
+        ],
     ),
     ("config_file", &[]),
     (
@@ -64,6 +76,7 @@ const KNOWS: &[(&str, &[&str])] = &[
         &[
             "agent",
             "backup",
+            "cluster",
             "config",
             "descriptors",
             "dyndns",
@@ -91,6 +104,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("notify", &["deadline", "process", "config_file", "thread", "store", "tls"]),
     // A stop kills the child processes.
     ("process", &["thread"]),
+    ("redis_client", &[]),
     ("store", &["thread"]),
     ("systemd", &[]),
     ("thread", &[]),

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use redis::{
-    Client, Cmd, Connection, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisError, Value,
+    Cmd, Connection, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, Value,
 };
 
 use super::settings::CorrelatorSettings;
 use crate::btree::InsertAll;
+use crate::redis_client;
+use crate::redis_client::address::describe_server;
+use crate::redis_client::words::{ErrorWords, NO_TLS, NOT_REDIS, describe_error};
 
 /// How long connecting and each answer may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,15 +38,17 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// How many bytes of a string value are read.
 const MAX_TEXT_BYTES: isize = 4096;
 
-const NOT_REDIS: &str = "the answer is not Redis'; is the address right?";
-
-/// What the TLS library says of bytes that are not TLS.
-const NO_TLS: &str = "received corrupt message";
-
-const WRONG_LOGIN: &str = "user or password is wrong";
-
-const IS_CLUSTER_NODE: &str = "it is a node of a Redis Cluster, where NethServer 8 keeps nothing: \
-                               redis_url must name the Redis of NethServer 8";
+const WORDS: ErrorWords = ErrorWords {
+    timeout: STEP_TIMEOUT,
+    address: "redis_url",
+    user: "redis_user",
+    password: "redis_password",
+    cluster_node: "it is a node of a Redis Cluster, where NethServer 8 keeps nothing: redis_url must \
+                   name the Redis of NethServer 8",
+    unknown_command: "it does not know a command that reads: a Sentinel, which holds no data? \
+                      redis_url must name the Redis itself",
+    database: "it has no database of the number in redis_url; NethServer 8 uses 0",
+};
 
 /// The fields of a hash.
 pub type Fields = BTreeMap<String, String>;
@@ -108,15 +112,8 @@ impl RedisConnection {
         let down = |error: RedisError| unavailable(&server, &error);
         let info = settings.redis_url.as_str().into_connection_info().map_err(down)?;
         let database = info.redis_settings().db();
-        // Debian's Redis 7.0 does not know CLIENT SETINFO LIB-NAME, which the library sends. Login and
-        // database are sent by us, since the library keeps for itself why they are refused.
-        let bare = RedisConnectionInfo::default().set_skip_set_lib_name();
-        if settings.redis_url.starts_with("rediss:") {
-            // Only the first call counts; the daemon has made it long ago.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        let client = Client::open(info.set_redis_settings(bare)).map_err(down)?;
-        let connection = client.get_connection_with_timeout(STEP_TIMEOUT).map_err(down)?;
+        // Login and database are sent by us, since the library keeps for itself why they are refused.
+        let connection = redis_client::open(info, STEP_TIMEOUT, None).map_err(down)?;
         let mut redis =
             RedisConnection { connection, server, database, until, left: MAX_ANSWER_BYTES };
         redis.log_in(settings)?;
@@ -126,9 +123,7 @@ impl RedisConnection {
     fn log_in(&mut self, settings: &CorrelatorSettings) -> Result<(), RedisUnavailable> {
         let mut commands = Vec::new();
         if let Some(password) = &settings.redis_password {
-            let mut auth = redis::cmd("AUTH");
-            auth.arg(settings.redis_user.as_ref()).arg(password.reveal());
-            commands.push(auth);
+            commands.push(redis_client::auth(settings.redis_user.as_deref(), password));
         }
         if self.database != 0 {
             commands.push(redis::cmd("SELECT").arg(self.database).to_owned());
@@ -428,8 +423,8 @@ fn scan_command(scan: &str, key: &str, cursor: u64) -> Cmd {
 
 fn key_error(error: &RedisError) -> KeyError {
     match error.code() {
-        Some("NOPERM") => KeyError::Hidden(describe_error(error)),
-        _ => KeyError::Unusable(describe_error(error)),
+        Some("NOPERM") => KeyError::Hidden(describe_error(error, &WORDS)),
+        _ => KeyError::Unusable(describe_error(error, &WORDS)),
     }
 }
 
@@ -441,7 +436,7 @@ fn unavailable(server: &str, error: &RedisError) -> RedisUnavailable {
         }
         _ => !error.is_timeout(),
     };
-    RedisUnavailable { why: format!("{server}: {}", describe_error(error)), answers }
+    RedisUnavailable { why: format!("{server}: {}", describe_error(error, &WORDS)), answers }
 }
 
 /// Whether an error of Redis is about the server or the login, not about the key.
@@ -464,92 +459,4 @@ fn is_about_server(error: &RedisError) -> bool {
         || error.detail().is_some_and(|said| {
             said.contains("unknown command") || said.contains("max number of clients")
         })
-}
-
-/// Scheme, host and port of the address, or the socket's path.
-fn describe_server(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let end = if scheme.ends_with("unix") { "?#" } else { "/?#" };
-    let rest = rest.split(|c| end.contains(c)).next().unwrap_or_default();
-    // The settings have taken the login out already; what is left of one must not be shown either.
-    let place = rest.rsplit('@').next().unwrap_or_default();
-    // One without TLS takes the handshake for the beginning of a long command, and never answers.
-    format!("Redis at {place}{}", if scheme == "rediss" { " over TLS" } else { "" })
-}
-
-/// An error of the library in the operator's words.
-fn describe_error(error: &RedisError) -> String {
-    match error.kind() {
-        _ if error.is_timeout() => format!("no answer within {} s", STEP_TIMEOUT.as_secs()),
-        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => NOT_REDIS.into(),
-        ErrorKind::Server(_) | ErrorKind::Extension => {
-            describe_refusal(error.code().unwrap_or_default(), error.detail().unwrap_or_default())
-        }
-        _ => {
-            let said = error.to_string();
-            if said.contains(NO_TLS) {
-                return "it does not speak TLS: redis:// in redis_url, not rediss://?".into();
-            }
-            match said.split_once("invalid peer certificate: ") {
-                Some((_, why)) => format!("its certificate is not trusted: {why}"),
-                None => said,
-            }
-        }
-    }
-}
-
-/// What Redis says, with a remedy where there is one.
-fn describe_refusal(code: &str, detail: &str) -> String {
-    let says = |part: &str| detail.contains(part);
-    match code {
-        "NOAUTH" => "it wants a password (redis_password)".into(),
-        "WRONGPASS" => WRONG_LOGIN.into(),
-        _ if says("invalid password") => WRONG_LOGIN.into(),
-        _ if says("without any password configured") || says("no password is set") => {
-            "it has no password: leave out redis_password, or set one there".into()
-        }
-        _ if says("wrong number of arguments for 'auth'") => {
-            "it knows no users (Redis before 6): leave out redis_user".into()
-        }
-        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" | "TRYAGAIN" => IS_CLUSTER_NODE.into(),
-        _ if says("not allowed in cluster mode") => IS_CLUSTER_NODE.into(),
-        "DENIED" => "it is in protected mode, which refuses other machines: give it a password \
-                     (redis_password), or reach it through 127.0.0.1 or its socket"
-            .into(),
-        "LOADING" => "it is still loading its data (LOADING)".into(),
-        "MASTERDOWN" => "it is a replica without its master, and may not answer (MASTERDOWN): name \
-                         the master in redis_url"
-            .into(),
-        "BUSY" => "it is busy with a script (BUSY), and answers when that is over".into(),
-        "MISCONF" => "it cannot save its data (MISCONF): its log says why".into(),
-        _ if says("unknown command") => {
-            "it does not know a command that reads: a Sentinel, which holds no data? redis_url must \
-             name the Redis itself"
-                .into()
-        }
-        _ if says("DB index is out of range") || says("invalid DB index") => {
-            "it has no database of the number in redis_url; NethServer 8 uses 0".into()
-        }
-        _ if says("max number of clients") => {
-            "it has as many clients as it takes (maxclients)".into()
-        }
-        _ => [code, detail].join(" ").trim().to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_place_is_named_without_a_login() {
-        for (url, expected) in [
-            ("redis://127.0.0.1:6379", "Redis at 127.0.0.1:6379"),
-            ("redis://u:p@127.0.0.1:6379/2?x=1", "Redis at 127.0.0.1:6379"),
-            ("redis+unix:///run/redis.sock?db=2", "Redis at /run/redis.sock"),
-            ("rediss://127.0.0.1:6380/0", "Redis at 127.0.0.1:6380 over TLS"),
-        ] {
-            assert_eq!(describe_server(url), expected);
-        }
-    }
 }

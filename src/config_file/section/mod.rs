@@ -9,6 +9,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
 use super::load_context::LoadContext;
 use super::suggestion;
 use super::yaml::{MapEntry, Node, NodeValue, ScalarKind};
@@ -108,6 +110,13 @@ impl<'a> Section<'a> {
     /// The load that this section is part of.
     pub fn context(&self) -> &'a LoadContext<'a> {
         self.context
+    }
+
+    /// A hash of what is written in it, in whatever order, without those keys of it or of a section in it
+    /// that `skip` is true for (`receiver.port`). Of secrets it says no more than its 32 bits.
+    pub fn fingerprint(&self, skip: &dyn Fn(&str) -> bool) -> u32 {
+        let hash = hash_entries("", self.entries, skip);
+        (hash ^ (hash >> 32)) as u32
     }
 
     /// Whether the key is there and not null. Does not mark it as read.
@@ -509,6 +518,25 @@ impl<'a> Section<'a> {
         for (key, what) in self.missing.iter().filter(|(key, _)| !misspelled.contains(key)) {
             self.error(key, what.as_str());
         }
+    }
+}
+
+/// The sum of the hashes of all values with their paths, so that the order of keys does not matter.
+fn hash_entries(path: &str, entries: &[MapEntry], skip: &dyn Fn(&str) -> bool) -> u64 {
+    let kept = entries.iter().map(|entry| (join(path, &entry.key), &entry.node));
+    let kept = kept.filter(|(path, node)| !is_null(node) && !skip(path));
+    kept.fold(0, |sum, (path, node)| sum.wrapping_add(hash_node(&path, node, skip)))
+}
+
+fn hash_node(path: &str, node: &Node, skip: &dyn Fn(&str) -> bool) -> u64 {
+    let own = |text: &str| xxh3_64_with_seed(text.as_bytes(), xxh3_64(path.as_bytes()));
+    match &node.value {
+        NodeValue::Scalar { text, .. } => own(text),
+        NodeValue::List(nodes) => {
+            let item = |(index, node)| hash_node(&format!("{path}[{index}]"), node, skip);
+            nodes.iter().enumerate().map(item).fold(own("["), u64::wrapping_add)
+        }
+        NodeValue::Map(entries) => own("{").wrapping_add(hash_entries(path, entries, skip)),
     }
 }
 
