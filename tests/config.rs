@@ -134,6 +134,41 @@ fn the_keys_of_a_channel_without_a_type_are_those_of_all_types() {
     }
 }
 
+/// Nodes of a cluster tell one another whether their configurations are the same.
+#[test]
+fn a_fingerprint_is_of_what_all_nodes_should_have_alike() {
+    let of = |cluster: &str, rest: &str| {
+        let text = format!("cluster: {{redis_url: 'redis://127.0.0.1:6379', {cluster}}}\n{rest}");
+        Place::new().load(&text).unwrap().fingerprint
+    };
+    let first = of("node: hb1", "hosts: {web1: {watch: true}, web2: {}}\nheartbeat: {grace: 9s}\n");
+    let same = [
+        (
+            "node: hb2, lease: 3s",
+            "hosts: {web1: {watch: true}, web2: {}}\nheartbeat: {grace: 9s}\n",
+        ),
+        ("node: hb1", "# x\nheartbeat:\n  grace: '9s'\nhosts:\n  web2:\n  web1: {watch: true}\n"),
+        (
+            "node: hb1",
+            "state_dir: /srv/x\nhosts: {web1: {watch: true}, web2: {}}\n\
+             heartbeat: {grace: 9s, port: 7, host: '::1'}\nreceiver: {port: 7}\n",
+        ),
+    ];
+    for (cluster, rest) in same {
+        assert_eq!(of(cluster, rest), first, "{rest}");
+    }
+    for other in [
+        "hosts: {web1: {watch: true}}\nheartbeat: {grace: 9s}\n",
+        "hosts: {web1: {watch: true}, web2: {}, web3: }\nheartbeat: {grace: 9s}\n",
+        "hosts: {web1: {watch: false}, web2: {}}\nheartbeat: {grace: 9s}\n",
+        "hosts: {web1: {watch: true}, web2: {}}\nheartbeat: {grace: 8s}\n",
+        "hosts: {web2: {watch: true}, web1: {}}\nheartbeat: {grace: 9s}\n",
+    ] {
+        assert_ne!(of("node: hb1", other), first, "{other}");
+    }
+    assert_eq!(Place::new().load("hosts: {web1: {}}\n").unwrap().fingerprint, 0);
+}
+
 #[test]
 fn secrets_come_from_the_file_the_environment_or_a_file_beside() {
     let place = Place::new();
@@ -290,7 +325,7 @@ fn the_example_works_as_it_stands() {
 }
 
 /// The example with every key that is commented out taken in. Of a secret and its file, and of what
-/// needs a file or a program, one that can be had.
+/// needs a file or a program, one that can be had; of the two ways to the Redis of a cluster the first.
 fn whole_example() -> String {
     let key = |line: &&str| {
         let body = line.trim_start().strip_prefix('#').unwrap_or_default();
@@ -302,7 +337,8 @@ fn whole_example() -> String {
         true => line.replacen('#', "", 1),
         false => line.to_owned(),
     });
-    let left = |line: &String| !line.contains("_file: ");
+    let other_way = |line: &str| line.starts_with("sentinel") || line.starts_with("service: ");
+    let left = |line: &String| !line.contains("_file: ") && !other_way(line.trim());
     uncommented.filter(left).map(|line| line + "\n").collect()
 }
 
@@ -347,7 +383,7 @@ fn the_example_documents_every_key_that_there_is() {
         let word = line.trim();
         let below = match word {
             "web1:" | "heartbeat:" | "receiver:" | "correlator:" | "repo_check:" | "notifier:"
-            | "default:" | "dyndns:" => 2,
+            | "default:" | "dyndns:" | "cluster:" => 2,
             _ if word.starts_with("type: ") => 0,
             _ => continue,
         };

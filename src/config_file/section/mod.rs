@@ -524,19 +524,22 @@ impl<'a> Section<'a> {
 /// The sum of the hashes of all values with their paths, so that the order of keys does not matter.
 fn hash_entries(path: &str, entries: &[MapEntry], skip: &dyn Fn(&str) -> bool) -> u64 {
     let kept = entries.iter().map(|entry| (join(path, &entry.key), &entry.node));
-    let kept = kept.filter(|(path, node)| !is_null(node) && !skip(path));
+    let kept = kept.filter(|(path, _)| !skip(path));
     kept.fold(0, |sum, (path, node)| sum.wrapping_add(hash_node(&path, node, skip)))
 }
 
 fn hash_node(path: &str, node: &Node, skip: &dyn Fn(&str) -> bool) -> u64 {
     let own = |text: &str| xxh3_64_with_seed(text.as_bytes(), xxh3_64(path.as_bytes()));
     match &node.value {
+        // A host without settings is one all the same; a map of which nothing is left says nothing.
+        NodeValue::Map(entries) if entries.is_empty() => own("{"),
+        NodeValue::Scalar { kind: ScalarKind::Null, .. } => own("{"),
         NodeValue::Scalar { text, .. } => own(text),
         NodeValue::List(nodes) => {
             let item = |(index, node)| hash_node(&format!("{path}[{index}]"), node, skip);
             nodes.iter().enumerate().map(item).fold(own("["), u64::wrapping_add)
         }
-        NodeValue::Map(entries) => own("{").wrapping_add(hash_entries(path, entries, skip)),
+        NodeValue::Map(entries) => hash_entries(path, entries, skip),
     }
 }
 

@@ -30,6 +30,7 @@ fn settings() -> NotifySettings {
         default: vec![name()],
         hosts: [("web1".to_owned(), HostRoute { watch: true, channels: None })].into(),
         backups: Vec::new(),
+        ..Routes::default()
     };
     let channel = Channel { kind: ChannelKind::Log, min_level: Level::Info };
     NotifySettings {
