@@ -224,7 +224,11 @@ impl ClusterSettings {
                     section.warning("sentinels", format!("names \"{text}\" twice"));
                 }
                 Ok(address) => sentinels.push(address),
-                Err(what) => section.error("sentinels", format!("\"{text}\" {what}")),
+                // What stands before an @ is a login, and no log shows one.
+                Err(what) => {
+                    let shown = text.rsplit('@').next().unwrap_or_default();
+                    section.error("sentinels", format!("\"{shown}\" {what}"));
+                }
             }
         }
         if sentinels.iter().any(|one| one.secure != sentinels[0].secure) {
@@ -328,7 +332,7 @@ impl SentinelAddress {
             _ => return Err("must be such as redis1:26379, or rediss://redis1:26379 for TLS"),
         };
         if rest.contains('@') {
-            return Err("holds a login: give sentinel_user and sentinel_password");
+            return Err("has a login before it: give sentinel_user and sentinel_password");
         }
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
