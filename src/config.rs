@@ -272,11 +272,12 @@ fn read_cluster(top: &mut Section, config: &mut Config) {
 
 /// Whether a key may differ from node to node of a cluster.
 fn is_node_s_own(path: &str) -> bool {
-    const OWN: [&str; 9] = [
+    const OWN: [&str; 10] = [
         "agent",
         "cluster",
         "heartbeat.host",
         "heartbeat.port",
+        "include",
         "receiver.host",
         "receiver.port",
         "receiver.public_url",
