@@ -144,7 +144,8 @@ impl Engine {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (store, _) = Store::open(directory, Now::read()).unwrap();
         let (courier, pending) = Courier::new();
-        let hooks = CourierHooks { every_row: Box::new(Vec::new), on_exit: Box::new(|_| ()) };
+        let (every_row, permit) = (Box::new(Vec::new), Arc::new(|| true));
+        let hooks = CourierHooks { every_row, permit, on_exit: Box::new(|_| ()) };
         let thread = pending.open(store, settings, hooks, |then| then).unwrap();
         Engine { courier, thread }
     }

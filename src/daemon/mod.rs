@@ -253,8 +253,11 @@ impl RunningDaemon {
         let Startup { store, opened, last_alive, alertmanager_silent, kernel_boot, now, udp, tcp } =
             startup;
         let names = (format_address(udp.local_addr()), format_address(tcp.local_addr()));
-        let hooks =
-            CourierHooks { every_row: every_row(&services), on_exit: Box::new(on_courier_exit) };
+        let hooks = CourierHooks {
+            every_row: every_row(&services),
+            permit: Arc::new(|| true),
+            on_exit: Box::new(on_courier_exit),
+        };
         let courier_thread = pending
             .open(store, wiring::notify_settings(&config), hooks, |then| {
                 rebase_time(then, last_alive.as_ref(), &kernel_boot, now)
@@ -453,10 +456,13 @@ fn config_error(config: &Config, (key, what): (&str, String)) -> Problem {
 /// Starts hbd again in place of this process when the state from before the start can be read at
 /// last: only a daemon that begins with it knows what it says.
 fn on_courier_exit(exit: CourierExit) {
-    if exit != CourierExit::Restart {
-        return;
+    match exit {
+        CourierExit::Stored | CourierExit::Lost => return,
+        CourierExit::Restart => {
+            warn!("the state from before the start can be read now: hbd starts anew to take it up");
+        }
+        CourierExit::Deposed => warn!("another node leads now: hbd starts anew"),
     }
-    warn!("the state from before the start can be read now: hbd starts anew to take it up");
     let why = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
     error!("hbd cannot start itself anew ({why}) and ends");
     std::process::exit(1)

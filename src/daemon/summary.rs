@@ -174,7 +174,8 @@ impl Summaries {
 
     /// Every row, for a store that lost its own.
     pub fn every_row(&self) -> Vec<Write> {
-        lock(&self.record).iter().map(SummaryRecord::row).collect()
+        let record = lock(&self.record);
+        vec![record.as_ref().map_or_else(|| Write::remove(Table::Meta, KEY), SummaryRecord::row)]
     }
 }
 

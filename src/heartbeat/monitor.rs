@@ -517,8 +517,8 @@ impl Monitor {
     /// Every row of every host, for a store that lost its own.
     pub fn all_rows(&self) -> Vec<Write> {
         let state = self.lock();
-        let storm = state.fleet.storm_row().map(|row| storm_write(&Some(row)));
-        state.fleet.all_rows().iter().map(host_row).chain(storm).collect()
+        let storm = storm_write(&state.fleet.storm_row());
+        state.fleet.all_rows().iter().map(host_row).chain([storm]).collect()
     }
 
     /// At most `count` hosts, from the index `from` on.

@@ -142,6 +142,10 @@ impl Recorder {
         self.for_each_batch(until, |samples| {
             let Ok(snapshot) = &snapshot else { return };
             let stored = stored_rows(snapshot, slot, samples);
+            if !snapshot.is_sound() {
+                // What is taken for missing would be written over what is there.
+                return;
+            }
             let rows = samples.iter().zip(&stored);
             let rows = rows.flat_map(|(sample, stored)| writer.rows(sample, stored, &mut room));
             self.write(rows.collect());
@@ -179,6 +183,9 @@ impl Recorder {
         if daily {
             removals.extend(retention::abandoned_rows(&snapshot, &settings, now));
         }
+        if !snapshot.is_sound() {
+            return;
+        }
         removals.chunks(ROWS_PER_READ).for_each(|rows| self.write(rows.to_vec()));
     }
 
@@ -190,7 +197,11 @@ impl Recorder {
         for slot in first..current {
             let (from, to) = (resolution.key(slot, ""), resolution.key(slot + 1, ""));
             if snapshot.last(Table::Metrics, &from, &to).is_none() {
-                self.write(rollup(resolution, finer, slot, snapshot).rows(resolution, slot));
+                let rollup = rollup(resolution, finer, slot, snapshot);
+                if !snapshot.is_sound() {
+                    return;
+                }
+                self.write(rollup.rows(resolution, slot));
             }
         }
     }

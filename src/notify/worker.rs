@@ -1,6 +1,7 @@
 //! Worker threads, each of which makes one attempt at a time; what is logged and counted of the
 //! results.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -56,9 +57,18 @@ pub struct TaskDone {
 pub enum TaskResult {
     /// An attempt.
     Attempt(DeliveryId, Result<Delivered, Failure>),
+    /// An attempt that was not made: there was no permit for it.
+    NotMade(DeliveryId),
     /// A question.
     Poll(ReceiptPoll, Result<ReceiptState, Failure>),
 }
+
+/// Whether this process may send at this moment. Asked immediately before each attempt and each poll:
+/// where several daemons act as one service, only one of them may.
+pub type Permit = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Why nothing is sent without a permit.
+const NO_PERMIT: &str = "this node does not lead now";
 
 /// Starts a worker, which runs until the courier's thread has ended.
 ///
@@ -67,12 +77,13 @@ pub enum TaskResult {
 pub fn spawn<R: From<TaskDone> + Send + 'static>(
     number: usize,
     state: Arc<SharedState>,
+    permit: Permit,
     to_do: Receiver<Task>,
     results: Sender<R>,
 ) -> std::io::Result<()> {
     let work = move || {
         for task in to_do {
-            if results.send(run(task, &state).into()).is_err() {
+            if results.send(run(task, &state, &permit).into()).is_err() {
                 break;
             }
         }
@@ -80,11 +91,23 @@ pub fn spawn<R: From<TaskDone> + Send + 'static>(
     spawn_critical(&format!("worker-{number}"), 512 * 1024, work).map(drop)
 }
 
-fn run(Task { channel, kind: work }: Task, state: &SharedState) -> TaskDone {
+fn run(Task { channel, kind: work }: Task, state: &SharedState, permit: &Permit) -> TaskDone {
     let started = Instant::now();
     let ended = match work {
         TaskKind::Attempt(attempt) => {
-            TaskResult::Attempt(attempt.id, catch_panic(|| deliver(&attempt, &channel, state)))
+            let refused = Cell::new(false);
+            let may_send = || {
+                refused.set(!permit());
+                !refused.get()
+            };
+            let result = catch_panic(|| deliver(&attempt, &channel, state, &may_send));
+            match refused.get() {
+                true => TaskResult::NotMade(attempt.id),
+                false => TaskResult::Attempt(attempt.id, result),
+            }
+        }
+        TaskKind::Poll(poll) if !permit() => {
+            TaskResult::Poll(poll, Err(Failure::unreachable(NO_PERMIT)))
         }
         TaskKind::Poll(poll) => {
             let answer = catch_panic(|| match poll.cancel {
@@ -109,6 +132,7 @@ fn deliver(
     attempt: &DeliveryAttempt,
     channel: &Channel,
     state: &SharedState,
+    may_send: &dyn Fn() -> bool,
 ) -> Result<Delivered, Failure> {
     let delivery = &attempt.delivery;
     let outgoing = OutgoingMessage {
@@ -121,7 +145,7 @@ fn deliver(
         recovered_events: &delivery.recovered_events,
         now: Now::read().wall,
     };
-    channel.deliver(&outgoing, state)
+    channel.deliver_if(&outgoing, state, may_send)
 }
 
 /// Why attempts fail, as the label in the metrics.

@@ -22,8 +22,9 @@ pub struct LockError {
     pub why: String,
 }
 
-/// The lock: held while this lives, gone with the process.
-pub(super) struct DirectoryLock {
+/// The lock of the state directory: held while this lives, gone with the process. Who has it knows that
+/// no other daemon of this directory lives.
+pub struct DirectoryLock {
     file: File,
     path: PathBuf,
     /// What the note said when the lock was taken.
@@ -43,6 +44,17 @@ pub(super) fn make_directory_private(directory: &Path) -> io::Result<()> {
 }
 
 impl DirectoryLock {
+    /// Takes the lock of a directory, which is made when it is missing.
+    ///
+    /// # Errors
+    /// A sentence: another daemon holds it, or it cannot be written.
+    pub fn hold(directory: &Path) -> Result<DirectoryLock, LockError> {
+        make_directory_private(directory).map_err(|why| LockError {
+            why: format!("{} cannot be made: {why}", directory.display()),
+        })?;
+        DirectoryLock::take(directory)?.map_err(|why| LockError { why })
+    }
+
     /// Takes the lock; the inner error says why it cannot be had now.
     pub(super) fn take(directory: &Path) -> Result<Result<DirectoryLock, String>, LockError> {
         let path = directory.join(LOCK_NAME);

@@ -17,7 +17,7 @@ use super::history_limit::{HistoryBytes, HistoryLimit};
 use super::position::{Position, STORE_KEY, position_of};
 use super::storage::FileStorage;
 use super::table::{RawRow, Rows, Table, rows_of};
-use super::trim::History;
+use super::trim::Trimmer;
 use crate::clock::Wall;
 use crate::event::StoreFileEvent;
 use crate::thread::ProgressCounter;
@@ -69,7 +69,7 @@ impl Drop for OpenDatabase {
 pub(super) struct StateFile {
     pub(super) database: OpenDatabase,
     pub(super) position: Position,
-    pub(super) history: History,
+    pub(super) history: Trimmer,
     backend: FileStorage,
     header: [u8; HEADER_LENGTH],
 }
@@ -277,7 +277,7 @@ impl StateFile {
         position: Position,
         history: HistoryBytes,
     ) -> Result<StateFile, String> {
-        let (history, header) = (History::new(history), [0; HEADER_LENGTH]);
+        let (history, header) = (Trimmer::new(history), [0; HEADER_LENGTH]);
         let mut file = StateFile { database, history, backend, position, header };
         file.header = file.read_header()?;
         Ok(file)

@@ -30,15 +30,22 @@ impl HistoryLimit {
     }
 }
 
-/// How many bytes the rows of each table have.
+/// How many bytes the rows of each table of the history have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct HistoryBytes([u64; TABLES.len()]);
+pub struct HistoryBytes([u64; TABLES.len()]);
 
 impl HistoryBytes {
     /// As `measure` finds them.
-    pub fn measured<E>(measure: impl FnMut(Table) -> Result<u64, E>) -> Result<HistoryBytes, E> {
+    pub(super) fn measured<E>(
+        measure: impl FnMut(Table) -> Result<u64, E>,
+    ) -> Result<HistoryBytes, E> {
         let sizes: Result<Vec<u64>, E> = TABLES.into_iter().map(measure).collect();
         Ok(HistoryBytes(sizes?.try_into().expect("one for each table")))
+    }
+
+    /// As they are known.
+    pub fn of_tables(bytes: impl FnMut(Table) -> u64) -> HistoryBytes {
+        HistoryBytes(TABLES.map(bytes))
     }
 
     /// Those of one table.

@@ -1,4 +1,5 @@
-//! The state on disk: one redb file, one transaction for all that belongs together.
+//! The state on disk: one redb file, one transaction for all that belongs together. Where several
+//! daemons act as one service it is in tables that they share instead, with the same transactions.
 //!
 //! Rows that cannot be written stay in memory and are written later: a full disk delays durability,
 //! it does not lose what the daemon still knows. A disk may also hang: what touches it runs in
@@ -7,17 +8,15 @@
 //! there are too many. Each has a check: a row that was altered on disk is never read.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 
 use crate::clock::{Mono, Now};
 use crate::event::{EventKind, MAX_LISTED, StoreFileEvent};
-use crate::thread::ProgressCounter;
 
 pub mod change;
 mod check;
@@ -25,29 +24,35 @@ mod directory;
 mod disk_thread;
 mod engine;
 mod file;
+mod file_backend;
 mod history_limit;
 mod position;
 mod salvage;
+pub mod shared;
 mod snapshot;
 mod storage;
 mod table;
 mod trim;
 
 pub use self::change::{Change, ChangeSink};
-pub use self::directory::LockError;
-pub use self::history_limit::HistoryLimit;
+pub use self::directory::{DirectoryLock, LockError};
+pub use self::history_limit::{HistoryBytes, HistoryLimit};
 pub use self::snapshot::{Snapshot, TableView};
-pub use self::table::{RawRow, Table, Write};
+pub use self::table::{RawRow, Rows, Table, Write};
 
-use self::disk_thread::{DiskThread, PATIENCE};
-use self::engine::{Batch, Done, Engine, Opened};
+use self::disk_thread::PATIENCE;
 use self::file::UNTOLD_KEY;
+use self::file_backend::FileBackend;
 use self::history_limit::drop_pending;
-use self::table::{Rows, rows_of};
+use self::shared::{SharedBackend, SharedCommitError, SharedTables};
+use self::table::rows_of;
 
 /// The database in the state directory.
 pub const FILE_NAME: &str = "heartbeat.redb";
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// The same where tables are shared: at first, and when it lasts.
+const SHARED_RETRY_MIN: Duration = Duration::from_millis(100);
+const SHARED_RETRY_MAX: Duration = Duration::from_secs(1);
 /// How often it is checked, while nothing is written, that the file is still in its place.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the start waits for a disk that is slow, but answers: shorter than systemd waits for it.
@@ -76,6 +81,9 @@ pub enum OpenResult {
 ///                          Recovered, RecoveredUnread,
 ///                                RecoveredEmpty
 /// ```
+///
+/// Only where tables are shared: `Unconfirmed`, from which every other one may follow, and `Deposed`,
+/// which is the end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CommitResult {
     /// Every pending row is on disk.
@@ -93,38 +101,36 @@ pub enum CommitResult {
     /// The disk takes writes again but the old file is gone or unreadable: the caller must write
     /// its whole state again.
     RecoveredEmpty { failed_for: Duration },
-    /// No commit failed, but the file was taken away or replaced, and a new one was begun: the
-    /// caller must write its whole state again.
+    /// No commit failed, but the file was taken away or replaced, and a new one was begun; or tables
+    /// that are shared have lost commits that were confirmed. The caller must write its whole state
+    /// again, by [`Store::rewrite`].
     Replaced,
+    /// Another daemon writes the shared tables from now on: nothing was written, and nothing may be
+    /// sent.
+    Deposed,
+    /// It may or may not be written, and it is tried again soon. Nothing of it may be sent yet.
+    Unconfirmed { why: String },
 }
 
 /// The store of one daemon.
 pub struct Store {
-    directory: PathBuf,
-    engine: DiskThread<Engine>,
-    reader: Arc<DiskThread<()>>,
+    backend: Backend,
     pending: Rows,
-    /// What the engine has been given and has not answered yet.
-    in_flight: Option<InFlight>,
-    /// The first opening, while the disk hangs in it.
-    opening: Option<Receiver<Result<Opened, LockError>>>,
     limit: Option<HistoryLimit>,
-    /// There was a file at the start, and it could not be read; nothing was decided from it.
+    /// There were rows at the start, and they could not be read; nothing was decided from them.
     unread: bool,
     /// The same, found out by reading: the disk answered while the file was opened, and not later.
     missed: AtomicBool,
     /// Until when a disk that is slow is waited for at the start.
     start_ends: Instant,
-    /// A new file was begun since the last commit that was reported.
-    fresh: bool,
     failure: Option<WriteFailure>,
     next_check: Mono,
-    reports: Vec<StoreFileEvent>,
 }
 
-struct InFlight {
-    rows: Arc<Rows>,
-    answer: Receiver<Result<Done, String>>,
+/// Where the rows are.
+enum Backend {
+    File(FileBackend),
+    Shared(SharedBackend),
 }
 
 /// A period in which commits fail.
@@ -132,6 +138,10 @@ struct WriteFailure {
     since: Now,
     next_attempt: Now,
     why: String,
+    /// It may be written: nothing said that it is not.
+    unconfirmed: bool,
+    /// That commits are refused was reported.
+    reported: bool,
 }
 
 impl Store {
@@ -142,63 +152,67 @@ impl Store {
     /// disk, one that hangs, damaged, read-only) is reported in [`OpenResult`], and the store works
     /// in memory meanwhile.
     pub fn open(directory: &Path, now: Now) -> Result<(Store, OpenResult), LockError> {
-        let progress = ProgressCounter::default();
-        let no_thread = |why| LockError { why: format!("the store has no thread: {why}") };
-        let engine = Engine::new(directory, progress.clone());
-        let engine = DiskThread::spawn("store", progress.clone(), engine).map_err(no_thread)?;
-        let reader = Arc::new(DiskThread::spawn("store-read", progress, ()).map_err(no_thread)?);
-        let mut store = Store {
-            directory: directory.to_owned(),
-            engine,
-            reader,
-            pending: Rows::new(),
-            in_flight: None,
-            opening: None,
-            limit: None,
-            unread: false,
-            missed: AtomicBool::new(false),
-            start_ends: Instant::now() + START_LIMIT,
-            fresh: false,
-            failure: None,
-            next_check: now.mono + CHECK_INTERVAL,
-            reports: Vec::new(),
-        };
-        let opening = store.engine.start(Engine::open);
-        let result = match store.engine.wait(&opening, START_LIMIT) {
-            Some(opened) => store.take_up(opened?),
-            None => {
-                (store.opening, store.unread) = (Some(opening), true);
-                OpenResult::Failed { why: store.hangs() }
-            }
-        };
-        if let OpenResult::Failed { why } = &result {
-            let next_attempt = now.later(RETRY_INTERVAL);
-            store.failure = Some(WriteFailure { since: now, next_attempt, why: why.clone() });
-        }
+        let start_ends = Instant::now() + START_LIMIT;
+        let (file, result, read) = FileBackend::open(directory)?;
+        let mut store = Store::new(Backend::File(file), start_ends, now);
+        store.unread = !read;
+        store.note_open_failure(&result, now);
         Ok((store, result))
     }
 
-    fn take_up(&mut self, opened: Opened) -> OpenResult {
-        self.reports.extend(opened.done.reports);
-        self.unread = !opened.read;
-        opened.result
+    /// The store of a daemon that shares its rows with others, of which it alone writes. What it reads
+    /// and writes is in `tables`; `lock` says that no other daemon of this state directory does so.
+    pub fn open_shared(
+        lock: DirectoryLock,
+        tables: Arc<dyn SharedTables>,
+        now: Now,
+    ) -> (Store, OpenResult) {
+        let (shared, result) = match SharedBackend::open(lock, tables) {
+            (shared, Ok(())) => (shared, OpenResult::Ready),
+            (shared, Err(why)) => (shared, OpenResult::Failed { why }),
+        };
+        let mut store = Store::new(Backend::Shared(shared), Instant::now() + START_LIMIT, now);
+        store.unread = result != OpenResult::Ready;
+        store.note_open_failure(&result, now);
+        (store, result)
     }
 
-    fn hangs(&self) -> String {
-        let seconds = PATIENCE.as_secs();
-        format!("{}: the disk has not answered for {seconds} s", self.directory.display())
+    fn new(backend: Backend, start_ends: Instant, now: Now) -> Store {
+        Store {
+            backend,
+            pending: Rows::new(),
+            limit: None,
+            unread: false,
+            missed: AtomicBool::new(false),
+            start_ends,
+            failure: None,
+            next_check: now.mono + CHECK_INTERVAL,
+        }
     }
 
-    /// What is on disk at this moment, for reading in another thread; none while commits fail.
+    fn note_open_failure(&mut self, result: &OpenResult, now: Now) {
+        if let OpenResult::Failed { why } = result {
+            self.failure = Some(WriteFailure {
+                since: now,
+                next_attempt: now.later(RETRY_INTERVAL),
+                why: why.clone(),
+                unconfirmed: false,
+                reported: true,
+            });
+        }
+    }
+
+    /// What is stored at this moment, for reading in another thread; none while commits fail.
     pub fn snapshot(&self) -> Option<Snapshot> {
         self.failure.is_none().then(|| self.begin_read(false)?).flatten()
     }
 
     /// The outer option is none when the disk hangs, the inner one when nothing is open.
     fn begin_read(&self, or_copy: bool) -> Option<Option<Snapshot>> {
-        let transaction = self.engine.ask(PATIENCE, move |engine| engine.begin_read(or_copy))?;
-        let snapshot = |(one, bytes)| Snapshot::new(one, bytes, Arc::clone(&self.reader));
-        Some(transaction.map(snapshot))
+        match &self.backend {
+            Backend::File(file) => file.begin_read(or_copy),
+            Backend::Shared(shared) => Some(Some(shared.snapshot())),
+        }
     }
 
     /// What the daemon begins with. Where a disk does not tell it, that is known: see `missed`.
@@ -231,9 +245,13 @@ impl Store {
         snapshot::parse(table, vec![(key.to_owned(), row)]).pop().map(|(_, row)| row)
     }
 
-    /// A table with the rows that are not on disk yet, for reading in another thread.
+    /// A table with the rows that are not stored yet, for reading in another thread.
     pub fn view(&self, table: Table) -> TableView {
-        let in_flight = self.in_flight.iter().flat_map(|given| rows_of(&given.rows, table));
+        let in_flight = match &self.backend {
+            Backend::File(file) => file.in_flight(),
+            Backend::Shared(_) => None,
+        };
+        let in_flight = in_flight.into_iter().flat_map(|rows| rows_of(rows, table));
         let mut pending = BTreeMap::new();
         for (key, value) in in_flight.chain(rows_of(&self.pending, table)) {
             pending.insert(key.clone(), value.clone());
@@ -241,7 +259,8 @@ impl Store {
         TableView { table, snapshot: self.snapshot(), pending }
     }
 
-    /// Has every commit remove what the history has too much of, in the same transaction.
+    /// Has every commit remove what the history has too much of, in the same transaction; where
+    /// tables are shared, in the next one.
     pub fn limit_history(&mut self, limit: HistoryLimit) {
         self.limit = Some(limit);
     }
@@ -251,12 +270,21 @@ impl Store {
         self.pending.insert((write.table, write.key), write.value);
     }
 
-    /// Whether the last commit failed.
-    pub fn is_failing(&self) -> bool {
-        self.failure.is_some()
+    /// Adds every row that there is to the next commit, for a store that has lost some. Of tables
+    /// whose rows are all known (see [`Table::is_known_whole`]) it then has these rows and no others.
+    pub fn rewrite(&mut self, rows: impl Iterator<Item = Write>) {
+        rows.for_each(|write| self.write(write));
+        if let Backend::Shared(shared) = &mut self.backend {
+            shared.rewrite();
+        }
     }
 
-    /// Why the disk takes nothing; none while it does.
+    /// Whether the last commit was refused.
+    pub fn is_failing(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| !failure.unconfirmed)
+    }
+
+    /// Why nothing is stored; none while it is.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_ref().map(|failure| failure.why.as_str())
     }
@@ -268,21 +296,26 @@ impl Store {
 
     /// What people must be told of the file, each once.
     pub fn take_reports(&mut self) -> Vec<EventKind> {
-        if self.reports.is_empty() {
-            return Vec::new();
+        let reports = match &mut self.backend {
+            Backend::File(file) => std::mem::take(&mut file.reports),
+            Backend::Shared(_) => Vec::new(),
+        };
+        if !reports.is_empty() {
+            self.write(Write::remove(Table::Meta, UNTOLD_KEY));
         }
-        self.write(Write::remove(Table::Meta, UNTOLD_KEY));
-        std::mem::take(&mut self.reports).into_iter().flat_map(kinds).collect()
+        reports.into_iter().flat_map(kinds).collect()
     }
 
     /// Writes all pending rows in one transaction with one fsync. While commits fail, one is tried
-    /// every five seconds only.
+    /// every five seconds only; where tables are shared, more often.
     pub fn commit(&mut self, now: Now) -> CommitResult {
-        let answered = self.in_flight.as_ref().is_some_and(|given| !given.answer.is_empty())
-            || self.opening.as_ref().is_some_and(|opening| !opening.is_empty());
-        let early = |failure: &WriteFailure| now.mono < failure.next_attempt.mono;
-        if self.failure.as_ref().is_some_and(early) && !answered {
-            return CommitResult::StillFailing;
+        let answered = match &self.backend {
+            Backend::File(file) => file.has_answered(),
+            Backend::Shared(_) => false,
+        };
+        let early = |failure: &&WriteFailure| now.mono < failure.next_attempt.mono && !answered;
+        if let Some(failure) = self.failure.as_ref().filter(early) {
+            return failure.again();
         }
         self.commit_within(Duration::ZERO, now)
     }
@@ -299,69 +332,38 @@ impl Store {
             return CommitResult::Committed;
         }
         self.next_check = now.mono + CHECK_INTERVAL;
-        match self.settle(patience).and_then(|()| self.hand_over()) {
-            Ok(()) => self.on_committed(now),
-            Err(why) => self.on_failed(why, now),
-        }
-    }
-
-    /// Takes up what became of what the disk did not do in time.
-    fn settle(&mut self, patience: Duration) -> Result<(), String> {
-        if let Some(opening) = self.opening.take() {
-            match opening.recv_timeout(patience) {
-                Ok(Ok(opened)) => {
-                    self.fresh |= opened.done.fresh;
-                    self.reports.extend(opened.done.reports);
+        let (pending, limit) = (&mut self.pending, self.limit);
+        match &mut self.backend {
+            Backend::Shared(shared) => match shared.commit(pending, limit, self.unread) {
+                Ok(()) => self.on_committed(false, now),
+                Err(why) => self.on_not_shared(why, now),
+            },
+            Backend::File(file) => {
+                let settled = file.settle(patience, pending).and_then(|()| {
+                    if file.engine.hangs() {
+                        return Err(file.hangs());
+                    }
+                    if let Some(limit) = &limit {
+                        drop_pending(pending, limit, limit.max_bytes);
+                    }
+                    file.hand_over(pending, limit, self.unread)
+                });
+                let fresh = settled.is_ok() && file.take_fresh();
+                match settled {
+                    Ok(()) => self.on_committed(fresh, now),
+                    Err(why) => self.on_failed(why, RETRY_INTERVAL, now),
                 }
-                Ok(Err(held)) => return Err(held.why),
-                Err(_) => {
-                    self.opening = Some(opening);
-                    return Err(self.hangs());
-                }
-            }
-        }
-        let Some(given) = self.in_flight.take() else { return Ok(()) };
-        self.await_answer(given, patience)
-    }
-
-    /// Gives all pending rows to the engine.
-    fn hand_over(&mut self) -> Result<(), String> {
-        if self.engine.hangs() {
-            return Err(self.hangs());
-        }
-        if let Some(limit) = &self.limit {
-            drop_pending(&mut self.pending, limit, limit.max_bytes);
-        }
-        let rows = Arc::new(std::mem::take(&mut self.pending));
-        let batch = Batch { rows: Arc::clone(&rows), limit: self.limit, unread: self.unread };
-        let answer = self.engine.start(move |engine| engine.commit(&batch));
-        self.await_answer(InFlight { rows, answer }, PATIENCE)
-    }
-
-    fn await_answer(&mut self, given: InFlight, patience: Duration) -> Result<(), String> {
-        let Ok(answer) = given.answer.recv_timeout(patience) else {
-            self.in_flight = Some(given);
-            return Err(self.hangs());
-        };
-        match answer {
-            Ok(done) => {
-                self.fresh |= done.fresh;
-                self.reports.extend(done.reports);
-                Ok(())
-            }
-            Err(why) => {
-                // Later rows of the same keys stand.
-                for (key, value) in given.rows.iter() {
-                    self.pending.entry(key.clone()).or_insert_with(|| value.clone());
-                }
-                Err(why)
             }
         }
     }
 
-    fn on_committed(&mut self, now: Now) -> CommitResult {
-        let (unread, fresh) = (std::mem::take(&mut self.unread), std::mem::take(&mut self.fresh));
-        let Some(failure) = self.failure.take() else {
+    fn on_committed(&mut self, fresh: bool, now: Now) -> CommitResult {
+        let unread = std::mem::take(&mut self.unread);
+        let failure = self.failure.take();
+        if failure.is_some() {
+            info!("{} takes writes again", self.place());
+        }
+        let Some(failure) = failure.filter(|failure| failure.reported) else {
             return match (fresh, unread) {
                 (true, _) => CommitResult::Replaced,
                 (false, true) => CommitResult::RecoveredUnread { failed_for: Duration::ZERO },
@@ -369,7 +371,6 @@ impl Store {
             };
         };
         let failed_for = now.mono.since(failure.since.mono);
-        info!("{} takes writes again", self.directory.display());
         match (fresh, unread) {
             (true, _) => CommitResult::RecoveredEmpty { failed_for },
             (false, true) => CommitResult::RecoveredUnread { failed_for },
@@ -377,29 +378,93 @@ impl Store {
         }
     }
 
+    /// Where the rows are, for the log.
+    fn place(&self) -> String {
+        match &self.backend {
+            Backend::File(file) => file.place().to_string(),
+            Backend::Shared(_) => "the shared store".to_owned(),
+        }
+    }
+
     /// How many rows are pending.
     pub fn pending(&self) -> usize {
-        let given = self.in_flight.as_ref().map_or(0, |given| given.rows.len());
+        let given = match &self.backend {
+            Backend::File(file) => file.in_flight().map_or(0, Rows::len),
+            Backend::Shared(_) => 0,
+        };
         self.pending.len() + given
     }
 
-    fn on_failed(&mut self, why: String, now: Now) -> CommitResult {
+    fn on_failed(&mut self, why: String, retry_after: Duration, now: Now) -> CommitResult {
         self.drop_old_history();
-        let next_attempt = now.later(RETRY_INTERVAL);
-        if let Some(failure) = &mut self.failure {
+        let next_attempt = now.later(retry_after);
+        let place = self.place();
+        let new = || WriteFailure {
+            since: now,
+            next_attempt,
+            why: String::new(),
+            unconfirmed: false,
+            reported: false,
+        };
+        let failure = self.failure.get_or_insert_with(new);
+        (failure.next_attempt, failure.unconfirmed) = (next_attempt, false);
+        failure.why.clone_from(&why);
+        if std::mem::replace(&mut failure.reported, true) {
             debug!("the store still refuses: {why}");
-            (failure.next_attempt, failure.why) = (next_attempt, why);
             return CommitResult::StillFailing;
         }
-        warn!("{} refuses to be written: {why}", self.directory.display());
-        self.failure = Some(WriteFailure { since: now, next_attempt, why: why.clone() });
+        warn!("{place} refuses to be written: {why}");
         CommitResult::Failed { why }
+    }
+
+    fn on_not_shared(&mut self, error: SharedCommitError, now: Now) -> CommitResult {
+        match error {
+            SharedCommitError::Deposed => CommitResult::Deposed,
+            SharedCommitError::Refused(why) => self.on_failed(why, SHARED_RETRY_MAX, now),
+            SharedCommitError::Unconfirmed(why) => self.on_unconfirmed(why, now),
+            SharedCommitError::WentBack { to } => {
+                warn!("the shared store went back to its change number {to}: all is written anew");
+                if let Some(failure) = &mut self.failure {
+                    failure.next_attempt = now;
+                }
+                CommitResult::Replaced
+            }
+        }
+    }
+
+    fn on_unconfirmed(&mut self, why: String, now: Now) -> CommitResult {
+        self.drop_old_history();
+        if self.failure.is_none() {
+            warn!("nothing is sent until what was written is confirmed: {why}");
+        }
+        let failure = self.failure.get_or_insert_with(|| WriteFailure {
+            since: now,
+            next_attempt: now,
+            why: String::new(),
+            unconfirmed: true,
+            reported: false,
+        });
+        let passed = now.mono.since(failure.since.mono) / 10;
+        failure.next_attempt = now.later(passed.clamp(SHARED_RETRY_MIN, SHARED_RETRY_MAX));
+        failure.unconfirmed = true;
+        failure.why = why;
+        failure.again()
     }
 
     fn drop_old_history(&mut self) {
         let none = HistoryLimit { max_bytes: MAX_PENDING_HISTORY, is_minor: |_| false };
         let limit = self.limit.unwrap_or(none);
         drop_pending(&mut self.pending, &limit, limit.max_bytes.min(MAX_PENDING_HISTORY));
+    }
+}
+
+impl WriteFailure {
+    /// What a further commit does that is not tried yet, or ends like the last one.
+    fn again(&self) -> CommitResult {
+        match self.unconfirmed {
+            true => CommitResult::Unconfirmed { why: self.why.clone() },
+            false => CommitResult::StillFailing,
+        }
     }
 }
 
@@ -415,27 +480,31 @@ fn kinds(report: StoreFileEvent) -> Vec<EventKind> {
     std::iter::once(EventKind::StoreFile(report)).chain(alerts).collect()
 }
 
-impl Drop for Store {
-    fn drop(&mut self) {
-        if !self.engine.end() {
-            error!("{} is not closed: the disk does not answer", self.directory.display());
-        }
-    }
-}
-
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+pub mod shared_model;
+#[cfg(test)]
+mod shared_tests;
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::directory::LOCK_NAME;
+    use super::engine::Engine;
     use super::*;
     use crate::clock::Wall;
 
     pub(super) fn at(seconds: i64) -> Now {
         Now { mono: Mono(seconds * 1000), wall: Wall(1_800_000_000_000 + seconds * 1000) }
+    }
+
+    fn file(store: &Store) -> &FileBackend {
+        match &store.backend {
+            Backend::File(file) => file,
+            Backend::Shared(_) => panic!("it is in no file"),
+        }
     }
 
     fn open(directory: &Path) -> Store {
@@ -550,7 +619,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut store = open(directory.path());
         let (release, released) = crossbeam_channel::bounded::<()>(1);
-        let hung = store.engine.start(move |_| released.recv().is_ok());
+        let hung = file(&store).engine.start(move |_| released.recv().is_ok());
         for key in ["removed", "changed", "stays"] {
             store.write(Write::put(Table::Hosts, key, &1));
         }
@@ -596,7 +665,7 @@ mod tests {
         drop(store);
         let mut store = open(directory.path());
         let (release, released) = crossbeam_channel::bounded::<()>(1);
-        let hung = store.reader.start(move |()| released.recv().is_ok());
+        let hung = file(&store).reader.start(move |()| released.recv().is_ok());
         assert_eq!(store.read::<i32>(Table::Hosts), []);
         assert_eq!(store.get::<i32>(Table::Outbox, "1"), None);
         release.send(()).unwrap();
@@ -675,7 +744,7 @@ mod tests {
             let file = engine.file.as_ref()?;
             Some([file.history.bytes, file::history_bytes(&file.database).unwrap()])
         };
-        store.engine.ask(PATIENCE, look).flatten().unwrap()
+        file(store).engine.ask(PATIENCE, look).flatten().unwrap()
     }
 
     fn history_rows(store: &Store) -> usize {

@@ -1,8 +1,9 @@
 //! A read transaction: the store as it is at one moment, read in another thread than the one that
-//! writes.
+//! writes. Of tables that are shared, which have none: each answer as it is when it is asked for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::error;
@@ -11,6 +12,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use super::disk_thread::{DiskThread, PATIENCE};
 use super::file::{catch_panics, value_of};
 use super::history_limit::HistoryBytes;
+use super::shared::{KeyRange, SharedTables, last_rows, rows_in};
 use super::table::{RawRow, Table};
 use crate::btree::InsertAll;
 
@@ -19,9 +21,15 @@ type Rows = ReadOnlyTable<&'static str, &'static [u8]>;
 /// The store as it is at one moment. redb reuses no page of that moment while this lives: drop it
 /// soon. A disk that hangs is waited for five seconds, and then has no rows.
 pub struct Snapshot {
-    transaction: Arc<ReadTransaction>,
+    source: Source,
     history: HistoryBytes,
-    reader: Arc<DiskThread<()>>,
+    /// Something could not be read: what was read is not all that there is.
+    failed: AtomicBool,
+}
+
+enum Source {
+    File { transaction: Arc<ReadTransaction>, reader: Arc<DiskThread<()>> },
+    Shared(Arc<dyn SharedTables>),
 }
 
 impl Snapshot {
@@ -30,43 +38,65 @@ impl Snapshot {
         history: HistoryBytes,
         reader: Arc<DiskThread<()>>,
     ) -> Snapshot {
-        Snapshot { transaction: Arc::new(transaction), history, reader }
+        let source = Source::File { transaction: Arc::new(transaction), reader };
+        Snapshot { source, history, failed: AtomicBool::new(false) }
     }
 
-    /// Reads in the thread for it; nothing, with a line in the log, where that cannot be.
+    /// Tables that are shared, as they are whenever they are asked.
+    pub fn shared(tables: Arc<dyn SharedTables>, history: HistoryBytes) -> Snapshot {
+        Snapshot { source: Source::Shared(tables), history, failed: AtomicBool::new(false) }
+    }
+
+    /// Whether all that was asked of it could be read.
+    pub fn is_sound(&self) -> bool {
+        !self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Reads; nothing, with a line in the log, where that cannot be.
     fn read<T: Default + Send + 'static>(
         &self,
         table: Table,
-        read: impl FnOnce(&Rows) -> Result<T, redb::Error> + Send + 'static,
+        of_file: impl FnOnce(&Rows) -> Result<T, redb::Error> + Send + 'static,
+        of_shared: impl FnOnce(&dyn SharedTables) -> Result<T, String>,
     ) -> T {
-        self.try_read(PATIENCE, table, read).unwrap_or_default()
+        self.try_read(PATIENCE, table, of_file, of_shared).unwrap_or_default()
     }
 
-    /// The same; none where that cannot be.
+    /// The same; none where that cannot be. A file is read in the thread for it.
     fn try_read<T: Default + Send + 'static>(
         &self,
         limit: Duration,
         table: Table,
-        read: impl FnOnce(&Rows) -> Result<T, redb::Error> + Send + 'static,
+        of_file: impl FnOnce(&Rows) -> Result<T, redb::Error> + Send + 'static,
+        of_shared: impl FnOnce(&dyn SharedTables) -> Result<T, String>,
     ) -> Option<T> {
-        let transaction = Arc::clone(&self.transaction);
-        let answer = self.reader.ask(limit, move |()| read_table(&transaction, table, read));
-        answer.unwrap_or_else(|| {
-            error!("the store's {table:?} cannot be read: the disk does not answer");
-            None
-        })
+        let answer = match &self.source {
+            Source::File { transaction, reader } => {
+                let transaction = Arc::clone(transaction);
+                let read = move |(): &mut ()| read_table(&transaction, table, of_file);
+                let no_answer = || Err("the disk does not answer".to_owned());
+                reader.ask(limit, read).unwrap_or_else(no_answer)
+            }
+            Source::Shared(tables) => of_shared(&**tables),
+        };
+        if let Err(why) = &answer {
+            self.failed.store(true, Ordering::Relaxed);
+            error!("the store's {table:?} cannot be read: {why}");
+        }
+        answer.ok()
     }
 
     /// Every row of a table, by key; none when it cannot be read. A disk that answers something is
     /// waited for until `limit`.
     pub(super) fn rows(&self, limit: Duration, table: Table) -> Option<Vec<RawRow>> {
-        self.try_read(limit, table, move |rows| take_rows(table, rows.iter()?, usize::MAX))
+        let all = move |rows: &Rows| take_rows(table, rows.iter()?, usize::MAX);
+        self.try_read(limit, table, all, |tables| tables.rows(table))
     }
 
     /// One row, if it is there; the outer option is none when it cannot be read.
     pub(super) fn row(&self, table: Table, key: &str) -> Option<Option<Vec<u8>>> {
-        let key = key.to_owned();
-        self.try_read(PATIENCE, table, move |rows| value_at(table, &key, rows))
+        let keys = vec![key.to_owned()];
+        self.try_get_all(table, keys).map(|mut rows| rows.pop().flatten())
     }
 
     /// Several rows of one table, in the order of the keys.
@@ -75,16 +105,29 @@ impl Snapshot {
         table: Table,
         keys: impl Iterator<Item = &'a str>,
     ) -> Vec<Option<Vec<u8>>> {
-        let keys: Vec<String> = keys.map(str::to_owned).collect();
-        self.read(table, move |rows| keys.iter().map(|key| value_at(table, key, rows)).collect())
+        self.try_get_all(table, keys.map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    fn try_get_all(&self, table: Table, keys: Vec<String>) -> Option<Vec<Option<Vec<u8>>>> {
+        let keys = Arc::new(keys);
+        let of_file = Arc::clone(&keys);
+        self.try_read(
+            PATIENCE,
+            table,
+            move |rows| of_file.iter().map(|key| value_at(table, key, rows)).collect(),
+            |tables| tables.get_all(table, &keys),
+        )
     }
 
     /// The first `count` rows from a key on, before another.
     pub fn range(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<RawRow> {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.read(table, move |rows| {
-            take_rows(table, rows.range(from.as_str()..to.as_str())?, count)
-        })
+        let range = KeyRange { from: from.clone(), to: Some(to.clone()), last_first: false };
+        self.read(
+            table,
+            move |rows| take_rows(table, rows.range(from.as_str()..to.as_str())?, count),
+            |tables| rows_in(tables, table, range, count),
+        )
     }
 
     /// The last row before a key, from another on.
@@ -94,34 +137,49 @@ impl Snapshot {
 
     /// The same for several ranges of keys, in their order.
     pub fn last_of_each(&self, table: Table, ranges: Vec<(String, String)>) -> Vec<Option<RawRow>> {
-        self.read(table, move |rows| {
-            let last = |(from, to): &(String, String)| {
-                let range = rows.range(from.as_str()..to.as_str())?;
-                Ok(take_rows(table, range.rev(), 1)?.pop())
-            };
-            ranges.iter().map(last).collect()
-        })
+        let of_file = ranges.clone();
+        self.read(
+            table,
+            move |rows| {
+                let last = |(from, to): &(String, String)| {
+                    let range = rows.range(from.as_str()..to.as_str())?;
+                    Ok(take_rows(table, range.rev(), 1)?.pop())
+                };
+                of_file.iter().map(last).collect()
+            },
+            |tables| last_rows(tables, table, ranges),
+        )
     }
 
     /// At most `count` rows, those with the greatest keys below `before` first.
     pub fn newest(&self, table: Table, before: Option<&str>, count: usize) -> Vec<RawRow> {
         let before = before.map(str::to_owned);
-        self.read(table, move |rows| {
-            let range = match &before {
-                Some(before) => rows.range(..before.as_str())?,
-                None => rows.iter()?,
-            };
-            take_rows(table, range.rev(), count)
-        })
+        let range = KeyRange { from: String::new(), to: before.clone(), last_first: true };
+        self.read(
+            table,
+            move |rows| {
+                let range = match &before {
+                    Some(before) => rows.range(..before.as_str())?,
+                    None => rows.iter()?,
+                };
+                take_rows(table, range.rev(), count)
+            },
+            |tables| rows_in(tables, table, range, count),
+        )
     }
 
     /// The keys of the oldest rows before a key, `count` at most.
     pub fn keys_before(&self, table: Table, from: &str, to: &str, count: usize) -> Vec<String> {
         let (from, to) = (from.to_owned(), to.to_owned());
-        self.read(table, move |rows| {
-            let keys = rows.range(from.as_str()..to.as_str())?.take(count);
-            keys.map(|row| Ok(row?.0.value().to_owned())).collect()
-        })
+        let range = KeyRange { from: from.clone(), to: Some(to.clone()), last_first: false };
+        self.read(
+            table,
+            move |rows| {
+                let keys = rows.range(from.as_str()..to.as_str())?.take(count);
+                keys.map(|row| Ok(row?.0.value().to_owned())).collect()
+            },
+            |tables| Ok(tables.keys_in(table, &[range], count)?.pop().unwrap_or_default()),
+        )
     }
 
     /// How many bytes the keys and values of a table of the history have.
@@ -134,17 +192,15 @@ fn value_at(table: Table, key: &str, rows: &Rows) -> Result<Option<Vec<u8>>, red
     Ok(rows.get(key)?.and_then(|stored| value_of(table, key, stored.value())))
 }
 
-/// None, with a line in the log, when it cannot be read.
 fn read_table<T: Default>(
     transaction: &ReadTransaction,
     table: Table,
     read: impl FnOnce(&Rows) -> Result<T, redb::Error>,
-) -> Option<T> {
-    let result = catch_panics(|| match transaction.open_table(table.definition()) {
+) -> Result<T, String> {
+    catch_panics(|| match transaction.open_table(table.definition()) {
         Err(redb::TableError::TableDoesNotExist(_)) => Ok(T::default()),
         rows => read(&rows?),
-    });
-    result.inspect_err(|why| error!("the store's {table:?} cannot be read: {why}")).ok()
+    })
 }
 
 /// The first `count` rows of a range that are what was stored: fewer only where no more follow.

@@ -63,8 +63,8 @@ impl Table {
         TableDefinition::new(self.name())
     }
 
-    /// What it is called on disk.
-    pub(super) fn name(self) -> &'static str {
+    /// What it is called where it is stored.
+    pub fn name(self) -> &'static str {
         match self {
             Table::Meta => "meta",
             Table::Hosts => "hosts",
@@ -126,7 +126,7 @@ impl Table {
 
     /// Whether it is history: the daemon works without it. The oldest pending rows are dropped while
     /// the disk fails.
-    pub(super) fn is_history(self) -> bool {
+    pub fn is_history(self) -> bool {
         match self {
             Table::Meta
             | Table::Hosts
@@ -146,6 +146,34 @@ impl Table {
         }
     }
 
+    /// Whether the daemon knows every row of it, so that a row which it does not know is one that was
+    /// removed, and comes back where the store has lost its last commits.
+    pub fn is_known_whole(self) -> bool {
+        match self {
+            // Each would do harm: a host that was forgotten falls silent, a message that arrived is sent
+            // again, an incident that is over ends again, a receipt is asked about, a backup is
+            // reported again, a name is written again, a silence keeps alarms back.
+            Table::Hosts
+            | Table::Outbox
+            | Table::Troubles
+            | Table::Receipts
+            | Table::Pipelines
+            | Table::Dyndns
+            | Table::Calm => true,
+            // Notes: each is written whenever it changes, and the features remove their own.
+            Table::Meta
+            // One for each plan, which is only removed when it is too old.
+            | Table::Plans
+            // Records of what was, which are only removed when they are too old or too many.
+            | Table::History
+            | Table::Events
+            | Table::Hours
+            | Table::Days
+            | Table::Names
+            | Table::Metrics => false,
+        }
+    }
+
     /// Whether its rows are only ever added: pending ones are right whatever the file holds.
     pub(super) fn is_append_only(self) -> bool {
         matches!(
@@ -156,7 +184,7 @@ impl Table {
 }
 
 /// Rows to write, by table and key; none removes one.
-pub(super) type Rows = BTreeMap<(Table, String), Option<Vec<u8>>>;
+pub type Rows = BTreeMap<(Table, String), Option<Vec<u8>>>;
 
 /// Those of one table.
 pub(super) fn rows_of(

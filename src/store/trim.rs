@@ -15,23 +15,34 @@ const MAX_TRIMMED: u64 = 1_000_000;
 /// How many rows a commit looks at in search of those that matter less.
 const MAX_SCANNED: usize = 10_000;
 
-/// The history of an open file.
-pub(super) struct History {
+/// Is shown a row: its key, its value, which is none of a row that is damaged, and how many bytes are
+/// stored. False when it has seen enough.
+pub(super) type RowVisitor<'a> = dyn FnMut(&str, Option<&[u8]>, usize) -> bool + 'a;
+
+/// The rows of the history, before they are trimmed.
+pub(super) trait HistoryRows {
+    /// Visits the rows of a table from a key on, until `visit` has seen enough.
+    fn scan(&self, table: Table, from: &str, visit: &mut RowVisitor<'_>)
+    -> Result<(), redb::Error>;
+}
+
+/// How much history there is, and where it was looked at.
+pub(super) struct Trimmer {
     pub(super) bytes: HistoryBytes,
     /// By table, from where on there may be rows that matter less.
     minor_from: BTreeMap<Table, String>,
 }
 
-impl History {
-    /// A history of so many bytes.
-    pub(super) fn new(bytes: HistoryBytes) -> History {
-        History { bytes, minor_from: BTreeMap::new() }
+impl Trimmer {
+    /// For a history of so many bytes.
+    pub(super) fn new(bytes: HistoryBytes) -> Trimmer {
+        Trimmer { bytes, minor_from: BTreeMap::new() }
     }
 
-    /// The removal of what is too much, in the transaction that has written `rows`.
+    /// The removal of what is too much, once `rows` were written.
     pub(super) fn excess_rows(
         &mut self,
-        transaction: &WriteTransaction,
+        stored: &dyn HistoryRows,
         limit: &HistoryLimit,
         rows: &Rows,
     ) -> Result<Rows, redb::Error> {
@@ -42,7 +53,7 @@ impl History {
             removed: 0,
             rows: Rows::new(),
         };
-        trim.choose(transaction, limit, self)?;
+        trim.choose(stored, limit, self)?;
         Ok(trim.rows)
     }
 }
@@ -60,9 +71,9 @@ struct Trim {
 impl Trim {
     fn choose(
         &mut self,
-        transaction: &WriteTransaction,
+        stored: &dyn HistoryRows,
         limit: &HistoryLimit,
-        history: &mut History,
+        history: &mut Trimmer,
     ) -> Result<(), redb::Error> {
         let mut scanned = 0;
         let mut weighed = WEIGHED;
@@ -70,13 +81,13 @@ impl Trim {
         for table in weighed {
             let from = history.minor_from.entry(table).or_default();
             let start = from.clone();
-            scan_rows(transaction, table, &start, |key, stored| {
+            stored.scan(table, &start, &mut |key, value, length| {
                 if self.removed >= self.excess || scanned >= MAX_SCANNED {
                     return false;
                 }
                 scanned += 1;
-                if check::open(table, key, stored).is_some_and(limit.is_minor) {
-                    self.remove(table, key, stored);
+                if value.is_some_and(limit.is_minor) {
+                    self.remove(table, key, length);
                 }
                 // Behind this one: no key has a character before it.
                 *from = format!("{key}\0");
@@ -86,44 +97,46 @@ impl Trim {
         if scanned >= MAX_SCANNED && !self.is_urgent {
             return Ok(());
         }
-        self.choose_oldest(transaction, history.bytes)
+        self.choose_oldest(stored, history.bytes)
     }
 
     fn choose_oldest(
         &mut self,
-        transaction: &WriteTransaction,
+        stored: &dyn HistoryRows,
         bytes: HistoryBytes,
     ) -> Result<(), redb::Error> {
         let Some(table) = BY_TIME.into_iter().max_by_key(|table| bytes.of(*table)) else {
             return Ok(());
         };
-        scan_rows(transaction, table, "", |key, stored| {
+        stored.scan(table, "", &mut |key, _, length| {
             let more = self.removed < self.excess;
             if more && !self.rows.contains_key(&(table, key.to_owned())) {
-                self.remove(table, key, stored);
+                self.remove(table, key, length);
             }
             more
         })
     }
 
-    fn remove(&mut self, table: Table, key: &str, stored: &[u8]) {
-        self.removed += (key.len() + stored.len()) as u64;
+    fn remove(&mut self, table: Table, key: &str, length: usize) {
+        self.removed += (key.len() + length) as u64;
         self.rows.insert((table, key.to_owned()), None);
     }
 }
 
-/// Visits the rows of a table from a key on, until `visit` has seen enough.
-fn scan_rows(
-    transaction: &WriteTransaction,
-    table: Table,
-    from: &str,
-    mut visit: impl FnMut(&str, &[u8]) -> bool,
-) -> Result<(), redb::Error> {
-    for row in transaction.open_table(table.definition())?.range(from..)? {
-        let (key, stored) = row?;
-        if !visit(key.value(), stored.value()) {
-            break;
+impl HistoryRows for WriteTransaction {
+    fn scan(
+        &self,
+        table: Table,
+        from: &str,
+        visit: &mut RowVisitor<'_>,
+    ) -> Result<(), redb::Error> {
+        for row in self.open_table(table.definition())?.range(from..)? {
+            let (key, stored) = row?;
+            let (key, stored) = (key.value(), stored.value());
+            if !visit(key, check::open(table, key, stored), stored.len()) {
+                break;
+            }
         }
+        Ok(())
     }
-    Ok(())
 }

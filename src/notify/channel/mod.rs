@@ -58,6 +58,9 @@ enum ChannelType {
     Log,
 }
 
+/// Why a message is not sent that must not be.
+pub(super) const NOT_SENT: &str = "it may not be sent at present";
+
 const TYPES: [(&str, ChannelType); 5] = [
     ("email", ChannelType::Email),
     ("pushover", ChannelType::Pushover),
@@ -143,10 +146,26 @@ impl Channel {
         outgoing: &OutgoingMessage,
         state: &SharedState,
     ) -> Result<Delivered, Failure> {
+        self.deliver_if(outgoing, state, &|| true)
+    }
+
+    /// The same where `may_send` says so, which is asked when there is nothing left to wait for.
+    ///
+    /// # Errors
+    /// How it ended when it did not arrive, or was not sent.
+    pub fn deliver_if(
+        &self,
+        outgoing: &OutgoingMessage,
+        state: &SharedState,
+        may_send: &dyn Fn() -> bool,
+    ) -> Result<Delivered, Failure> {
         match &self.kind {
+            ChannelKind::Signal(signal) => {
+                signal.deliver(outgoing, &state.signal_accounts, may_send)
+            }
+            _ if !may_send() => Err(Failure::unreachable(NOT_SENT)),
             ChannelKind::Email(email) => email.deliver(outgoing),
             ChannelKind::Pushover(pushover) => pushover.deliver(outgoing),
-            ChannelKind::Signal(signal) => signal.deliver(outgoing, &state.signal_accounts),
             ChannelKind::Mattermost(mattermost) => {
                 mattermost.deliver(outgoing, &state.mattermost_hooks)
             }

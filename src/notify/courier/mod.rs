@@ -18,6 +18,7 @@ use super::channel::SharedState;
 use super::outbox::{DeliveryRecord, Outbox, QueueStatus, Room, UsedShares};
 use super::settings::NotifySettings;
 pub use super::worker::FAILURE_REASONS;
+pub use super::worker::Permit;
 use super::worker::TaskDone;
 use crate::clock::{Mono, Now};
 use crate::store::{Change, HistoryLimit, Store, Write};
@@ -44,12 +45,17 @@ pub enum CourierExit {
     /// The disk failed before the start and can be read only now: the process must start again to
     /// load what it holds.
     Restart,
+    /// Another daemon leads from now on. Nothing of what was not stored was sent or answered: the
+    /// process must start again, and know nothing.
+    Deposed,
 }
 
 /// What the daemon gives the courier's thread to call.
 pub struct CourierHooks {
     /// Every row of every feature, for a store that lost its own.
     pub every_row: EveryRow,
+    /// Asked before each attempt and each poll.
+    pub permit: Permit,
     /// Called on the courier's thread when it has ended and the store is closed.
     pub on_exit: Box<dyn FnOnce(CourierExit) + Send>,
 }
@@ -167,7 +173,8 @@ impl PendingCourier {
         hooks: CourierHooks,
         rebase: impl Fn(Now) -> Now,
     ) -> std::io::Result<JoinHandle<CourierExit>> {
-        let thread = CourierThread::start(self, store, settings, hooks.every_row, rebase)?;
+        let thread =
+            CourierThread::start(self, store, settings, (hooks.every_row, hooks.permit), rebase)?;
         spawn_critical("courier", DEFAULT_STACK, move || {
             let exit = thread.run();
             (hooks.on_exit)(exit);
@@ -377,6 +384,9 @@ fn not_answered(why: RecvTimeoutError) -> CalmError {
 }
 
 #[cfg(test)]
+mod shared_tests;
+
+#[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
@@ -402,7 +412,8 @@ mod tests {
             retry_policy: None,
         };
         let on_exit = Box::new(move |exit| tx.send(exit).unwrap());
-        let hooks = CourierHooks { every_row: Box::new(Vec::new), on_exit };
+        let (every_row, permit) = (Box::new(Vec::new), Arc::new(|| true));
+        let hooks = CourierHooks { every_row, permit, on_exit };
         pending.open(store, settings, hooks, |then| then).unwrap();
         exits
     }

@@ -11,8 +11,8 @@ use super::overlay::{
 };
 use super::restore::{restore_outbox, restore_overlay};
 use super::{
-    CalmReply, Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, LAST_EVENT_KEY,
-    OnStored, PendingCourier,
+    CalmReply, Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, InspectFn,
+    LAST_EVENT_KEY, MAX_BACKLOG, OnStored, PendingCourier,
 };
 use crate::clock::{Mono, Now};
 use crate::event::{CalmEvent, Event, EventId, EventKind, Level, SilenceNotice, Subject};
@@ -20,7 +20,7 @@ use crate::notify::calm::{CalmError, CalmOverview};
 use crate::notify::channel::SharedState;
 use crate::notify::outbox::{AcknowledgedMessage, OpenIncident, Outbox, UsedShares};
 use crate::notify::settings::NotifySettings;
-use crate::notify::worker::{self, DeliveryCounters, Task, TaskDone, TaskKind, TaskResult};
+use crate::notify::worker::{self, DeliveryCounters, Permit, Task, TaskDone, TaskKind, TaskResult};
 use crate::store::{Change, CommitResult, Store, Table, Write};
 use crate::thread::lock;
 use crate::view::EventView;
@@ -30,6 +30,28 @@ const MAX_INPUTS_PER_COMMIT: usize = 1000;
 /// How long attempts that are in flight at the stop may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the last rows are tried to be confirmed at the end, and how often.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
+const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a commit did, for what waits for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// Everything is stored.
+    Stored,
+    /// The store takes nothing.
+    Refused,
+    /// It may be stored, and may not be acted on before that is known.
+    Unconfirmed,
+}
+
+/// What waits until everything that it is based on is stored.
+#[derive(Default)]
+struct Waiting {
+    answers: Vec<OnStored>,
+    tasks: Vec<TaskKind>,
+}
+
 /// What the thread owns.
 pub struct CourierThread {
     store: Store,
@@ -37,6 +59,8 @@ pub struct CourierThread {
     overlay: Overlay,
     settings: NotifySettings,
     every_row: EveryRow,
+    permit: Permit,
+    waiting: Waiting,
     /// The last event number that is on disk.
     stored_event_id: EventId,
     inputs: Receiver<Input>,
@@ -49,8 +73,8 @@ pub struct CourierThread {
     used_shares: Arc<Mutex<UsedShares>>,
     /// An event was written since the last commit.
     event_stored: bool,
-    /// See [`CourierExit::Restart`].
-    must_restart: bool,
+    /// The process must start again: [`CourierExit::Restart`] or [`CourierExit::Deposed`].
+    ending: Option<CourierExit>,
     /// What is shown of silences and acknowledgements may be another than was published.
     calm_changed: bool,
     /// When the overlay was to be looked at next, as of what was published.
@@ -67,7 +91,7 @@ impl CourierThread {
         pending: PendingCourier,
         mut store: Store,
         settings: NotifySettings,
-        every_row: EveryRow,
+        (every_row, permit): (EveryRow, Permit),
         rebase: impl Fn(Now) -> Now,
     ) -> std::io::Result<CourierThread> {
         let now = Now::read();
@@ -81,6 +105,8 @@ impl CourierThread {
             store,
             settings,
             every_row,
+            permit,
+            waiting: Waiting::default(),
             inputs: pending.inputs,
             tasks,
             task_queue,
@@ -90,7 +116,7 @@ impl CourierThread {
             stats: pending.stats,
             used_shares: pending.used_shares,
             event_stored: false,
-            must_restart: false,
+            ending: None,
             calm_changed: true,
             calm_review: None,
             counters: DeliveryCounters::default(),
@@ -109,58 +135,69 @@ impl CourierThread {
         loop {
             let inputs = self.wait(stopping);
             let now = Now::read();
-            let (mut answers, mut looks) = (Vec::new(), Vec::new());
+            let mut looks = Vec::new();
             for input in inputs {
                 match input {
                     Input::Done(done) => self.complete(done, now),
-                    Input::Command(Command::Commit(change)) => {
-                        answers.extend(self.apply_change(change, now));
-                    }
-                    Input::Command(Command::Reconfigure(settings)) => {
-                        self.reconfigure(settings, now);
-                    }
-                    Input::Command(Command::LimitHistory(limit)) => {
-                        self.store.limit_history(limit);
-                    }
-                    Input::Command(Command::Record(records)) => self.record_direct(&records, now),
-                    Input::Command(Command::Inspect(look)) => looks.push(look),
-                    Input::Command(Command::Calm(request, reply)) => {
-                        answers.extend(self.handle_calm(request, reply, now));
-                    }
-                    Input::Command(Command::UndoCalm(undo)) => {
-                        self.overlay.undo(&undo, &mut self.outbox);
-                    }
                     Input::Command(Command::Stop) => stopping = Some(Instant::now()),
+                    Input::Command(command) => looks.extend(self.handle(command, now)),
                 }
             }
             let tasks = self.process_due(now, stopping.is_none());
-            let stored = self.commit(now);
-            if self.must_restart {
+            self.waiting.tasks.extend(tasks);
+            let durability = self.commit(now);
+            if let Some(ending) = self.ending {
                 // What waits here is unanswered, and is sent again to the next process.
-                return if stopping.is_some() { CourierExit::Stored } else { CourierExit::Restart };
+                return if stopping.is_some() { CourierExit::Stored } else { ending };
             }
             // Whoever has an answer finds it in what is shown.
             self.publish_stats(now);
-            for answer in answers {
-                answer(stored);
-            }
+            self.answer(durability);
             for look in looks {
                 look(&self.store, &self.outbox, &self.overlay.calm, now);
             }
-            self.dispatch(tasks);
+            self.dispatch(durability);
             if let Some(since) = stopping
                 && (!self.outbox.is_busy() || since.elapsed() >= STOP_TIMEOUT)
             {
-                return self.final_commit(Now::read());
+                return self.final_commit();
             }
         }
+    }
+
+    /// Carries out a command; a look is for after the commit.
+    fn handle(&mut self, command: Command, now: Now) -> Option<InspectFn> {
+        match command {
+            Command::Commit(change) => {
+                let answer = self.apply_change(change, now);
+                self.waiting.answers.extend(answer);
+            }
+            Command::Reconfigure(settings) => self.reconfigure(settings, now),
+            Command::LimitHistory(limit) => self.store.limit_history(limit),
+            Command::Record(records) => self.record_direct(&records, now),
+            Command::Inspect(look) => return Some(look),
+            Command::Calm(request, reply) => {
+                let answer = self.handle_calm(request, reply, now);
+                self.waiting.answers.extend(answer);
+            }
+            Command::UndoCalm(undo) => self.overlay.undo(&undo, &mut self.outbox),
+            // The loop's own.
+            Command::Stop => {}
+        }
+        None
     }
 
     /// Waits for an input or for something that falls due; everything that waits by then.
     fn wait(&self, stopping: Option<Instant>) -> Vec<Input> {
         let now = Now::read();
         let timeout = match stopping {
-            Some(since) => Some(STOP_TIMEOUT.saturating_sub(since.elapsed())),
+            Some(since) => {
+                let left = STOP_TIMEOUT.saturating_sub(since.elapsed());
+                // What waits for a confirmation does not wait for the end.
+                let confirms = !self.waiting.tasks.is_empty();
+                let next = confirms.then(|| self.next_wake(now)).flatten();
+                Some(next.map_or(left, |next| next.min(left)))
+            }
             None => self.next_wake(now),
         };
         let first = match timeout {
@@ -323,6 +360,10 @@ impl CourierThread {
                 let ended = self.outbox.complete(id, result, now);
                 self.counters.log_and_count_all(&ended, done.took);
             }
+            TaskResult::NotMade(id) => {
+                debug!("a message is not sent now: this node does not lead");
+                self.outbox.on_not_made(id, now);
+            }
             TaskResult::Poll(poll, answer) => {
                 let failed = answer.as_ref().err().map(|failure| failure.clone().into_why());
                 if let Some(note) = self.outbox.on_poll_result(&poll, answer, now) {
@@ -415,12 +456,12 @@ impl CourierThread {
     /// All that is known, for a file that has nothing of it.
     fn write_every_row(&mut self) {
         let rows = (self.every_row)().into_iter().chain(self.outbox.every_row());
-        rows.chain(self.overlay.calm.every_row()).for_each(|write| self.store.write(write));
-        self.store.write(Write::put(Table::Meta, LAST_EVENT_KEY, &self.outbox.last_event()));
+        let last = Write::put(Table::Meta, LAST_EVENT_KEY, &self.outbox.last_event());
+        self.store.rewrite(rows.chain(self.overlay.calm.every_row()).chain([last]));
     }
 
-    /// Puts everything on disk; true when it is.
-    fn commit(&mut self, now: Now) -> bool {
+    /// Stores everything.
+    fn commit(&mut self, now: Now) -> Durability {
         // In the transaction that gives them up.
         for (id, event, told) in self.outbox.report_given_up(&self.settings.routes, now) {
             self.store_event(&event, &Passed { id, told, held_by: Vec::new() });
@@ -439,16 +480,24 @@ impl CourierThread {
         self.handle_commit(committed, now)
     }
 
-    /// Reports what the disk answered; true when everything is on it.
-    fn handle_commit(&mut self, committed: CommitResult, now: Now) -> bool {
+    /// Reports what the store answered.
+    fn handle_commit(&mut self, committed: CommitResult, now: Now) -> Durability {
         self.raise_reports(now);
         match committed {
-            CommitResult::Committed => true,
-            CommitResult::StillFailing => false,
+            CommitResult::Committed => Durability::Stored,
+            CommitResult::StillFailing => Durability::Refused,
+            CommitResult::Unconfirmed { why } => {
+                debug!("{} attempts wait: {why}", self.waiting.tasks.len());
+                Durability::Unconfirmed
+            }
+            CommitResult::Deposed => {
+                self.ending = Some(CourierExit::Deposed);
+                Durability::Unconfirmed
+            }
             CommitResult::Failed { why } => {
                 error!("a crash would lose what is not on disk, and that takes nothing: {why}");
                 self.raise(EventKind::StoreRefuses { why }, now);
-                false
+                Durability::Refused
             }
             CommitResult::Recovered { failed_for } => self.on_recovered(failed_for, now),
             CommitResult::RecoveredEmpty { failed_for } => {
@@ -462,8 +511,8 @@ impl CourierThread {
             CommitResult::RecoveredUnread { .. } => {
                 // What was found in the file is told by the next process.
                 self.commit_events(now);
-                self.must_restart = true;
-                false
+                self.ending = self.ending.or(Some(CourierExit::Restart));
+                Durability::Refused
             }
         }
     }
@@ -475,13 +524,13 @@ impl CourierThread {
         }
     }
 
-    fn on_recovered(&mut self, failed_for: Duration, now: Now) -> bool {
+    fn on_recovered(&mut self, failed_for: Duration, now: Now) -> Durability {
         self.raise(EventKind::StoreWrites { refused_for: failed_for }, now);
         self.commit_events(now)
     }
 
     /// Puts the courier's own events on disk as well.
-    fn commit_events(&mut self, now: Now) -> bool {
+    fn commit_events(&mut self, now: Now) -> Durability {
         for write in self.take_writes() {
             self.store.write(write);
         }
@@ -489,29 +538,56 @@ impl CourierThread {
         self.handle_commit(committed, now)
     }
 
-    /// The last try for what is not on disk yet.
-    fn final_commit(&mut self, now: Now) -> CourierExit {
+    /// The last try for what is not stored yet.
+    fn final_commit(mut self) -> CourierExit {
         for write in self.take_writes() {
             self.store.write(write);
         }
-        let rows = self.store.pending();
-        match self.store.commit_now(now) {
-            CommitResult::Committed
-            | CommitResult::Recovered { .. }
-            | CommitResult::RecoveredUnread { .. } => CourierExit::Stored,
-            CommitResult::RecoveredEmpty { .. } | CommitResult::Replaced => {
-                self.write_every_row();
-                match self.store.commit_now(now) {
-                    CommitResult::Committed => CourierExit::Stored,
-                    _ => CourierExit::Lost,
+        let exit = self.commit_last();
+        if self.ending.is_none() {
+            let stored = exit == CourierExit::Stored;
+            self.answer(if stored { Durability::Stored } else { Durability::Refused });
+        }
+        exit
+    }
+
+    fn commit_last(&mut self) -> CourierExit {
+        let started = Instant::now();
+        loop {
+            let rows = self.store.pending();
+            match self.store.commit_now(Now::read()) {
+                CommitResult::Committed
+                | CommitResult::Recovered { .. }
+                | CommitResult::RecoveredUnread { .. } => return CourierExit::Stored,
+                CommitResult::RecoveredEmpty { .. } | CommitResult::Replaced => {
+                    self.write_every_row();
+                    match self.store.commit_now(Now::read()) {
+                        CommitResult::Committed => return CourierExit::Stored,
+                        CommitResult::Unconfirmed { .. } => {}
+                        _ => return CourierExit::Lost,
+                    }
                 }
-            }
-            CommitResult::Failed { .. } | CommitResult::StillFailing => {
-                let waiting = self.outbox.len();
-                error!(
-                    "the disk takes nothing: {rows} rows of state are lost, {waiting} deliveries among them"
-                );
-                CourierExit::Lost
+                CommitResult::Deposed => {
+                    // All that was confirmed is the other one's by now.
+                    self.ending = Some(CourierExit::Deposed);
+                    return CourierExit::Stored;
+                }
+                CommitResult::Unconfirmed { .. } if started.elapsed() < CONFIRM_TIMEOUT => {
+                    drop(self.inputs.recv_timeout(CONFIRM_INTERVAL));
+                }
+                CommitResult::Unconfirmed { why } => {
+                    error!(
+                        "it is not confirmed that the last {rows} rows of state are stored: {why}"
+                    );
+                    return CourierExit::Lost;
+                }
+                CommitResult::Failed { .. } | CommitResult::StillFailing => {
+                    let waiting = self.outbox.len();
+                    error!(
+                        "the disk takes nothing: {rows} rows of state are lost, {waiting} deliveries among them"
+                    );
+                    return CourierExit::Lost;
+                }
             }
         }
     }
@@ -521,8 +597,24 @@ impl CourierThread {
         self.accept(&Event::new(now.wall, kind), now);
     }
 
-    fn dispatch(&self, tasks: Vec<TaskKind>) {
-        for kind in tasks {
+    /// Answers all that wait, unless it is not known what; beyond a limit the first ones hear that
+    /// nothing is stored.
+    fn answer(&mut self, durability: Durability) {
+        let answers = &mut self.waiting.answers;
+        let count = match durability {
+            Durability::Unconfirmed => answers.len().saturating_sub(MAX_BACKLOG),
+            Durability::Stored | Durability::Refused => answers.len(),
+        };
+        answers.drain(..count).for_each(|answer| answer(durability == Durability::Stored));
+    }
+
+    /// Hands all that waits to the workers, unless it is not known whether that is stored: another
+    /// daemon might send it as well. A store that refuses is another matter: nobody else knows of it.
+    fn dispatch(&mut self, durability: Durability) {
+        if durability == Durability::Unconfirmed {
+            return;
+        }
+        for kind in std::mem::take(&mut self.waiting.tasks) {
             if let Some(channel) = self.settings.channels.get(kind.channel()) {
                 let _ = self.tasks.send(Task { channel: Arc::clone(channel), kind });
             }
@@ -538,7 +630,8 @@ impl CourierThread {
         let polled = channels.values().filter(|channel| channel.gives_receipts()).count();
         while self.workers < channels.len() + polled {
             let state = Arc::clone(&self.channel_state);
-            worker::spawn(self.workers + 1, state, self.task_queue.clone(), self.results.clone())?;
+            let (permit, queue) = (Arc::clone(&self.permit), self.task_queue.clone());
+            worker::spawn(self.workers + 1, state, permit, queue, self.results.clone())?;
             self.workers += 1;
         }
         Ok(())

@@ -360,6 +360,12 @@ impl ChannelQueue {
         };
     }
 
+    /// The attempt in flight was not made; the next one is not before this.
+    pub fn attempt_not_made(&mut self, until: Mono) {
+        self.in_flight = None;
+        self.not_before = self.not_before.max(until);
+    }
+
     /// The channel answered, so it works: by taking a message, or by refusing that one alone, unless
     /// it refuses all other recipients.
     pub fn on_answer(

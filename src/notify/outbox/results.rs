@@ -12,6 +12,9 @@ use crate::event::{EventId, GiveUpCause, Incident, Subject};
 use crate::notify::channel::{Delivered, Failure, Scope};
 use crate::store::{Table, Write};
 
+/// Until an attempt is made that was not made: so often it is asked whether it may be.
+const NOT_MADE_PAUSE: Duration = Duration::from_millis(250);
+
 impl Outbox {
     /// Applies the end of an attempt. Returns what became of the delivery itself, then of others
     /// because of it; nothing when the delivery is no longer known.
@@ -36,6 +39,27 @@ impl Outbox {
             self.settle_ends_of_notice(&channel, event, may_have_arrived, now);
         }
         ended
+    }
+
+    /// An attempt was not made: for a moment this process may not send. It is as if the attempt had not
+    /// begun, and says nothing about the channel.
+    pub fn on_not_made(&mut self, id: DeliveryId, now: Now) {
+        let Some(delivery) = self.deliveries.get_mut(&id) else { return };
+        delivery.in_flight = false;
+        delivery.attempts = delivery.attempts.saturating_sub(1);
+        let possible_repeat = delivery.possible_repeat;
+        let notice = delivery.given_up.as_ref();
+        let notice = notice.map(|_| (delivery.channel.clone(), delivery.message.event));
+        if let Some(queue) = self.queues.get_mut(&delivery.channel) {
+            queue.attempt_not_made(now.mono + NOT_MADE_PAUSE);
+        }
+        self.update(id, |_| ());
+        if !possible_repeat {
+            self.split_digest(id, false);
+        }
+        if let Some((channel, event)) = notice {
+            self.settle_ends_of_notice(&channel, event, possible_repeat, now);
+        }
     }
 
     fn apply_result(

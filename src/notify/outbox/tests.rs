@@ -19,6 +19,9 @@ mod recipient_tests;
 #[path = "reminder_tests.rs"]
 mod reminder_tests;
 #[cfg(test)]
+#[path = "shared_property_tests.rs"]
+mod shared_properties;
+#[cfg(test)]
 #[path = "succession_tests.rs"]
 mod succession_tests;
 

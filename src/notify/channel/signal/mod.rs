@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::NOT_SENT;
 use super::attempt::{Delivered, Failure, OutgoingMessage, RetryPolicy};
 use crate::notify::text::{TextLimit, TextUnit};
 use crate::secret::Secret;
@@ -62,7 +63,7 @@ impl Signal {
         Vec::new()
     }
 
-    /// Makes one attempt, as soon as no other one uses the account.
+    /// Makes one attempt, as soon as no other one uses the account and if it may then.
     ///
     /// # Errors
     /// How it ended when it did not arrive.
@@ -70,8 +71,9 @@ impl Signal {
         &self,
         outgoing: &OutgoingMessage,
         accounts: &AccountLocks,
+        may_send: &dyn Fn() -> bool,
     ) -> Result<Delivered, Failure> {
-        self.deliver_within(outgoing, accounts, TIMEOUT)
+        self.attempt(outgoing, accounts, TIMEOUT, may_send)
     }
 
     /// [`Signal::deliver`] with another time limit. It bounds the wait for the account and the
@@ -86,10 +88,23 @@ impl Signal {
         accounts: &AccountLocks,
         limit: Duration,
     ) -> Result<Delivered, Failure> {
+        self.attempt(outgoing, accounts, limit, &|| true)
+    }
+
+    fn attempt(
+        &self,
+        outgoing: &OutgoingMessage,
+        accounts: &AccountLocks,
+        limit: Duration,
+        may_send: &dyn Fn() -> bool,
+    ) -> Result<Delivered, Failure> {
         let text = outgoing.linked_text(MAX_TEXT, TextUnit::Bytes);
         let _lock = accounts.acquire(&self.user, limit).ok_or_else(|| {
             Failure::unreachable(format!("another attempt for {} is still running", self.user))
         })?;
+        if !may_send() {
+            return Err(Failure::unreachable(NOT_SENT));
+        }
         match &self.rpc {
             None => self.run_program(&text, limit)?,
             Some(rpc) => self.call_daemon(rpc, &text, outgoing.message.event, limit)?,
