@@ -107,7 +107,7 @@
 //! | what is on disk | `store/table.rs`; rows of hosts: `heartbeat/persistence.rs` |
 //! | how long history is kept; how many bytes | `history/retention.rs`; `store/history_limit.rs` |
 //! | what is done with a file of the store that is damaged, older, or another's | `store/engine.rs`; how one is read that redb refuses: `store/salvage.rs` |
-//! | what is asked of tables that several daemons share, and when they are written anew | `store/shared.rs` |
+//! | what is asked of tables that several daemons share, and when they are written anew | `store/shared.rs`, `store/shared_backend.rs` |
 //! | how long a disk that hangs is waited for | `store/disk_thread.rs` |
 //! | threads, and the order of start and stop | `daemon/mod.rs` |
 //! | what a reload applies | `daemon/mod.rs`; what it says that has changed: `daemon/config_diff.rs` |

@@ -253,11 +253,7 @@ impl RunningDaemon {
         let Startup { store, opened, last_alive, alertmanager_silent, kernel_boot, now, udp, tcp } =
             startup;
         let names = (format_address(udp.local_addr()), format_address(tcp.local_addr()));
-        let hooks = CourierHooks {
-            every_row: every_row(&services),
-            permit: Arc::new(|| true),
-            on_exit: Box::new(on_courier_exit),
-        };
+        let hooks = courier_hooks(&services);
         let courier_thread = pending
             .open(store, wiring::notify_settings(&config), hooks, |then| {
                 rebase_time(then, last_alive.as_ref(), &kernel_boot, now)
@@ -466,6 +462,14 @@ fn on_courier_exit(exit: CourierExit) {
     let why = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
     error!("hbd cannot start itself anew ({why}) and ends");
     std::process::exit(1)
+}
+
+fn courier_hooks(services: &Services) -> CourierHooks {
+    CourierHooks {
+        every_row: every_row(services),
+        permit: Arc::new(|| true),
+        on_exit: Box::new(on_courier_exit),
+    }
 }
 
 /// Passes changes of the features on to the courier.

@@ -65,7 +65,7 @@ pub enum TaskResult {
 
 /// Whether this process may send at this moment. Asked immediately before each attempt and each poll:
 /// where several daemons act as one service, only one of them may.
-pub type Permit = Arc<dyn Fn() -> bool + Send + Sync>;
+pub type SendPermit = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Why nothing is sent without a permit.
 const NO_PERMIT: &str = "this node does not lead now";
@@ -77,7 +77,7 @@ const NO_PERMIT: &str = "this node does not lead now";
 pub fn spawn<R: From<TaskDone> + Send + 'static>(
     number: usize,
     state: Arc<SharedState>,
-    permit: Permit,
+    permit: SendPermit,
     to_do: Receiver<Task>,
     results: Sender<R>,
 ) -> std::io::Result<()> {
@@ -91,7 +91,7 @@ pub fn spawn<R: From<TaskDone> + Send + 'static>(
     spawn_critical(&format!("worker-{number}"), 512 * 1024, work).map(drop)
 }
 
-fn run(Task { channel, kind: work }: Task, state: &SharedState, permit: &Permit) -> TaskDone {
+fn run(Task { channel, kind: work }: Task, state: &SharedState, permit: &SendPermit) -> TaskDone {
     let started = Instant::now();
     let ended = match work {
         TaskKind::Attempt(attempt) => {

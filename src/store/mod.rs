@@ -29,6 +29,7 @@ mod history_limit;
 mod position;
 mod salvage;
 pub mod shared;
+mod shared_backend;
 mod snapshot;
 mod storage;
 mod table;
@@ -44,7 +45,8 @@ use self::disk_thread::PATIENCE;
 use self::file::UNTOLD_KEY;
 use self::file_backend::FileBackend;
 use self::history_limit::drop_pending;
-use self::shared::{SharedBackend, SharedCommitError, SharedTables};
+use self::shared::{SharedCommitError, SharedTables};
+use self::shared_backend::SharedBackend;
 use self::table::rows_of;
 
 /// The database in the state directory.

@@ -17,9 +17,8 @@ use super::calm::{Calm, CalmError, CalmOverview};
 use super::channel::SharedState;
 use super::outbox::{DeliveryRecord, Outbox, QueueStatus, Room, UsedShares};
 use super::settings::NotifySettings;
-pub use super::worker::FAILURE_REASONS;
-pub use super::worker::Permit;
 use super::worker::TaskDone;
+pub use super::worker::{FAILURE_REASONS, SendPermit};
 use crate::clock::{Mono, Now};
 use crate::store::{Change, HistoryLimit, Store, Write};
 use crate::thread::{DEFAULT_STACK, ProgressCounter, lock, spawn_critical};
@@ -28,6 +27,8 @@ use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
 mod overlay;
 mod restore;
 mod thread;
+mod waiting;
+mod worker_pool;
 
 pub use self::overlay::{CalmRequest, NewAcknowledgement};
 
@@ -55,7 +56,7 @@ pub struct CourierHooks {
     /// Every row of every feature, for a store that lost its own.
     pub every_row: EveryRow,
     /// Asked before each attempt and each poll.
-    pub permit: Permit,
+    pub permit: SendPermit,
     /// Called on the courier's thread when it has ended and the store is closed.
     pub on_exit: Box<dyn FnOnce(CourierExit) + Send>,
 }

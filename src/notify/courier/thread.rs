@@ -3,24 +3,25 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{debug, error, info, warn};
 
 use super::overlay::{
     CalmRequest, HandledRequest, HostRequest, Overlay, Passed, acknowledgement_event,
 };
 use super::restore::{restore_outbox, restore_overlay};
+use super::waiting::{Durability, Waiting};
+use super::worker_pool::WorkerPool;
 use super::{
     CalmReply, Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, InspectFn,
-    LAST_EVENT_KEY, MAX_BACKLOG, OnStored, PendingCourier,
+    LAST_EVENT_KEY, OnStored, PendingCourier,
 };
 use crate::clock::{Mono, Now};
 use crate::event::{CalmEvent, Event, EventId, EventKind, Level, SilenceNotice, Subject};
 use crate::notify::calm::{CalmError, CalmOverview};
-use crate::notify::channel::SharedState;
 use crate::notify::outbox::{AcknowledgedMessage, OpenIncident, Outbox, UsedShares};
 use crate::notify::settings::NotifySettings;
-use crate::notify::worker::{self, DeliveryCounters, Permit, Task, TaskDone, TaskKind, TaskResult};
+use crate::notify::worker::{self, DeliveryCounters, SendPermit, TaskDone, TaskKind, TaskResult};
 use crate::store::{Change, CommitResult, Store, Table, Write};
 use crate::thread::lock;
 use crate::view::EventView;
@@ -34,24 +35,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a commit did, for what waits for it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Durability {
-    /// Everything is stored.
-    Stored,
-    /// The store takes nothing.
-    Refused,
-    /// It may be stored, and may not be acted on before that is known.
-    Unconfirmed,
-}
-
-/// What waits until everything that it is based on is stored.
-#[derive(Default)]
-struct Waiting {
-    answers: Vec<OnStored>,
-    tasks: Vec<TaskKind>,
-}
-
 /// What the thread owns.
 pub struct CourierThread {
     store: Store,
@@ -59,16 +42,12 @@ pub struct CourierThread {
     overlay: Overlay,
     settings: NotifySettings,
     every_row: EveryRow,
-    permit: Permit,
     waiting: Waiting,
     /// The last event number that is on disk.
     stored_event_id: EventId,
     inputs: Receiver<Input>,
-    tasks: Sender<Task>,
-    task_queue: Receiver<Task>,
     results: Sender<Input>,
-    workers: usize,
-    channel_state: Arc<SharedState>,
+    workers: WorkerPool,
     stats: Arc<Mutex<CourierStats>>,
     used_shares: Arc<Mutex<UsedShares>>,
     /// An event was written since the last commit.
@@ -91,11 +70,11 @@ impl CourierThread {
         pending: PendingCourier,
         mut store: Store,
         settings: NotifySettings,
-        (every_row, permit): (EveryRow, Permit),
+        (every_row, permit): (EveryRow, SendPermit),
         rebase: impl Fn(Now) -> Now,
     ) -> std::io::Result<CourierThread> {
         let now = Now::read();
-        let (tasks, task_queue) = unbounded();
+        let workers = WorkerPool::new(pending.results.clone(), pending.channel_state, permit);
         let overlay = restore_overlay(&mut store, &settings, &rebase, now);
         let (outbox, dropped) = restore_outbox(&mut store, &settings, rebase, now);
         let mut thread = CourierThread {
@@ -105,14 +84,10 @@ impl CourierThread {
             store,
             settings,
             every_row,
-            permit,
             waiting: Waiting::default(),
             inputs: pending.inputs,
-            tasks,
-            task_queue,
             results: pending.results,
-            workers: 0,
-            channel_state: pending.channel_state,
+            workers,
             stats: pending.stats,
             used_shares: pending.used_shares,
             event_stored: false,
@@ -124,7 +99,7 @@ impl CourierThread {
         thread.overlay.readdress(&thread.outbox, &thread.settings.routes, now);
         thread.counters.log_and_count_all(&dropped, Duration::ZERO);
         thread.raise_reports(now);
-        thread.spawn_workers()?;
+        thread.workers.grow(&thread.settings.channels)?;
         thread.publish_stats(now);
         Ok(thread)
     }
@@ -152,11 +127,12 @@ impl CourierThread {
             }
             // Whoever has an answer finds it in what is shown.
             self.publish_stats(now);
-            self.answer(durability);
+            self.waiting.answer(durability);
             for look in looks {
                 look(&self.store, &self.outbox, &self.overlay.calm, now);
             }
-            self.dispatch(durability);
+            let tasks = self.waiting.take_tasks(durability);
+            self.workers.start(tasks, &self.settings.channels);
             if let Some(since) = stopping
                 && (!self.outbox.is_busy() || since.elapsed() >= STOP_TIMEOUT)
             {
@@ -190,16 +166,11 @@ impl CourierThread {
     /// Waits for an input or for something that falls due; everything that waits by then.
     fn wait(&self, stopping: Option<Instant>) -> Vec<Input> {
         let now = Now::read();
-        let timeout = match stopping {
-            Some(since) => {
-                let left = STOP_TIMEOUT.saturating_sub(since.elapsed());
-                // What waits for a confirmation does not wait for the end.
-                let confirms = !self.waiting.tasks.is_empty();
-                let next = confirms.then(|| self.next_wake(now)).flatten();
-                Some(next.map_or(left, |next| next.min(left)))
-            }
-            None => self.next_wake(now),
-        };
+        // At the stop, too, what waits for a confirmation does not wait for the end.
+        let is_awake = stopping.is_none() || !self.waiting.tasks.is_empty();
+        let next = is_awake.then(|| self.next_wake(now)).flatten();
+        let left = stopping.map(|since| STOP_TIMEOUT.saturating_sub(since.elapsed()));
+        let timeout = left.into_iter().chain(next).min();
         let first = match timeout {
             Some(timeout) => self.inputs.recv_timeout(timeout),
             None => self.inputs.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -406,7 +377,7 @@ impl CourierThread {
         let dropped = self.outbox.reconfigure(queues, routes, seed, now);
         self.overlay.readdress(&self.outbox, routes, now);
         self.counters.log_and_count_all(&dropped, Duration::ZERO);
-        if let Err(why) = self.spawn_workers() {
+        if let Err(why) = self.workers.grow(&self.settings.channels) {
             warn!("no further worker could be started: {why}");
         }
     }
@@ -546,26 +517,22 @@ impl CourierThread {
         let exit = self.commit_last();
         if self.ending.is_none() {
             let stored = exit == CourierExit::Stored;
-            self.answer(if stored { Durability::Stored } else { Durability::Refused });
+            self.waiting.answer(if stored { Durability::Stored } else { Durability::Refused });
         }
         exit
     }
 
     fn commit_last(&mut self) -> CourierExit {
-        let started = Instant::now();
+        let (started, mut rewritten) = (Instant::now(), false);
         loop {
             let rows = self.store.pending();
             match self.store.commit_now(Now::read()) {
                 CommitResult::Committed
                 | CommitResult::Recovered { .. }
                 | CommitResult::RecoveredUnread { .. } => return CourierExit::Stored,
-                CommitResult::RecoveredEmpty { .. } | CommitResult::Replaced => {
+                CommitResult::RecoveredEmpty { .. } | CommitResult::Replaced if !rewritten => {
                     self.write_every_row();
-                    match self.store.commit_now(Now::read()) {
-                        CommitResult::Committed => return CourierExit::Stored,
-                        CommitResult::Unconfirmed { .. } => {}
-                        _ => return CourierExit::Lost,
-                    }
+                    rewritten = true;
                 }
                 CommitResult::Deposed => {
                     // All that was confirmed is the other one's by now.
@@ -581,7 +548,10 @@ impl CourierThread {
                     );
                     return CourierExit::Lost;
                 }
-                CommitResult::Failed { .. } | CommitResult::StillFailing => {
+                CommitResult::RecoveredEmpty { .. }
+                | CommitResult::Replaced
+                | CommitResult::Failed { .. }
+                | CommitResult::StillFailing => {
                     let waiting = self.outbox.len();
                     error!(
                         "the disk takes nothing: {rows} rows of state are lost, {waiting} deliveries among them"
@@ -595,46 +565,6 @@ impl CourierThread {
     /// An event of the courier's own; its deliveries start at the next turn.
     fn raise(&mut self, kind: EventKind, now: Now) {
         self.accept(&Event::new(now.wall, kind), now);
-    }
-
-    /// Answers all that wait, unless it is not known what; beyond a limit the first ones hear that
-    /// nothing is stored.
-    fn answer(&mut self, durability: Durability) {
-        let answers = &mut self.waiting.answers;
-        let count = match durability {
-            Durability::Unconfirmed => answers.len().saturating_sub(MAX_BACKLOG),
-            Durability::Stored | Durability::Refused => answers.len(),
-        };
-        answers.drain(..count).for_each(|answer| answer(durability == Durability::Stored));
-    }
-
-    /// Hands all that waits to the workers, unless it is not known whether that is stored: another
-    /// daemon might send it as well. A store that refuses is another matter: nobody else knows of it.
-    fn dispatch(&mut self, durability: Durability) {
-        if durability == Durability::Unconfirmed {
-            return;
-        }
-        for kind in std::mem::take(&mut self.waiting.tasks) {
-            if let Some(channel) = self.settings.channels.get(kind.channel()) {
-                let _ = self.tasks.send(Task { channel: Arc::clone(channel), kind });
-            }
-        }
-    }
-
-    /// One worker for each channel, and one more for each whose receipts are polled: a provider
-    /// that hangs blocks no other channel. A reload with more channels adds workers; one with fewer
-    /// leaves them idle, which costs a stack each: ending one of many that wait on one queue would
-    /// need a command of its own.
-    fn spawn_workers(&mut self) -> std::io::Result<()> {
-        let channels = &self.settings.channels;
-        let polled = channels.values().filter(|channel| channel.gives_receipts()).count();
-        while self.workers < channels.len() + polled {
-            let state = Arc::clone(&self.channel_state);
-            let (permit, queue) = (Arc::clone(&self.permit), self.task_queue.clone());
-            worker::spawn(self.workers + 1, state, permit, queue, self.results.clone())?;
-            self.workers += 1;
-        }
-        Ok(())
     }
 
     fn publish_stats(&mut self, now: Now) {
