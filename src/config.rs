@@ -229,22 +229,29 @@ fn read(top: &mut Section) -> Config {
         hosts,
         secrets: Vec::new(),
     };
+    read_cluster(top, &mut config);
+    check_dyndns(top, &config, &lines);
+    if !names.is_empty() {
+        check_notifier(top, &config);
+    }
+    config
+}
+
+fn check_notifier(top: &Section, config: &Config) {
+    let told = config.notification_channels_for_backups();
+    notify::check_backups(top, told, uses_backups(top, config));
+    notify::check_summary(top, &config.notifier, told, &config.channels);
+}
+
+fn read_cluster(top: &mut Section, config: &mut Config) {
     let polls = config.receiver.poll_url.is_some();
     config.cluster = top.section("cluster", |section| {
-        ClusterSettings::read(section, polls, || {
-            host_info::hostname().map_err(|why| why.to_string())
-        })
+        let machine = || host_info::hostname().map_err(|why| why.to_string());
+        ClusterSettings::read(section, polls, machine)
     });
     if config.cluster.is_some() {
         config.fingerprint = top.fingerprint(&is_node_s_own);
     }
-    check_dyndns(top, &config, &lines);
-    if !names.is_empty() {
-        let told = config.notification_channels_for_backups();
-        notify::check_backups(top, told, uses_backups(top, &config));
-        notify::check_summary(top, &config.notifier, told, &config.channels);
-    }
-    config
 }
 
 /// Whether a key may differ from node to node of a cluster.

@@ -94,6 +94,8 @@
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
 //! | the daily summary of backups: what it says, and when it is sent | `backup/plan_summary.rs`, `notify/summary_times.rs`, `daemon/summary.rs` |
 //! | the words for an error of Redis | `redis_client/words.rs`, and its callers' own |
+//! | when a node of a cluster leads, and until when it may notify | `cluster/lease_state.rs`, `cluster/lease_thread.rs` |
+//! | what the Redis of a cluster must be | `cluster/requirements.rs` |
 //! | what is read from Redis, what from restic | `backup/plan_reader.rs`, `backup/redis_layout.rs`, `backup/repo_check.rs` |
 //! | what restic's words mean; how it is run, and how many at a time | `backup/restic_output.rs`; `backup/repository.rs`, `backup/restic_permits.rs` |
 //! | a route of HTTP, its parameters, its answer | `http/routes.rs`, `http/query.rs`, `http/api.rs` |

@@ -199,6 +199,11 @@ fn a_port_that_is_taken_refuses_the_whole_reload_and_the_old_one_stays() {
     fs::write(place.config(), elsewhere).unwrap();
     let (status, answer) = reload(&hbd);
     assert_eq!((status, &answer["problems"][0]["path"]), (400, &Value::from("state_dir")));
+    let clustered = format!("{text}cluster: {{redis_url: 'redis://127.0.0.1:6379', node: hb1}}\n");
+    fs::write(place.config(), clustered).unwrap();
+    let (status, answer) = reload(&hbd);
+    assert_eq!((status, &answer["problems"][0]["path"]), (400, &Value::from("cluster")));
+    assert!(answer["problems"][0]["what"].as_str().unwrap().contains("restart"), "{answer}");
     hbd.stop();
 }
 

@@ -9,6 +9,8 @@ use serde_json::json;
 
 use super::{CONFIGURATION, FAILED, config_file, help, json_line, print};
 use crate::backup::correlator;
+use crate::cluster;
+use crate::cluster::members::Member;
 use crate::config::Config;
 use crate::event::counted;
 use crate::problem::{Problem, Problems, Severity};
@@ -54,11 +56,14 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<CheckArgs>, lexopt::E
 
 /// Prints every problem of the file at `config`, one a line, then, when it can be used, how much is
 /// in it: channels, hosts, and the threshold sets that the file itself defines. Gives the exit code. With
-/// `strict` warnings count as errors; with `json` all is one JSON object.
+/// `strict` warnings count as errors, and the Redis of the cluster is asked; with `json` all is one JSON object.
 pub fn check(config: &Path, strict: bool, json: bool, out: &mut impl Write) -> io::Result<u8> {
     let mut loaded = Config::load(config);
     if let Ok(loaded) = &mut loaded {
         check_redis(loaded, config);
+        if strict {
+            check_cluster(loaded, config);
+        }
     }
     report(loaded, strict, json, out)
 }
@@ -79,6 +84,33 @@ fn check_redis(loaded: &mut Config, file: &Path) {
             what,
         });
     }
+}
+
+/// Asks the Redis of the cluster what it must be, and which nodes have another configuration.
+fn check_cluster(loaded: &mut Config, file: &Path) {
+    let Some(settings) = &loaded.cluster else { return };
+    let mut problems = Vec::new();
+    let mut problem = |severity, what: String| {
+        let (file, path) = (file.display().to_string(), "cluster".to_owned());
+        problems.push(Problem { severity, file, line: None, path, what });
+    };
+    match cluster::requirements::look(settings) {
+        Ok(look) => {
+            for fault in look.faults {
+                let severity = if fault.refused { Severity::Error } else { Severity::Warning };
+                problem(severity, format!("{}: {}", look.server, fault.what));
+            }
+            let differs = |member: &&Member| {
+                member.name != settings.node && member.configuration != loaded.fingerprint
+            };
+            for member in look.members.iter().filter(differs) {
+                let what = format!("{} has another configuration than this file", member.name);
+                problem(Severity::Warning, what);
+            }
+        }
+        Err(why) => problem(Severity::Warning, why),
+    }
+    loaded.warnings.0.extend(problems);
 }
 
 fn report(

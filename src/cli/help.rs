@@ -81,7 +81,7 @@ Prints everything that is wrong with a configuration, a line each, with the
 place and the remedy. FILE is the configuration, as --config FILE is.
 
   -c, --config FILE  the configuration
-  --strict           warnings count as errors
+  --strict           warnings count as errors, and a cluster's Redis is asked
   --json             for programs
 
 Exit status: 0 it can be used, 78 it cannot.

@@ -3,6 +3,13 @@
 
 pub mod connection;
 pub mod keys;
+pub mod lease;
+pub mod lease_scripts;
+mod lease_shared;
+pub mod lease_state;
+mod lease_thread;
+pub mod members;
+pub mod requirements;
 pub mod script;
 pub mod settings;
 pub mod token;

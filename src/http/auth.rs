@@ -28,7 +28,7 @@ pub struct Authenticator {
 }
 
 struct AccessRules {
-    token: Option<Token>,
+    token: Option<AccessToken>,
     proxies: TrustedProxies,
     public: Arc<PublicHosts>,
 }
@@ -110,7 +110,7 @@ impl AccessRules {
     fn new(credentials: &Credentials) -> AccessRules {
         let proxies = credentials.trusted_proxies.clone();
         let public = Arc::clone(&credentials.public);
-        AccessRules { token: credentials.token.as_ref().map(Token::new), proxies, public }
+        AccessRules { token: credentials.token.as_ref().map(AccessToken::new), proxies, public }
     }
 }
 
@@ -137,17 +137,17 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The token, as Bearer or as the password of Basic (RFC 7617), kept so that comparing takes the
 /// same time for every wrong one.
-pub struct Token {
+pub struct AccessToken {
     key: hmac::Key,
     tag: hmac::Tag,
 }
 
-impl Token {
+impl AccessToken {
     /// Wants `secret`.
-    pub fn new(secret: &Secret) -> Token {
+    pub fn new(secret: &Secret) -> AccessToken {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"heartbeat token");
         let tag = hmac::sign(&key, secret.reveal().as_bytes());
-        Token { key, tag }
+        AccessToken { key, tag }
     }
 
     /// Whether the value of an `Authorization` header holds the token.
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_token_opens_as_bearer_and_as_password() {
-        let token = Token::new(&Secret::new("s3cr:et"));
+        let token = AccessToken::new(&Secret::new("s3cr:et"));
         for (value, opens) in [
             ("Bearer s3cr:et", true),
             ("bearer  s3cr:et ", true),
