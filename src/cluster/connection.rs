@@ -434,7 +434,7 @@ fn refusal(code: &str, detail: &str, words: &ErrorWords) -> String {
         "NOREPLICAS" => {
             "too few replicas are connected (min-replicas-to-write): are they running?".into()
         }
-        "NOPERM" => {
+        _ if code == "NOPERM" || detail.contains("user executing the script") => {
             format!("{} may not do that ({detail}): its ACL is in hbd(8)", words.user)
         }
         _ => describe_refusal(code, detail, words),

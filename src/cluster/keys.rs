@@ -33,6 +33,16 @@ impl Keys {
         self.of("seq")
     }
 
+    /// A hash: how many bytes each table of the history has.
+    pub fn bytes(&self) -> String {
+        self.of("bytes")
+    }
+
+    /// A list: parts of a commit that is too large for one call, before it is made.
+    pub fn staged(&self, token: &str) -> String {
+        self.of("staged:") + token
+    }
+
     /// What the keys of all tables begin with.
     pub fn tables_prefix(&self) -> String {
         self.of("t:")
@@ -112,5 +122,7 @@ mod tests {
         let expected = ["i:events", "log", "beats", "nodes", "clocks", "id"];
         assert_eq!(names, expected.map(|name| format!("{{hb:hbd}}:{name}")));
         assert_eq!(Keys::new("test").format(), "{hb:test}:format");
+        let names = [keys.bytes(), keys.staged("1:hb1:a")];
+        assert_eq!(names, ["{hb:hbd}:bytes", "{hb:hbd}:staged:1:hb1:a"]);
     }
 }

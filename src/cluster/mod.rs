@@ -12,4 +12,6 @@ pub mod members;
 pub mod requirements;
 pub mod script;
 pub mod settings;
+mod table_rows;
+pub mod tables;
 pub mod token;

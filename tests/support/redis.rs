@@ -13,6 +13,7 @@ use heartbeat::backup::settings::CorrelatorSettings;
 pub struct Redis {
     child: Child,
     directory: tempfile::TempDir,
+    arguments: Vec<String>,
 }
 
 impl Redis {
@@ -48,24 +49,38 @@ impl Redis {
 
     fn start_in(directory: tempfile::TempDir, first: &[&str], more: &[&str]) -> Redis {
         let socket = directory.path().join("redis.sock");
-        let child = Command::new("redis-server")
-            .args(first)
-            .args(["--port", "0", "--save", "", "--appendonly", "no"])
-            .arg("--unixsocket")
-            .arg(&socket)
-            .arg("--dir")
-            .arg(directory.path())
-            .args(more)
+        let common = ["--port", "0", "--save", "", "--appendonly", "no"];
+        let place = ["--unixsocket", socket.to_str().unwrap(), "--dir"];
+        let place = place.into_iter().chain([directory.path().to_str().unwrap()]);
+        let all = first.iter().copied().chain(common).chain(place).chain(more.iter().copied());
+        let arguments: Vec<String> = all.map(str::to_owned).collect();
+        let redis = Redis { child: Redis::spawn(&arguments), directory, arguments };
+        redis.wait();
+        redis
+    }
+
+    fn spawn(arguments: &[String]) -> Child {
+        Command::new("redis-server")
+            .args(arguments)
             .stdout(Stdio::null())
             .spawn()
-            .expect("redis-server can be started: apt-get install redis-server");
-        let redis = Redis { child, directory };
+            .expect("redis-server can be started: apt-get install redis-server")
+    }
+
+    fn wait(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while UnixStream::connect(&socket).is_err() {
+        while UnixStream::connect(self.socket()).is_err() {
             assert!(Instant::now() < deadline, "redis-server does not listen");
             std::thread::yield_now();
         }
-        redis
+    }
+
+    /// Kills it, and starts it on what it has stored.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = Redis::spawn(&self.arguments);
+        self.wait();
     }
 
     /// Its socket.
