@@ -24,11 +24,11 @@ use crate::store::{Change, HistoryLimit, Store, Write};
 use crate::thread::{DEFAULT_STACK, ProgressCounter, lock, spawn_critical};
 use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
 
+mod delivery_pool;
 mod overlay;
 mod restore;
 mod thread;
 mod waiting;
-mod worker_pool;
 
 pub use self::overlay::{CalmRequest, NewAcknowledgement};
 

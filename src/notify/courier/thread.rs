@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{debug, error, info, warn};
 
+use super::delivery_pool::DeliveryPool;
 use super::overlay::{
     CalmRequest, HandledRequest, HostRequest, Overlay, Passed, acknowledgement_event,
 };
 use super::restore::{restore_outbox, restore_overlay};
 use super::waiting::{Durability, Waiting};
-use super::worker_pool::WorkerPool;
 use super::{
     CalmReply, Command, CourierExit, CourierStats, DirectRecord, EveryRow, Input, InspectFn,
     LAST_EVENT_KEY, OnStored, PendingCourier,
@@ -47,7 +47,7 @@ pub struct CourierThread {
     stored_event_id: EventId,
     inputs: Receiver<Input>,
     results: Sender<Input>,
-    workers: WorkerPool,
+    workers: DeliveryPool,
     stats: Arc<Mutex<CourierStats>>,
     used_shares: Arc<Mutex<UsedShares>>,
     /// An event was written since the last commit.
@@ -74,7 +74,7 @@ impl CourierThread {
         rebase: impl Fn(Now) -> Now,
     ) -> std::io::Result<CourierThread> {
         let now = Now::read();
-        let workers = WorkerPool::new(pending.results.clone(), pending.channel_state, permit);
+        let workers = DeliveryPool::new(pending.results.clone(), pending.channel_state, permit);
         let overlay = restore_overlay(&mut store, &settings, &rebase, now);
         let (outbox, dropped) = restore_outbox(&mut store, &settings, rebase, now);
         let mut thread = CourierThread {

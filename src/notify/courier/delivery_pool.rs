@@ -10,7 +10,7 @@ use crate::notify::channel::{Channel, SharedState};
 use crate::notify::worker::{self, SendPermit, Task, TaskKind};
 
 /// The workers.
-pub struct WorkerPool {
+pub struct DeliveryPool {
     tasks: Sender<Task>,
     queue: Receiver<Task>,
     results: Sender<Input>,
@@ -19,11 +19,15 @@ pub struct WorkerPool {
     permit: SendPermit,
 }
 
-impl WorkerPool {
+impl DeliveryPool {
     /// Without workers yet. What they did goes to `results`.
-    pub fn new(results: Sender<Input>, state: Arc<SharedState>, permit: SendPermit) -> WorkerPool {
+    pub fn new(
+        results: Sender<Input>,
+        state: Arc<SharedState>,
+        permit: SendPermit,
+    ) -> DeliveryPool {
         let (tasks, queue) = unbounded();
-        WorkerPool { tasks, queue, results, count: 0, state, permit }
+        DeliveryPool { tasks, queue, results, count: 0, state, permit }
     }
 
     /// One worker for each channel, and one more for each whose receipts are polled: a provider
