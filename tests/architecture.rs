@@ -174,7 +174,8 @@ const NOWHERE: &[(&str, &str)] = &[
 
 /// Who may start a program with all of our environment: the one function that takes it away, the job
 /// that a user wraps in `hbc exec`, and hbd itself, which starts anew.
-const STARTS_PROGRAMS: &[&str] = &["src/process.rs", "src/agent/exec/mod.rs", "src/daemon/mod.rs"];
+const STARTS_PROGRAMS: &[&str] =
+    &["src/process.rs", "src/agent/exec/mod.rs", "src/daemon/sockets.rs"];
 
 const MAX_FUNCTION_LINES: usize = 60;
 const MAX_FILE_LINES: usize = 600;

@@ -13,7 +13,7 @@ use heartbeat::http::query::{NotifyRequest, Recipients};
 use heartbeat::http::service::{CalmRefusal, MetricsSnapshot};
 use heartbeat::http::{
     Credentials, Daemon, HttpServer, Ingest, IngestResult, ReloadResult, SendError, SendJob,
-    SendResponse,
+    SendResponse, Service,
 };
 use heartbeat::problem::{Problem, Problems, Severity};
 use heartbeat::secret::Secret;
@@ -266,7 +266,9 @@ impl Site {
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let access = Credentials { token: token.map(Secret::new), ..Credentials::default() };
-        let web = HttpServer::start(listener, daemon.clone(), access, scratch.path()).unwrap();
+        let web =
+            HttpServer::start(listener, Service::Daemon(daemon.clone()), access, scratch.path())
+                .unwrap();
         let address = web.address();
         Site { web: Some(web), daemon, address, scratch, _alone: alone }
     }

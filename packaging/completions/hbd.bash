@@ -46,7 +46,7 @@ _hbd()
             ;;
     esac
     if ((cword == 1)); then
-        COMPREPLY=($(compgen -W 'run check reload status log notify silence unsilence ack backup key dyndns forget names help --help --version' -- "$cur"))
+        COMPREPLY=($(compgen -W 'run check reload status log notify silence unsilence ack backup key dyndns forget cluster names help --help --version' -- "$cur"))
         return
     fi
     local options=--help
@@ -54,7 +54,7 @@ _hbd()
         run) options+=' --config' ;;
         reload) options+=' --config --url --ca-file --json' ;;
         names) options+=' hosts channels --config' ;;
-        help) options='run check reload status log notify silence unsilence ack backup key dyndns forget names' ;;
+        help) options='run check reload status log notify silence unsilence ack backup key dyndns forget cluster names' ;;
         check) options+=' --config --strict --json' ;;
         notify) options+=' --config --host --channel --default --level --json' ;;
         status) options+=' --config --url --ca-file --alive --all --watch --json --color' ;;
@@ -62,6 +62,7 @@ _hbd()
         backup) options+=' --config --url --ca-file --all --json --forget' ;;
         key) options+=' --config --common --write --status --url --ca-file --utc --json' ;;
         forget) options+=' --config --url --ca-file' ;;
+        cluster) options+=' --config --url --ca-file' ;;
         silence) options+=' --config --url --ca-file --all --comment --unless --by --utc --json' ;;
         unsilence) options+=' --config --url --ca-file --all --json' ;;
         ack) options+=' --config --url --ca-file --all --comment --for --by --undo --json' ;;

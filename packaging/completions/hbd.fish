@@ -11,7 +11,7 @@ function __hbd_names
     hbd names $argv[1] $config 2>/dev/null
 end
 
-set -l commands run check reload status log notify silence unsilence ack backup key dyndns forget names help
+set -l commands run check reload status log notify silence unsilence ack backup key dyndns forget cluster names help
 set -l first "not __fish_seen_subcommand_from $commands"
 
 complete -c hbd -f
@@ -28,6 +28,7 @@ complete -c hbd -n $first -a log -d 'what was sent to whom'
 complete -c hbd -n $first -a backup -d 'how backup plans and their repositories are'
 complete -c hbd -n $first -a key -d 'make a key for a host'
 complete -c hbd -n $first -a forget -d 'give up a connection, or a host'
+complete -c hbd -n $first -a cluster -d 'hand over, or move the state'
 complete -c hbd -n $first -a dyndns -d 'the names of hosts on changing addresses'
 complete -c hbd -n $first -a silence -d 'hold messages back for a time'
 complete -c hbd -n $first -a unsilence -d 'end silences'
@@ -39,8 +40,8 @@ complete -c hbd -n '__hbd_in notify' -l host -x -a '(__hbd_names hosts)' -d 'the
 complete -c hbd -n '__hbd_in notify' -l channel -x -a '(__hbd_names channels)' -d 'this channel'
 complete -c hbd -n '__hbd_in notify' -l default -d 'the default channels'
 complete -c hbd -n '__hbd_in notify' -l level -x -a 'ok info warning critical' -d 'how much it matters'
-complete -c hbd -n '__hbd_in reload status log backup key forget dyndns silence unsilence ack' -l url -x -d 'where the daemon is'
-complete -c hbd -n '__hbd_in reload status log backup key forget dyndns silence unsilence ack' -l ca-file -r -F -d 'who signed its certificate'
+complete -c hbd -n '__hbd_in reload status log backup key forget cluster dyndns silence unsilence ack' -l url -x -d 'where the daemon is'
+complete -c hbd -n '__hbd_in reload status log backup key forget cluster dyndns silence unsilence ack' -l ca-file -r -F -d 'who signed its certificate'
 complete -c hbd -n '__hbd_in status' -l alive -d 'whether the daemon itself answers'
 complete -c hbd -n '__hbd_in status' -l all -d 'those that are well, too'
 complete -c hbd -n '__hbd_in status' -l watch -d 'draws it anew every two seconds'
@@ -52,7 +53,8 @@ complete -c hbd -n '__hbd_in log' -s n -l limit -x -d 'so many'
 complete -c hbd -n '__hbd_in log' -s f -l follow -d 'goes on as they come'
 complete -c hbd -n '__hbd_in log silence key dyndns' -l utc -d 'times in UTC'
 complete -c hbd -n '__hbd_in names' -a 'hosts channels'
-complete -c hbd -n '__hbd_in help' -a 'run check reload status log notify silence unsilence ack backup key dyndns forget names'
+complete -c hbd -n '__hbd_in cluster' -a 'step-down import export'
+complete -c hbd -n '__hbd_in help' -a 'run check reload status log notify silence unsilence ack backup key dyndns forget cluster names'
 complete -c hbd -n '__hbd_in check' -F
 complete -c hbd -n '__hbd_in status log silence unsilence ack key dyndns forget' -a '(__hbd_names hosts)' -d host
 complete -c hbd -n '__hbd_in log' -l events -d 'what happened'

@@ -29,6 +29,7 @@ _hbd() {
         'backup:how backup plans and their repositories are'
         'key:make a key for a host'
         'forget:give up a connection, or a host'
+        'cluster:hand over, or move the state'
         'silence:hold messages back for a time'
         'unsilence:end silences'
         'ack:stop reminders of what is wrong'
@@ -73,6 +74,7 @@ _hbd() {
                         '1:host:_hbd_names hosts'
                     ;;
                 forget) _arguments $daemon '1:host or host/connection:_hbd_names hosts' ;;
+                cluster) _arguments $daemon '1:what:(step-down import export)' ;;
                 silence)
                     _arguments $daemon '--all[all hosts and plans]' '--comment[why]:text:' '--by[who]:name:' \
                         '--unless[what is told all the same]:level:(info warning critical)' \

@@ -37,7 +37,7 @@ const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 pub const TOKEN_VARIABLE: &str = "HBD_TOKEN";
 
 /// A client of one daemon: its address, its token, and which certificates are trusted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Client {
     base: String,
     token: Option<Secret>,
@@ -47,7 +47,7 @@ pub struct Client {
 }
 
 /// Which server is believed to be the daemon.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Trust {
     /// The one that shows this certificate, at this host and port.
     Certificate(CertificateDer<'static>, String, u16),
@@ -258,6 +258,22 @@ impl Client {
         }
         let meant = suggestion::suggestion(name, names.iter().map(String::as_str));
         Some(format!("no host is called \"{name}\"{meant}"))
+    }
+
+    /// A client of another node of its cluster, with the same token. Over TLS that one must show a
+    /// certificate that the system trusts.
+    #[must_use]
+    pub fn at(&self, url: &str) -> Client {
+        let base = url.trim_end_matches('/').to_owned();
+        Client { base, trust: Trust::Authorities(None), ..self.clone() }
+    }
+
+    /// The cluster that the daemon is a node of; none when it is none, or does not say.
+    pub fn cluster(&self) -> Option<Value> {
+        match self.call("GET", "/api/v1/cluster", &[], None) {
+            Ok((200, body)) => serde_json::from_str(&body).ok(),
+            _ => None,
+        }
     }
 
     /// Has the configuration be read again: what the daemon answers, also when it refuses.

@@ -24,6 +24,7 @@ hbd watches hosts by their heartbeats and tells people.
   hbd key        makes a key; says who still signs with the previous one
   hbd dyndns     the names of hosts in the DNS
   hbd forget     gives up a connection, or a host, until it beats again
+  hbd cluster    has the leader hand over; moves the state into Redis and back
   hbd names      the hosts or channels of the configuration, a line each
 
   hbd COMMAND --help   options and examples of a command
@@ -44,7 +45,7 @@ const DAEMON_OPTIONS: &str = "  \
 ";
 
 /// The commands, and what `--help` says of each.
-const COMMANDS: [(&str, &str); 14] = [
+const COMMANDS: [(&str, &str); 15] = [
     ("run", RUN),
     ("check", CHECK),
     ("reload", RELOAD),
@@ -58,6 +59,7 @@ const COMMANDS: [(&str, &str); 14] = [
     ("key", KEY),
     ("dyndns", DYNDNS),
     ("forget", FORGET),
+    ("cluster", CLUSTER),
     ("names", NAMES),
 ];
 
@@ -272,6 +274,21 @@ Gives up a connection, or all that is known of a host, until it beats again.
 Exit status: 0 done, 1 there is no such thing, 3 the daemon does not answer.
 
   hbd forget web1/vpn
+";
+
+const CLUSTER: &str = "\
+hbd cluster step-down
+hbd cluster (import | export) [--config FILE]
+
+Has the node that leads the cluster hand over to another one. Or, while hbd
+runs on no node, moves the state from the file of a single hbd into the Redis
+of the cluster, which must be empty, or back into a file.
+
+@daemon
+Exit status: 0 done, 1 refused, 3 the daemon does not answer,
+78 the configuration is refused.
+
+  hbd cluster step-down
 ";
 
 const NAMES: &str = "\

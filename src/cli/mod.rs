@@ -22,6 +22,7 @@ pub mod backup;
 mod calm;
 pub mod check;
 pub mod client;
+mod cluster;
 pub mod dyndns;
 pub mod forget;
 mod help;
@@ -29,10 +30,12 @@ pub mod key;
 mod local_time;
 pub mod log;
 mod names;
+mod nodes;
 pub mod notify;
 mod reload;
 pub mod silence;
 pub mod status;
+mod table;
 mod terminal;
 mod words;
 
@@ -76,7 +79,7 @@ pub fn hbd(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 type Command = fn(lexopt::Parser) -> Result<u8, lexopt::Error>;
 
-const COMMANDS: [(&str, Command); 14] = [
+const COMMANDS: [(&str, Command); 15] = [
     ("run", run),
     ("check", check::run),
     ("reload", reload::run),
@@ -90,6 +93,7 @@ const COMMANDS: [(&str, Command); 14] = [
     ("key", key::run),
     ("dyndns", dyndns::run),
     ("forget", forget::run),
+    ("cluster", cluster::run),
     ("names", names::run),
 ];
 

@@ -10,9 +10,10 @@ use serde_json::{Value as Json, json};
 use super::answer::{field, items};
 use super::client::{Client, DaemonArgs, DaemonOption, print_unreachable};
 use super::local_time::TimeFormat;
-use super::terminal::{ColorChoice, columns, sanitize, truncate_middle, wrap};
+use super::table::{Style, TableRow, Tone, section, table};
+use super::terminal::{ColorChoice, sanitize, wrap};
 use super::words::{self, connection, health, since, time, value};
-use super::{FAILED, help, json_line, print, print_error, terminal};
+use super::{FAILED, help, json_line, nodes, print, print_error, terminal};
 use crate::clock::{Wall, format_duration};
 use crate::event::counted;
 use crate::thread::Stop;
@@ -160,13 +161,21 @@ fn check_alive(client: &Client) -> u8 {
 /// All hosts and channels, and whether all is well.
 fn fetch_overview(client: &Client, json: bool, style: Style) -> Result<(String, bool), String> {
     let (ready, why) = client.get_text("/-/ready")?;
+    let cluster = client.cluster();
+    if let Some(cluster) = &cluster
+        && cluster["role"] != "leader"
+    {
+        return Ok(standby(cluster, client.base(), json, style));
+    }
     let mut hosts = client.get("/api/v1/hosts", &[])?;
     hosts["alerts"] = fetch_alerts(client);
     let channels = client.get("/api/v1/channels", &[])?;
     let failure = (ready != 200).then(|| terminal::sanitize(&why));
-    let well = failure.is_none() && all_well(&hosts, &channels);
+    let (mut text, nodes_well) =
+        cluster.as_ref().map_or((String::new(), true), |one| nodes::overview(one, style));
+    let well = failure.is_none() && nodes_well && all_well(&hosts, &channels);
     if json {
-        let answer = json!({
+        let mut answer = json!({
             "ok": well,
             "daemon": client.base(),
             "trouble": failure,
@@ -175,9 +184,28 @@ fn fetch_overview(client: &Client, json: bool, style: Style) -> Result<(String, 
             "alerts": hosts["alerts"],
             "channels": channels["channels"],
         });
+        if let Some(cluster) = cluster {
+            answer["cluster"] = cluster;
+        }
         return Ok((json_line(&answer), well));
     }
-    Ok((overview(&hosts, &channels, failure.as_deref(), style), well))
+    text.push_str(&overview(&hosts, &channels, failure.as_deref(), style));
+    Ok((text, well))
+}
+
+/// What a node shows that does not lead its cluster: the nodes, and whom to ask for the hosts.
+fn standby(cluster: &Json, base: &str, json: bool, style: Style) -> (String, bool) {
+    let (mut text, well) = nodes::overview(cluster, style);
+    if json {
+        let answer = json!({ "ok": well, "daemon": base, "cluster": cluster });
+        return (json_line(&answer), well);
+    }
+    let url = field(cluster, "leader_url");
+    if !url.is_empty() {
+        let what = format!("this node stands by; for the hosts: hbd status --url {url}");
+        text.push_str(&(wrap("", &sanitize(&what), style.width, "  ") + "\n"));
+    }
+    (text, well)
 }
 
 /// One host with all that is known of it.
@@ -198,48 +226,6 @@ fn fetch_host(client: &Client, name: &str, json: bool, style: Style) -> Result<S
 fn fetch_alerts(client: &Client) -> Json {
     let answer = client.get("/api/v1/alerts", &[]);
     answer.map_or(Json::Null, |mut answer| answer["alerts"].take())
-}
-
-/// How the tables are drawn.
-#[derive(Clone, Copy, Debug)]
-struct Style {
-    /// How many columns a line has at most.
-    width: usize,
-    /// With colours.
-    color: bool,
-    /// With hosts that are well.
-    all: bool,
-}
-
-/// How bad something is, the worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Tone {
-    Good,
-    Unsure,
-    Warning,
-    Critical,
-}
-
-impl Tone {
-    fn name(self) -> &'static str {
-        match self {
-            Tone::Good => "ok",
-            Tone::Unsure => "unsure",
-            Tone::Warning => "warning",
-            Tone::Critical => "critical",
-        }
-    }
-
-    /// Select Graphic Rendition (ECMA-48, 8.3.117): green, yellow, bold red.
-    fn paint(self, text: &str, color: bool) -> String {
-        let code = match self {
-            _ if !color => return text.to_owned(),
-            Tone::Good => "32",
-            Tone::Unsure | Tone::Warning => "33",
-            Tone::Critical => "1;31",
-        };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
-    }
 }
 
 /// One host, and what is wrong with it.
@@ -323,14 +309,6 @@ fn host_page(hosts: &Json, style: Style) -> String {
     text
 }
 
-fn section(names: &[&str], painted: usize, rows: Vec<TableRow>, style: Style) -> String {
-    if rows.is_empty() {
-        String::new()
-    } else {
-        format!("\n{}", table(names, painted, rows, style))
-    }
-}
-
 fn headline(hosts: usize, not_well: usize, alerts: usize, failing: usize) -> String {
     let mut parts = Vec::new();
     match (hosts, not_well) {
@@ -388,46 +366,6 @@ fn channel_table(channels: &Json, style: Style) -> String {
     }
     let names = ["CHANNEL", "TYPE", "STATE", "WAITING", "OLDEST", "LAST SUCCESS"];
     table(&names, 2, rows, style)
-}
-
-/// Cells, how it is, and lines that go below.
-type TableRow = (Vec<String>, Tone, Vec<(Tone, String)>);
-
-/// Two blanks between columns; the first gives way when there is too little room. The column
-/// `painted` has the colour of the row.
-fn table(names: &[&str], painted: usize, rows: Vec<TableRow>, style: Style) -> String {
-    const GAP: usize = 2;
-    let widest = |column: usize| {
-        let cells = rows.iter().map(|(cells, ..)| columns(&cells[column]));
-        cells.chain([columns(names[column])]).max().unwrap_or(0)
-    };
-    let mut widths: Vec<usize> = (0..names.len()).map(widest).collect();
-    let rest: usize = widths[1..].iter().map(|width| width + GAP).sum();
-    widths[0] = widths[0].min(style.width.saturating_sub(rest).max(columns(names[0])));
-    let line = |cells: &[String], tone: Option<Tone>| {
-        let mut text = String::new();
-        for (column, cell) in cells.iter().enumerate() {
-            let cell = truncate_middle(cell, widths[column]);
-            let last = column + 1 == cells.len();
-            let fill = if last { 0 } else { widths[column] - columns(&cell) + GAP };
-            match tone.filter(|_| column == painted) {
-                Some(tone) => text.push_str(&tone.paint(&cell, style.color)),
-                None => text.push_str(&cell),
-            }
-            text.push_str(&" ".repeat(fill));
-        }
-        text.trim_end().to_owned() + "\n"
-    };
-    let head: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let mut text = line(&head, None);
-    for (cells, tone, below) in &rows {
-        text.push_str(&line(cells, Some(*tone)));
-        for (tone, what) in below {
-            let what = wrap("  ", what, style.width, "    ");
-            text.push_str(&format!("{}\n", tone.paint(&what, style.color)));
-        }
-    }
-    text
 }
 
 /// All hosts, the worst first, and by name.
@@ -584,6 +522,7 @@ fn age_of(then: Option<Wall>, now: Option<Wall>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::terminal::columns;
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<Option<StatusArgs>, String> {

@@ -68,6 +68,8 @@ pub struct LeaseState {
     differs: bool,
     /// Since when the lease is seen to be free.
     free_since: Option<Mono>,
+    /// Redis was away since the lease was seen to be held: it ran out, and its holder may live.
+    was_away: bool,
     /// Whether it may be asked for now.
     is_ripe: bool,
     next: Mono,
@@ -84,6 +86,7 @@ impl LeaseState {
             is_warm: false,
             differs: false,
             free_since: None,
+            was_away: false,
             is_ripe: false,
             next: now,
             token: None,
@@ -123,6 +126,7 @@ impl LeaseState {
         let lately = |lost: &&Mono| now.since(**lost) < FLAP_WINDOW;
         let flaps = self.identity.lost_at.iter().filter(lately).count() >= 2;
         let mut patience = if flaps { self.identity.ttl } else { Duration::ZERO };
+        patience += if self.was_away { self.identity.ttl } else { Duration::ZERO };
         patience += if self.is_warm { Duration::ZERO } else { HANDICAP };
         patience + if self.differs { HANDICAP } else { Duration::ZERO }
     }
@@ -142,7 +146,7 @@ impl LeaseState {
             }
             return;
         };
-        self.free_since = None;
+        (self.free_since, self.was_away) = (None, false);
         self.is_ripe = may_lead && predecessor_dead && token.is_predecessor_of(node, incarnation);
         let expiry = now + left + Duration::from_millis(1);
         self.next = if self.is_ripe { now } else { expiry.min(now + PROBE_INTERVAL) };
@@ -179,6 +183,7 @@ impl LeaseState {
     /// Redis did not do what was asked: who leads goes on leading, until it is known that another does.
     pub fn failed(&mut self, now: Mono) {
         self.is_ripe = false;
+        (self.free_since, self.was_away) = (None, true);
         self.next = now + RETRY_INTERVAL;
     }
 
@@ -240,6 +245,28 @@ mod tests {
             }
             assert!(now.0 - start.0 < 10_000, "it never asks");
         }
+    }
+
+    #[test]
+    fn a_lease_that_ran_out_while_redis_was_away_is_left_to_its_holder_first() {
+        let start = Mono(1_000_000);
+        let mut state = LeaseState::new(identity(), start);
+        state.set_warm(true);
+        let other = token("7:hb2:a");
+        state.probed(start, Some((&other, TTL)));
+        state.failed(start + ms(100));
+        let back = start + ms(5000);
+        state.probed(back, None);
+        assert!(matches!(
+            state.step(back + TTL - ms(1)),
+            LeaseStep::WaitUntil(_) | LeaseStep::Probe
+        ));
+        state.probed(back + TTL, None);
+        assert_eq!(state.step(back + TTL), LeaseStep::Acquire);
+        // Once it was held again, the next one is free at once.
+        state.probed(back + TTL, Some((&other, TTL)));
+        state.probed(back + TTL + ms(1500), None);
+        assert_eq!(state.step(back + TTL + ms(1500)), LeaseStep::Acquire);
     }
 
     #[test]

@@ -1,35 +1,50 @@
 //! The UDP and TCP listeners, and how a reload moves them without losing a datagram or a connection.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::info;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::threads::Threads;
+use super::wiring;
 use crate::config::Config;
 use crate::heartbeat::listener;
 use crate::heartbeat::monitor::Monitor;
-use crate::http::HttpServer;
+use crate::http::{HttpServer, Service};
 use crate::problem::ListenError;
 use crate::thread::{ProgressCounter, Stop, StopSource};
+
+/// How long the thread that receives may take to end.
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The thread that receives datagrams, and its socket.
 pub struct UdpServer {
     /// The socket that it receives from.
     socket: Arc<UdpSocket>,
     stop_source: StopSource,
+    ended: Receiver<Infallible>,
     context: UdpContext,
 }
 
 /// What every UDP thread works with.
 #[derive(Clone)]
 struct UdpContext {
-    monitor: Arc<Monitor>,
-    progress: ProgressCounter,
+    listen: Listen,
     threads: Threads,
+}
+
+/// Receives from a socket until the stop.
+pub type Listen = Arc<dyn Fn(&Arc<UdpSocket>, &Stop) + Send + Sync>;
+
+/// Receives for the monitor, and counts the turns.
+pub fn listen_for(monitor: &Arc<Monitor>, progress: ProgressCounter) -> Listen {
+    let monitor = Arc::clone(monitor);
+    Arc::new(move |socket, stop| listener::listen(socket, &monitor, stop, || progress.increment()))
 }
 
 impl UdpServer {
@@ -39,22 +54,41 @@ impl UdpServer {
     /// When no thread can be started.
     pub fn start(
         socket: UdpSocket,
-        monitor: &Arc<Monitor>,
-        progress: ProgressCounter,
+        listen: Listen,
         threads: &Threads,
     ) -> Result<UdpServer, String> {
-        let context =
-            UdpContext { monitor: Arc::clone(monitor), progress, threads: threads.clone() };
-        let new = NewUdpServer::start(socket, &context)?;
-        let (socket, stop_source) = new.release();
-        Ok(UdpServer { socket, stop_source, context })
+        let context = UdpContext { listen, threads: threads.clone() };
+        let new = NewUdpServer::start(Arc::new(socket), &context)?;
+        let (socket, stop_source, ended) = new.release();
+        Ok(UdpServer { socket, stop_source, ended, context })
+    }
+
+    /// Receives in another way from now on; what comes in meanwhile waits in the socket.
+    ///
+    /// # Errors
+    /// When no thread can be started: it goes on as before.
+    pub fn switch(self, listen: Listen) -> Result<UdpServer, String> {
+        let context = UdpContext { listen, threads: self.context.threads.clone() };
+        let new = NewUdpServer::start(Arc::clone(&self.socket), &context)?;
+        drop(self.stop_source);
+        listener::wake(&self.socket);
+        // It ends at once; should it not, two threads share the socket.
+        let _ = self.ended.recv_timeout(SWITCH_TIMEOUT);
+        let (socket, stop_source, ended) = new.release();
+        Ok(UdpServer { socket, stop_source, ended, context })
+    }
+
+    /// Its address, for the log.
+    pub fn address(&self) -> String {
+        format_address(self.socket.local_addr())
     }
 
     /// Receives from another socket from now on, and what has arrived at the old one.
     fn move_to(&mut self, new: NewUdpServer) {
         let name = format_address(new.socket.local_addr());
-        let (socket, stop_source) = new.release();
+        let (socket, stop_source, ended) = new.release();
         drop(std::mem::replace(&mut self.stop_source, stop_source));
+        self.ended = ended;
         let old = std::mem::replace(&mut self.socket, socket);
         listener::hand_over(&old);
         info!("heartbeats are heard on UDP {name} now");
@@ -71,28 +105,30 @@ impl UdpServer {
 struct NewUdpServer {
     socket: Arc<UdpSocket>,
     stop_source: StopSource,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<Infallible>,
     released: Sender<()>,
 }
 
 impl NewUdpServer {
-    fn start(socket: UdpSocket, context: &UdpContext) -> Result<NewUdpServer, String> {
-        let socket = Arc::new(socket);
+    fn start(socket: Arc<UdpSocket>, context: &UdpContext) -> Result<NewUdpServer, String> {
         let (stop_source, stop) = Stop::channel();
         let (released, release) = bounded(1);
-        let (own, UdpContext { monitor, progress, threads }) =
-            (Arc::clone(&socket), context.clone());
+        let (alive, ended) = bounded(0);
+        let (own, UdpContext { listen, threads }) = (Arc::clone(&socket), context.clone());
         threads.spawn("udp", move || {
+            let _alive = alive;
             if release.recv().is_ok() {
-                listener::listen(&own, &monitor, &stop, || progress.increment());
+                listen(&own, &stop);
             }
         })?;
-        Ok(NewUdpServer { socket, stop_source, released })
+        Ok(NewUdpServer { socket, stop_source, ended, released })
     }
 
-    fn release(self) -> (Arc<UdpSocket>, StopSource) {
+    fn release(self) -> (Arc<UdpSocket>, StopSource, Receiver<Infallible>) {
         // Its thread waits for it, and there is room for one.
         let _ = self.released.send(());
-        (self.socket, self.stop_source)
+        (self.socket, self.stop_source, self.ended)
     }
 }
 
@@ -119,7 +155,7 @@ impl NewListeners {
         let mut listeners = NewListeners::default();
         if (&was.host, was.port) != (&is.host, is.port) {
             let socket = listener::bind_shared(is, &udp.socket)?;
-            let started = NewUdpServer::start(socket, &udp.context);
+            let started = NewUdpServer::start(Arc::new(socket), &udp.context);
             let started = started.map_err(|why| ListenError { key: "heartbeat.port", why })?;
             listeners.udp = Some(started);
         }
@@ -129,6 +165,12 @@ impl NewListeners {
                 Some(http_server.with_shared_port(|| bind_tcp(&is.host, is.port, true))?);
         }
         Ok(listeners)
+    }
+
+    /// Duplicates of those that are not in use yet.
+    pub fn duplicate(&self) -> (Option<UdpSocket>, Option<TcpListener>) {
+        let udp = self.udp.as_ref().and_then(|new| new.socket.try_clone().ok());
+        (udp, self.tcp.as_ref().and_then(|new| new.try_clone().ok()))
     }
 
     /// Moves the HTTP server, if its address is another one.
@@ -149,6 +191,70 @@ impl NewListeners {
     pub fn move_udp(self, server: &mut UdpServer) {
         if let Some(new) = self.udp {
             server.move_to(new);
+        }
+    }
+}
+
+/// Where a daemon that starts has its UDP socket from.
+pub enum UdpSource {
+    /// It is bound, and nothing receives from it yet.
+    Bound(UdpSocket),
+    /// It was received from in another way so far.
+    Running(UdpServer),
+}
+
+impl UdpSource {
+    /// Its address, for the log.
+    pub fn address(&self) -> String {
+        match self {
+            UdpSource::Bound(socket) => format_address(socket.local_addr()),
+            UdpSource::Running(server) => server.address(),
+        }
+    }
+
+    /// Receives from now on.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(self, listen: Listen, threads: &Threads) -> Result<UdpServer, String> {
+        match self {
+            UdpSource::Bound(socket) => UdpServer::start(socket, listen, threads),
+            UdpSource::Running(server) => server.switch(listen),
+        }
+    }
+}
+
+/// Where a daemon that starts has its HTTP server from.
+pub enum HttpSource {
+    /// Its port is bound.
+    Bound(TcpListener),
+    /// Another service answered so far.
+    Running(HttpServer),
+}
+
+impl HttpSource {
+    /// Its address, for the log.
+    pub fn address(&self) -> String {
+        match self {
+            HttpSource::Bound(listener) => format_address(listener.local_addr()),
+            HttpSource::Running(server) => server.address().to_string(),
+        }
+    }
+
+    /// Answers from now on.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn start(self, service: Service, config: &Config) -> Result<HttpServer, String> {
+        match self {
+            HttpSource::Bound(listener) => {
+                HttpServer::start(listener, service, wiring::credentials(config), &config.state_dir)
+                    .map_err(|why| format!("the HTTP side cannot be started: {why}"))
+            }
+            HttpSource::Running(server) => {
+                server.set_service(service);
+                Ok(server)
+            }
         }
     }
 }

@@ -1,10 +1,7 @@
 //! The daemon: opens everything, starts the threads, reloads the configuration, stops in order.
 
 use std::fmt;
-use std::net::{TcpListener, UdpSocket};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,24 +10,18 @@ use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::agent::host_info;
 use crate::clock::{self, Now};
 use crate::config::Config;
 use crate::descriptors;
-use crate::event::{Event, EventKind, Incident};
-use crate::heartbeat::fleet::Fleet;
-use crate::heartbeat::fleet::storm::STORM_KEY;
-use crate::heartbeat::listener;
-use crate::heartbeat::monitor::{self, Monitor};
-use crate::heartbeat::persistence::{HostRow, LastAlive};
-use crate::http::{HttpServer, ReloadResult};
+use crate::event::{Event, EventKind};
+use crate::http::{HttpServer, Service};
 use crate::memory::{self, FreeMemory};
 use crate::notify::channel::Channel;
 use crate::notify::courier::{Courier, CourierExit, CourierHooks, EveryRow};
 use crate::notify::notifier::Notifier;
 use crate::notify::outbox::Outbox;
 use crate::problem::{ListenError, Problem, Problems, Severity};
-use crate::store::{Change, ChangeSink, OpenResult, Store, Table};
+use crate::store::{Change, ChangeSink, OpenResult, Store};
 use crate::systemd;
 use crate::thread::{ProgressCounter, Stop, StopSource};
 use crate::version::VERSION;
@@ -38,15 +29,22 @@ use crate::version::VERSION;
 mod alert_poller;
 mod backups;
 mod calm;
+mod cluster;
+mod cluster_file;
 mod config_diff;
 mod dyndns;
 mod history;
 mod listeners;
 mod local_agent;
+pub mod migration;
+mod node;
 mod notifications;
 mod reload;
 mod service;
 mod signal_check;
+mod sockets;
+mod standby;
+mod startup;
 mod summary;
 mod takeover;
 mod threads;
@@ -54,15 +52,15 @@ mod watchdog;
 mod wiring;
 
 use self::alert_poller::{AlertPoller, AlertTargets};
-use self::backups::Backups;
-use self::listeners::{NewListeners, UdpServer, bind_tcp, format_address};
+use self::listeners::{NewListeners, UdpServer, listen_for};
 use self::local_agent::LocalAgent;
-use self::reload::Reloads;
+use self::node::ClusterNode;
 use self::service::Services;
-use self::summary::Summaries;
+use self::sockets::{InheritedSockets, KeptSockets};
+use self::startup::{Startup, rebase_time};
 use self::threads::Threads;
 use self::watchdog::{Progress, ThreadCheck};
-use self::wiring::{Current, HeartbeatAlerts, LabelledHosts};
+use self::wiring::{HeartbeatAlerts, LabelledHosts};
 
 /// The arenas of the allocator that all threads of the daemon share.
 const ARENAS: i32 = 2;
@@ -74,14 +72,17 @@ const MAPPING_SIZE: usize = 16 * 1024;
 /// How often memory that is free is given back to the kernel.
 const RELEASE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often what was last heard is stored in a cluster, where another node may need it at any moment.
+const CLUSTER_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// With more hosts it is stored as rarely as without a cluster: each time is a row of some 300 bytes.
+const CLUSTER_FLUSH_HOSTS: usize = 500;
+
 /// How long the stop waits for programs that are being killed, and for threads that are ending.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a reload waits for the list of open alarms.
 const SUCCESSION_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A longer age of a stored time is not believed: a clock was wrong.
-const MAX_PLAUSIBLE_AGE: Duration = Duration::from_secs(48 * 3600);
 
 /// Why the daemon did not run.
 #[derive(Debug)]
@@ -122,11 +123,15 @@ pub fn run(config_file: &Path) -> Result<(), DaemonError> {
     memory::split_program(MAPPING_SIZE);
     memory::release_large_blocks();
     raise_descriptor_limit();
+    let inherited = InheritedSockets::take();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
     let config = Config::load(config_file).map_err(DaemonError::Configuration)?;
     for problem in &config.warnings.0 {
         warn!("{problem}");
+    }
+    if let Some(settings) = config.cluster.clone() {
+        return cluster::run(config, settings, inherited, signals);
     }
     let mut daemon = RunningDaemon::start(config)?;
     systemd::notify("READY=1");
@@ -139,10 +144,7 @@ pub fn run(config_file: &Path) -> Result<(), DaemonError> {
         systemd::notify("STOPPING=1");
         break;
     }
-    if daemon.stop() {
-        return Ok(());
-    }
-    Err(DaemonError::Other("stopped, and not all of the state is on disk".into()))
+    daemon.stop_whole()
 }
 
 /// Says so when there can be too few descriptors, whose first sign would be an alarm that is late.
@@ -171,89 +173,34 @@ struct RunningDaemon {
     stop_source: StopSource,
 }
 
-/// The store, the sockets and the clocks, before a thread runs.
-struct Startup {
-    store: Store,
-    opened: OpenResult,
-    last_alive: Option<LastAlive>,
-    /// A message said that the Alertmanager that is polled does not answer.
-    alertmanager_silent: bool,
-    kernel_boot: String,
-    now: Now,
-    udp: UdpSocket,
-    tcp: TcpListener,
-}
-
-impl Startup {
-    fn prepare(config: &Config) -> Result<Startup, DaemonError> {
-        let now = Now::read();
-        let (mut store, opened) = Store::open(&config.state_dir, now)
-            .map_err(|locked| format!("state_dir: {}", locked.why))?;
-        takeover::take_over_renamed(&mut store, config, now)?;
-        let udp = listener::bind(&config.heartbeat)?;
-        let tcp = bind_tcp(&config.receiver.host, config.receiver.port, false)?;
-        let last_alive = store.get(Table::Meta, monitor::LAST_ALIVE_KEY);
-        let incidents = store.rows(Table::Troubles);
-        let alertmanager_silent =
-            incidents.iter().any(|(key, _)| *key == Incident::Alertmanager.key());
-        let kernel_boot = host_info::boot_id().unwrap_or_default();
-        Ok(Startup { store, opened, last_alive, alertmanager_silent, kernel_boot, now, udp, tcp })
-    }
-
-    /// The features, with the state that the store has of them.
-    fn services(
-        &self,
-        config: &Config,
-        courier: &Courier,
-        sink: &ChangeSink,
-        stop: &Stop,
-    ) -> Services {
-        let monitor = Arc::new(self.restore_fleet(config, courier, Arc::clone(sink)));
-        let backups = Backups::open(config, &self.store, sink, stop);
-        let reporter = Arc::clone(&backups.reporter);
-        let last_looks = Box::new(move || reporter.last_looks());
-        let summaries = Summaries::open(&self.store, Arc::clone(sink), last_looks);
-        let updater = dyndns::open(config, &self.store, courier, Arc::clone(sink), self.now);
-        Services {
-            updater,
-            recorder: Arc::new(history::open(&monitor, courier, config.history.clone())),
-            monitor,
-            courier: courier.clone(),
-            notifier: Current::new(Notifier::new(config).sharing(courier.channel_state())),
-            sending: notifications::semaphore(),
-            backups,
-            summaries,
-            heartbeat_alerts: Arc::new(Current::new(HeartbeatAlerts::from_config(config))),
-            labels: Current::new(LabelledHosts::from_config(config)),
-            reloads: Reloads::new(config, self.now),
-        }
-    }
-
-    /// The hosts that the store has, under the present configuration.
-    fn restore_fleet(&self, config: &Config, courier: &Courier, sink: ChangeSink) -> Monitor {
-        let rows = self.store.read::<HostRow>(Table::Hosts);
-        let rules = wiring::fleet_config(config);
-        let mut fleet =
-            Fleet::restore(rules, rows, self.last_alive.clone(), self.now, &self.kernel_boot);
-        fleet.restore_storm(self.store.get(Table::Meta, STORM_KEY), self.now);
-        let courier = courier.clone();
-        let load = Box::new(move |host: &str, configured| wiring::load(&courier, host, configured));
-        Monitor::new(fleet, self.kernel_boot.clone(), sink, load)
-    }
-}
-
 impl RunningDaemon {
     fn start(config: Config) -> Result<RunningDaemon, DaemonError> {
         let startup = Startup::prepare(&config)?;
+        let (udp, tcp) = (startup.udp.address(), startup.http.address());
+        let state_dir = config.state_dir.clone();
+        let daemon = RunningDaemon::start_on(config, startup, Threads::default())?;
+        info!(
+            "hbd {VERSION} is ready: heartbeats on UDP {udp}, HTTP on {tcp}, {} hosts, state in {}",
+            daemon.services.monitor.count(),
+            state_dir.display()
+        );
+        Ok(daemon)
+    }
+
+    /// On what is open already.
+    fn start_on(
+        config: Config,
+        startup: Startup,
+        threads: Threads,
+    ) -> Result<RunningDaemon, DaemonError> {
         let (courier, pending) = Courier::new();
         let (stop_source, stop) = Stop::channel();
-        let (threads, progress) = (Threads::default(), Progress::default());
+        let progress = Progress::default();
         let sink = change_sink(&courier);
         let services = Arc::new(startup.services(&config, &courier, &sink, &stop));
-        let Startup { store, opened, last_alive, alertmanager_silent, kernel_boot, now, udp, tcp } =
-            startup;
-        let names = (format_address(udp.local_addr()), format_address(tcp.local_addr()));
-        let hooks = courier_hooks(&services);
+        let Startup { store, opened, last_alive, now, cluster, .. } = startup;
+        let (kernel_boot, alertmanager_silent) = (startup.kernel_boot, startup.alertmanager_silent);
+        let hooks = courier_hooks(&services, cluster);
         let courier_thread = pending
             .open(store, wiring::notify_settings(&config), hooks, |then| {
                 rebase_time(then, last_alive.as_ref(), &kernel_boot, now)
@@ -266,7 +213,8 @@ impl RunningDaemon {
         signal_check::start(&config);
         let monitor = &services.monitor;
         dyndns::start(&services.updater, monitor, &threads, &stop)?;
-        let udp = UdpServer::start(udp, monitor, progress.udp.clone(), &threads)?;
+        let listen = listen_for(monitor, progress.udp.clone());
+        let udp = startup.udp.start(listen, &threads)?;
         spawn_deadline_thread(&services, progress.deadlines.clone(), &threads)?;
         history::start(&services.recorder, &threads, &stop)?;
         services.summaries.reconfigure(&config, &threads)?;
@@ -281,13 +229,11 @@ impl RunningDaemon {
         alert_poller.reconfigure(&config.receiver)?;
         let agent = LocalAgent::new(Arc::clone(monitor), threads.clone());
         agent.reconfigure(config.agent.as_ref())?;
-        let daemon = Arc::clone(&services);
-        let http_server =
-            HttpServer::start(tcp, daemon, wiring::credentials(&config), &config.state_dir)
-                .map_err(|why| format!("the HTTP side cannot be started: {why}"))?;
-        let check = ThreadCheck::new(progress, Arc::clone(monitor), courier, http_server.probe());
-        watchdog::start(check, &threads, &stop)?;
-        log_ready(&config, monitor.count(), &names.0, &names.1);
+        let service = Service::Daemon(Arc::clone(&services) as Arc<dyn crate::http::Daemon>);
+        let http_server = startup.http.start(service, &config)?;
+        let probe = http_server.probe();
+        let mut check = ThreadCheck::new(progress, Arc::clone(monitor), courier, probe);
+        watchdog::start(move |timeout| check.run(timeout), &threads, &stop)?;
         Ok(RunningDaemon {
             config,
             services,
@@ -301,8 +247,44 @@ impl RunningDaemon {
         })
     }
 
-    /// No new work, then one last attempt each, then everything on disk; false when it is not.
+    /// Stops.
+    ///
+    /// # Errors
+    /// Not all of the state is on disk.
+    fn stop_whole(self) -> Result<(), DaemonError> {
+        if self.stop() {
+            return Ok(());
+        }
+        Err(DaemonError::Other("stopped, and not all of the state is on disk".into()))
+    }
+
+    /// Hands over to another node. Hbd must start anew then: what comes in waits in the sockets.
+    fn hand_over(self) {
+        // A thread that ended would let nothing more into the socket.
+        if !self.end(std::mem::forget) {
+            warn!("not all of the state is stored");
+        }
+    }
+
+    /// Ends everything; false when not all of the state is on disk.
     fn stop(self) -> bool {
+        if let Some(node) = &self.services.cluster {
+            node.begin_stop();
+        }
+        let (services, threads) = (Arc::clone(&self.services), self.threads.clone());
+        let stored = self.end(UdpServer::close);
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        services.backups.reporter.wait_for_restic(STOP_TIMEOUT);
+        for name in threads.join(deadline) {
+            warn!("thread {name} did not end");
+        }
+        info!("stopped");
+        stored
+    }
+
+    /// No new work, then one last attempt each, then everything on disk; false when it is not. A node of
+    /// a cluster gives the lead back as soon as that is so.
+    fn end(self, close: impl FnOnce(UdpServer)) -> bool {
         self.services.reloads.close();
         self.http_server.stop();
         drop((self.stop_source, self.alert_poller));
@@ -312,61 +294,31 @@ impl RunningDaemon {
         self.services.updater.close();
         self.services.recorder.close(Now::read());
         self.services.backups.pipelines.close();
-        self.udp.close();
+        close(self.udp);
         self.services.courier.stop();
         let stored = matches!(self.courier_thread.join(), Ok(CourierExit::Stored));
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        self.services.backups.reporter.wait_for_restic(STOP_TIMEOUT);
-        for name in self.threads.join(deadline) {
-            warn!("thread {name} did not end");
+        if let Some(node) = &self.services.cluster {
+            node.release();
         }
-        info!("stopped");
         stored
+    }
+
+    /// How many hosts are known.
+    fn hosts(&self) -> usize {
+        self.services.monitor.count()
     }
 
     /// Applies what the configuration file says now, or nothing of it.
     fn reload(&mut self) {
-        systemd::notify_reloading();
-        let requests = self.services.reloads.drain();
-        let result = self.try_reload();
-        for request in requests {
-            // Fails when the request no longer waits.
-            let _ = request.try_send(result.clone());
-        }
-        systemd::notify("READY=1");
-    }
-
-    fn try_reload(&mut self) -> ReloadResult {
-        match self.apply_file() {
-            Ok((changes, warnings)) => {
-                let list = if changes.is_empty() { "no change".into() } else { changes.join("; ") };
-                info!("the configuration was reloaded: {list}");
-                ReloadResult::Applied { changes, warnings }
-            }
-            Err(problems) => {
-                problems.0.iter().for_each(|problem| error!("{problem}"));
-                error!("the configuration was not reloaded: the old one stays");
-                self.services.reloads.record_refused();
-                ReloadResult::Refused(problems)
-            }
-        }
+        let services = Arc::clone(&self.services);
+        services.reloads.serve(|| self.apply_file());
     }
 
     /// What changed, and the warnings; or all that is in the way, and then nothing has changed.
     fn apply_file(&mut self) -> Result<(Vec<String>, Problems), Problems> {
         let config = Config::load(&self.config.file)?;
         let refused = |error: (&str, String)| Problems(vec![config_error(&config, error)]);
-        if config.state_dir != self.config.state_dir {
-            let (old, new) = (self.config.state_dir.display(), config.state_dir.display());
-            let what = format!(
-                "cannot move from {old} to {new} while hbd runs: set it back, or stop hbd, move the directory, and start it"
-            );
-            return Err(refused(("state_dir", what)));
-        }
-        if config.cluster != self.config.cluster {
-            let what = "is read only when hbd starts: restart it (systemctl restart hbd)";
-            return Err(refused(("cluster", what.into())));
-        }
+        reload::check_fixed(&self.config, &config)?;
         if let Some((new, old)) = takeover::pending(&self.services.monitor, &config) {
             let what = format!(
                 "{new} takes over what is known of {old} only when hbd starts: restart it (systemctl restart hbd)"
@@ -375,6 +327,7 @@ impl RunningDaemon {
         }
         let mut listeners = NewListeners::open(&self.config, &config, &self.udp, &self.http_server)
             .map_err(|error| refused((error.key, error.why)))?;
+        let kept = listeners.duplicate();
         // Before the first connection comes in at the new address.
         self.http_server.set_credentials(wiring::credentials(&config));
         if let Err(error) = listeners.move_http(&mut self.http_server) {
@@ -382,6 +335,10 @@ impl RunningDaemon {
             return Err(refused((error.key, error.why)));
         }
         // Nothing below can fail as a whole: from here on the new configuration is the one in use.
+        if let Some(node) = &self.services.cluster {
+            node.sockets.replace(kept);
+            node.lease().set_configuration(config.fingerprint);
+        }
         for problem in &config.warnings.0 {
             warn!("{problem}");
         }
@@ -449,26 +406,29 @@ fn config_error(config: &Config, (key, what): (&str, String)) -> Problem {
     Problem { severity: Severity::Error, file, line: None, path: key.to_owned(), what }
 }
 
+/// What the courier calls.
+fn courier_hooks(services: &Services, cluster: Option<Arc<ClusterNode>>) -> CourierHooks {
+    let every_row = every_row(services);
+    match cluster {
+        Some(node) => CourierHooks {
+            every_row,
+            permit: node.permit(),
+            on_exit: Box::new(move |exit| node.on_courier_exit(exit)),
+        },
+        None => CourierHooks {
+            every_row,
+            permit: Arc::new(|| true),
+            on_exit: Box::new(on_courier_exit),
+        },
+    }
+}
+
 /// Starts hbd again in place of this process when the state from before the start can be read at
 /// last: only a daemon that begins with it knows what it says.
 fn on_courier_exit(exit: CourierExit) {
-    match exit {
-        CourierExit::Stored | CourierExit::Lost => return,
-        CourierExit::Restart => {
-            warn!("the state from before the start can be read now: hbd starts anew to take it up");
-        }
-        CourierExit::Deposed => warn!("another node leads now: hbd starts anew"),
-    }
-    let why = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
-    error!("hbd cannot start itself anew ({why}) and ends");
-    std::process::exit(1)
-}
-
-fn courier_hooks(services: &Services) -> CourierHooks {
-    CourierHooks {
-        every_row: every_row(services),
-        permit: Arc::new(|| true),
-        on_exit: Box::new(on_courier_exit),
+    if exit == CourierExit::Restart {
+        warn!("the state from before the start can be read now: hbd starts anew to take it up");
+        KeptSockets::default().start_anew(&[]);
     }
 }
 
@@ -498,31 +458,26 @@ fn spawn_deadline_thread(
 ) -> Result<(), String> {
     let (monitor, pipelines) =
         (Arc::clone(&services.monitor), Arc::clone(&services.backups.pipelines));
+    let in_cluster = services.cluster.is_some();
     threads.spawn("deadlines", move || {
-        let (mut free, mut released) = (FreeMemory::default(), Now::read().mono);
+        let begun = Now::read().mono;
+        let (mut free, mut released, mut flushed) = (FreeMemory::default(), begun, begun);
         monitor.run_deadlines(|| {
             progress.increment();
             pipelines.start_pending();
-            let now = Now::read().mono;
-            if now.since(released) >= RELEASE_INTERVAL {
-                released = now;
+            let now = Now::read();
+            if now.mono.since(released) >= RELEASE_INTERVAL {
+                released = now.mono;
                 free.release();
+            }
+            if in_cluster && now.mono.since(flushed) >= CLUSTER_FLUSH_INTERVAL {
+                flushed = now.mono;
+                if monitor.count() <= CLUSTER_FLUSH_HOSTS {
+                    monitor.flush(now, true);
+                }
             }
         });
     })
-}
-
-/// A time of an earlier run on this boot's clock: its age is what counts. An implausible age means
-/// that a clock was wrong, and the time counts as now: late is better than never.
-fn rebase_time(then: Now, last_alive: Option<&LastAlive>, kernel_boot: &str, now: Now) -> Now {
-    match last_alive {
-        Some(last_alive) if last_alive.kernel_boot == kernel_boot && then.mono <= now.mono => then,
-        _ => {
-            let age = now.wall.since(then.wall);
-            let age = if age > MAX_PLAUSIBLE_AGE { Duration::ZERO } else { age };
-            Now { mono: now.mono - age, wall: then.wall }
-        }
-    }
 }
 
 /// Sends a message when the store cannot be written; what else there is to tell of it, the courier
@@ -535,14 +490,6 @@ fn report_store_state(courier: &Courier, opened: OpenResult, now: Now) {
     }
 }
 
-fn log_ready(config: &Config, hosts: usize, udp: &str, tcp: &str) {
-    info!(
-        "hbd {} is ready: heartbeats on UDP {udp}, HTTP on {tcp}, {hosts} hosts, state in {}",
-        VERSION,
-        config.state_dir.display()
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -552,6 +499,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::http::ReloadResult;
     use crate::thread::lock;
 
     const BEFORE: &str = "\
@@ -596,7 +544,7 @@ default_notification_channels: [log]
 ";
         write(&directory, after);
         lock(&daemon.threads.refused).push("udp");
-        let ReloadResult::Refused(problems) = daemon.try_reload() else { panic!("it was applied") };
+        let ReloadResult::Refused(problems) = reload(&mut daemon) else { panic!("it was applied") };
         let problem = problems.to_string();
         assert!(problem.contains("heartbeat.port: the thread udp cannot be started"), "{problem}");
         assert_eq!(daemon.config, before);
@@ -617,8 +565,13 @@ default_notification_channels: [log]
         assert!(daemon.stop());
     }
 
+    fn reload(daemon: &mut RunningDaemon) -> ReloadResult {
+        let result = daemon.apply_file();
+        daemon.services.reloads.conclude(result)
+    }
+
     fn applied(daemon: &mut RunningDaemon) -> (Vec<String>, String) {
-        match daemon.try_reload() {
+        match reload(daemon) {
             ReloadResult::Applied { changes, warnings } => (changes, warnings.to_string()),
             refused => panic!("{refused:?}"),
         }

@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::warn;
+use log::{error, info, warn};
 use signal_hook::consts::SIGHUP;
 use signal_hook::low_level::raise;
 
+use super::config_error;
 use crate::clock::{Now, Wall};
 use crate::config::Config;
 use crate::http::ReloadResult;
+use crate::problem::Problems;
+use crate::systemd;
 use crate::thread::lock;
 
 /// How long a request waits for the result. The HTTP server gives up after 30 s.
@@ -84,11 +87,6 @@ impl Reloads {
         self.expiry.store(expiry(config), Ordering::Relaxed);
     }
 
-    /// A reload was refused: the configuration in use is still the one before.
-    pub fn record_refused(&self) {
-        self.refused.store(true, Ordering::Relaxed);
-    }
-
     /// Whether the last reload was refused.
     pub fn refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
@@ -99,10 +97,54 @@ impl Reloads {
         self.loaded.load(Ordering::Relaxed)
     }
 
-    /// The requests that wait for the reload which begins now.
-    pub fn drain(&self) -> Vec<Sender<ReloadResult>> {
-        lock(&self.requests).as_mut().map(std::mem::take).unwrap_or_default()
+    /// Reloads, and answers the requests that wait for it.
+    pub fn serve(&self, reload: impl FnOnce() -> Result<(Vec<String>, Problems), Problems>) {
+        systemd::notify_reloading();
+        let requests = lock(&self.requests).as_mut().map(std::mem::take).unwrap_or_default();
+        let result = self.conclude(reload());
+        for request in requests {
+            // Fails when the request no longer waits.
+            let _ = request.try_send(result.clone());
+        }
+        systemd::notify("READY=1");
     }
+
+    /// Logs what came of a reload: what changed, and the warnings; or all that was in the way.
+    pub fn conclude(&self, result: Result<(Vec<String>, Problems), Problems>) -> ReloadResult {
+        match result {
+            Ok((changes, warnings)) => {
+                let list = if changes.is_empty() { "no change".into() } else { changes.join("; ") };
+                info!("the configuration was reloaded: {list}");
+                ReloadResult::Applied { changes, warnings }
+            }
+            Err(problems) => {
+                problems.0.iter().for_each(|problem| error!("{problem}"));
+                error!("the configuration was not reloaded: the old one stays");
+                self.refused.store(true, Ordering::Relaxed);
+                ReloadResult::Refused(problems)
+            }
+        }
+    }
+}
+
+/// What a reload cannot change.
+///
+/// # Errors
+/// The key, and what to do.
+pub fn check_fixed(old: &Config, new: &Config) -> Result<(), Problems> {
+    let refused = |key, what| Err(Problems(vec![config_error(new, (key, what))]));
+    if new.state_dir != old.state_dir {
+        let (from, to) = (old.state_dir.display(), new.state_dir.display());
+        let what = format!(
+            "cannot move from {from} to {to} while hbd runs: set it back, or stop hbd, move the directory, and start it"
+        );
+        return refused("state_dir", what);
+    }
+    if new.cluster != old.cluster {
+        let what = "is read only when hbd starts: restart it (systemctl restart hbd)";
+        return refused("cluster", what.into());
+    }
+    Ok(())
 }
 
 fn expiry(config: &Config) -> i64 {

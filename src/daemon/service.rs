@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, bounded};
 use super::backups::Backups;
 use super::calm;
 use super::history;
+use super::node::ClusterNode;
 use super::notifications;
 use super::reload::Reloads;
 use super::summary::Summaries;
@@ -38,6 +39,7 @@ use crate::notify::notifier::Notifier;
 use crate::notify::outbox::QueueStatus;
 use crate::thread::Semaphore;
 use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
+use crate::view::cluster::ClusterView;
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
     AlertView, AvailabilityView, ChannelView, DependencyView, DyndnsView, EventView, HostView,
@@ -71,6 +73,8 @@ pub struct Services {
     pub labels: Current<LabelledHosts>,
     /// Requests for a reload, and the result of the last one.
     pub reloads: Reloads,
+    /// The cluster that this daemon leads; none without one.
+    pub cluster: Option<Arc<ClusterNode>>,
 }
 
 impl Daemon for Services {
@@ -231,6 +235,17 @@ impl Daemon for Services {
 
     fn calm(&self, command: CalmCommand) -> Result<CalmAnswer, CalmRefusal> {
         calm::answer(&self.monitor, &self.courier, command)
+    }
+
+    fn cluster(&self) -> Option<ClusterView> {
+        Some(self.cluster.as_ref()?.view())
+    }
+
+    fn step_down(&self) -> Result<(), String> {
+        match &self.cluster {
+            Some(node) => node.request_step_down(),
+            None => Err("this hbd is no node of a cluster".into()),
+        }
     }
 
     fn reload(&self) -> ReloadResult {

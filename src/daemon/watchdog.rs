@@ -31,11 +31,16 @@ pub struct Progress {
     pub deadlines: ProgressCounter,
 }
 
-/// Starts to feed the watchdog, if systemd has one for this process.
+/// Starts to feed the watchdog, if systemd has one for this process, while `check` says within the time
+/// that it is given that every thread makes progress, or else which one does not.
 ///
 /// # Errors
 /// When no thread can be started.
-pub fn start(mut check: ThreadCheck, threads: &Threads, stop: &Stop) -> Result<(), String> {
+pub fn start(
+    mut check: impl FnMut(Duration) -> Result<(), &'static str> + Send + 'static,
+    threads: &Threads,
+    stop: &Stop,
+) -> Result<(), String> {
     let Some(timeout) = systemd::watchdog_interval() else { return Ok(()) };
     let interval = (timeout / 4).clamp(MIN_INTERVAL, MAX_INTERVAL);
     info!("systemd is told every {interval:?} that all threads do their work");
@@ -43,7 +48,7 @@ pub fn start(mut check: ThreadCheck, threads: &Threads, stop: &Stop) -> Result<(
     threads.spawn("watchdog", move || {
         let mut failed = 0;
         loop {
-            match check.run(interval) {
+            match check(interval) {
                 Ok(()) => {
                     systemd::notify("WATCHDOG=1");
                     failed = 0;
@@ -89,7 +94,7 @@ impl ThreadCheck {
 
     /// Whether every thread made a turn since the last successful check; else which did not. Waits
     /// for the HTTP server for `timeout` at most.
-    fn run(&mut self, timeout: Duration) -> Result<(), &'static str> {
+    pub fn run(&mut self, timeout: Duration) -> Result<(), &'static str> {
         // Blocks while another thread hangs with the monitor's lock, so that systemd is not told.
         let _ = self.monitor.count();
         if self.answered.count() == self.asked {
@@ -108,6 +113,34 @@ impl ThreadCheck {
         }
         if self.answered.count() != self.asked {
             return Err("the courier");
+        }
+        self.seen = turns;
+        Ok(())
+    }
+}
+
+/// Whether the threads of a node that stands by make progress. Redis need not answer: a restart does
+/// not mend it.
+pub struct StandbyCheck {
+    udp: ProgressCounter,
+    probe: HealthProbe,
+    seen: u64,
+}
+
+impl StandbyCheck {
+    /// A check that was not run yet.
+    pub fn new(udp: ProgressCounter, probe: HealthProbe) -> StandbyCheck {
+        StandbyCheck { udp, probe, seen: 0 }
+    }
+
+    /// As [`ThreadCheck::run`].
+    pub fn run(&mut self, timeout: Duration) -> Result<(), &'static str> {
+        let turns = self.udp.count();
+        if turns == self.seen {
+            return Err("the thread udp");
+        }
+        if !self.probe.answers(Instant::now() + timeout) {
+            return Err("the HTTP side");
         }
         self.seen = turns;
         Ok(())

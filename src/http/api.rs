@@ -9,6 +9,7 @@ use serde_json::json;
 use super::auth::Authenticator;
 use super::calm;
 use super::channel_test::{self, ChannelTests};
+use super::current_service::CurrentService;
 use super::exchange::{ApiRequest, Deferral, Handled, is_of_type};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::openapi;
@@ -17,7 +18,8 @@ use super::query;
 use super::refusals::RefusedAlerts;
 use super::response::{GeneratedBody, Response};
 use super::routes::{NoRoute, PageRoute, Route, route};
-use super::service::{Daemon, Ingest, IngestResult, ReloadResult, SendResponse};
+use super::service::{Daemon, Ingest, IngestResult, SendResponse, Service};
+use super::standby;
 use crate::clock::{Now, Wall};
 use crate::escape;
 use crate::event::EventId;
@@ -29,7 +31,7 @@ use crate::view::{
 /// Handles requests.
 pub struct Handler {
     /// What is asked.
-    pub daemon: Arc<dyn Daemon>,
+    pub service: Arc<CurrentService>,
     /// What was refused, for `/metrics`.
     pub refused: Arc<RefusedAlerts>,
     /// Knows what everybody may see.
@@ -41,7 +43,14 @@ pub struct Handler {
 impl Handler {
     /// Handles a request that may be made: the front has checked its token.
     pub fn handle(&self, request: &ApiRequest) -> Handled {
-        let Handler { daemon, refused, tests, .. } = self;
+        match self.service.get() {
+            Service::Daemon(daemon) => self.handle_for(&daemon, request),
+            Service::Standby(node) => standby::handle(&node, request),
+        }
+    }
+
+    fn handle_for(&self, daemon: &Arc<dyn Daemon>, request: &ApiRequest) -> Handled {
+        let Handler { refused, tests, .. } = self;
         let target = request.target;
         let ready = match route(request.method, target) {
             Err(none) => none.response(target),
@@ -50,6 +59,9 @@ impl Handler {
                 Ok(()) => Response::text(200, "ready"),
                 Err(why) => Response::error(target, 503, &why),
             },
+            Ok(Route::Leader) => leader(&**daemon, target),
+            Ok(Route::Cluster) => cluster(&**daemon, target),
+            Ok(Route::StepDown) => step_down(&**daemon, target),
             Ok(Route::Metrics) => Response::stream(
                 metrics::CONTENT_TYPE,
                 metrics::body(Arc::clone(daemon), Arc::clone(refused)),
@@ -73,7 +85,7 @@ impl Handler {
             Ok(Route::Notify) => return notify(daemon, request),
             Ok(Route::Notifications) => return notifications(daemon, target),
             Ok(Route::TestChannel) => return channel_test::handle(daemon, tests, request),
-            Ok(Route::Page(route)) => return self.page(route, request),
+            Ok(Route::Page(route)) => return self.page(daemon, route, request),
             Ok(Route::Events) => return events(daemon, target),
             Ok(Route::Alerts) => return alerts(daemon, target),
             Ok(Route::Backups) => return backups(daemon, target),
@@ -89,14 +101,16 @@ impl Handler {
             }
             Ok(Route::Reload) => {
                 let daemon = Arc::clone(daemon);
-                return Handled::deferred(Deferral::Wait, move || reload_response(daemon.reload()));
+                return Handled::deferred(Deferral::Wait, move || {
+                    Response::reloaded(daemon.reload())
+                });
             }
         };
         Handled::Ready(ready)
     }
 
     /// A page, for a thread that has time.
-    fn page(&self, route: PageRoute, request: &ApiRequest) -> Handled {
+    fn page(&self, daemon: &Arc<dyn Daemon>, route: PageRoute, request: &ApiRequest) -> Handled {
         let public = self.authenticator.public();
         let deferral = match route {
             PageRoute::Public if public.is_on() => Deferral::PublicPage,
@@ -105,7 +119,7 @@ impl Handler {
             }
             _ => Deferral::Page,
         };
-        let (daemon, tests) = (Arc::clone(&self.daemon), self.tests.clone());
+        let (daemon, tests) = (Arc::clone(daemon), self.tests.clone());
         let target = request.target.to_owned();
         let etag = request.if_none_match.map(str::to_owned);
         Handled::deferred(deferral, move || {
@@ -122,19 +136,27 @@ impl Handler {
     }
 }
 
-/// Always JSON: scripts want to know what is wrong and where.
-fn reload_response(result: ReloadResult) -> Response {
-    match result {
-        ReloadResult::Applied { changes, warnings } => {
-            Response::json(200, &json!({ "changes": changes, "warnings": warnings.0 }))
-        }
-        ReloadResult::Refused(problems) => {
-            let error = "the configuration is refused, the old one stays";
-            Response::json(400, &json!({ "error": error, "problems": problems.0 }))
-        }
-        ReloadResult::NotTried(why) => {
-            Response::json(503, &json!({ "error": why })).with_header("Retry-After", "5")
-        }
+const NO_CLUSTER: &str = "this hbd is no node of a cluster";
+
+fn leader(daemon: &dyn Daemon, target: &str) -> Response {
+    match daemon.cluster() {
+        Some(_) => Response::text(200, "leader"),
+        None => Response::error(target, 404, NO_CLUSTER),
+    }
+}
+
+fn cluster(daemon: &dyn Daemon, target: &str) -> Response {
+    match daemon.cluster() {
+        Some(cluster) => Response::json(200, &cluster),
+        None => Response::error(target, 404, NO_CLUSTER),
+    }
+}
+
+fn step_down(daemon: &dyn Daemon, target: &str) -> Response {
+    match daemon.step_down() {
+        Ok(()) => Response::json(200, &json!({ "stepping_down": true })),
+        Err(why) if daemon.cluster().is_none() => Response::error(target, 404, &why),
+        Err(why) => Response::error(target, 409, &why),
     }
 }
 

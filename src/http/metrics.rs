@@ -12,6 +12,7 @@ use crate::clock::Wall;
 use crate::escape::is_unseen;
 use crate::event::{Level, LimitUse};
 use crate::version::VERSION;
+use crate::view::cluster::{ClusterView, NodeState};
 use crate::view::{DyndnsState, DyndnsView, HostState, HostView};
 
 /// The `Content-Type` of the format.
@@ -55,6 +56,7 @@ pub fn body(daemon: Arc<dyn Daemon>, refused: Arc<RefusedAlerts>) -> impl Read +
             snapshot(&daemon.metrics(), &mut text);
             refusals(&refused, &mut text);
             names(&daemon.dyndns(), &mut text);
+            daemon.cluster().iter().for_each(|view| cluster(view, &mut text));
         } else if let Some((name, write)) = current {
             let hosts = daemon.hosts(from, HOSTS_AT_ONCE);
             from += hosts.len();
@@ -73,10 +75,39 @@ pub fn body(daemon: Arc<dyn Daemon>, refused: Arc<RefusedAlerts>) -> impl Read +
     })
 }
 
-/// Everything that is not per host.
-fn snapshot(snapshot: &MetricsSnapshot, text: &mut String) {
+/// The metrics of a node that does not lead its cluster.
+pub fn standby(view: &ClusterView, last_reload_refused: bool) -> String {
+    let mut text = String::new();
+    build_info(&mut text);
+    cluster(view, &mut text);
+    single(&mut text, RELOAD_SUCCESSFUL, u8::from(!last_reload_refused));
+    text
+}
+
+fn cluster(view: &ClusterView, text: &mut String) {
+    let leads = u8::from(view.role == NodeState::Leader);
+    single(text, ("hbd_cluster_leader", "gauge", "Whether this node leads."), leads);
+    let help = "How often the lead has changed hands.";
+    single(text, ("hbd_cluster_epoch", "gauge", help), view.epoch);
+    let help = "How often this node took over.";
+    single(text, ("hbd_cluster_takeovers_total", "counter", help), view.takeovers);
+    let redis_up = u8::from(view.redis_trouble.is_none());
+    single(text, ("hbd_cluster_redis_up", "gauge", "Whether Redis answers."), redis_up);
+    let name = "hbd_cluster_node_last_sign_seconds";
+    head(text, name, "gauge", "How long ago a node gave its last sign.");
+    for node in &view.nodes {
+        sample(text, name, &[("node", &node.name)], node.last_sign_seconds);
+    }
+}
+
+fn build_info(text: &mut String) {
     head(text, "hbd_build_info", "gauge", "The version that runs.");
     sample(text, "hbd_build_info", &[("version", VERSION)], 1);
+}
+
+/// Everything that is not per host.
+fn snapshot(snapshot: &MetricsSnapshot, text: &mut String) {
+    build_info(text);
     single(
         text,
         ("hbd_datagrams_accepted_total", "counter", "Datagrams that were believed."),
@@ -189,16 +220,14 @@ fn refusals(refused: &RefusedAlerts, text: &mut String) {
     }
 }
 
+const RELOAD_SUCCESSFUL: (&str, &str, &str) = (
+    "hbd_config_last_reload_successful",
+    "gauge",
+    "Whether the configuration was taken when it was last loaded.",
+);
+
 fn reloads(snapshot: &MetricsSnapshot, text: &mut String) {
-    single(
-        text,
-        (
-            "hbd_config_last_reload_successful",
-            "gauge",
-            "Whether the configuration was taken when it was last loaded.",
-        ),
-        u8::from(!snapshot.last_reload_refused),
-    );
+    single(text, RELOAD_SUCCESSFUL, u8::from(!snapshot.last_reload_refused));
     single(
         text,
         (

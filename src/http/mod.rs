@@ -23,6 +23,7 @@ mod calm;
 pub mod calm_request;
 mod channel_test;
 pub mod client_address;
+mod current_service;
 mod dispatch;
 mod exchange;
 pub mod front;
@@ -38,15 +39,20 @@ mod response;
 mod routes;
 pub mod service;
 pub mod settings;
+mod standby;
 
 pub use front::upstream::HealthProbe;
 pub use public::PublicHosts;
-pub use service::{Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob, SendResponse};
+pub use service::{
+    Daemon, Ingest, IngestResult, ReloadResult, SendError, SendJob, SendResponse, Service,
+    StandbyDaemon,
+};
 
 use self::api::Handler;
 use self::auth::Authenticator;
 use self::channel_test::ChannelTests;
 use self::client_address::TrustedProxies;
+use self::current_service::CurrentService;
 use self::dispatch::{Dispatcher, PendingCommit, respond_to_commits, run_handler};
 use self::front::Front;
 use self::front::backend::{Backend, HANDLERS};
@@ -75,6 +81,7 @@ pub struct Credentials {
 pub struct HttpServer {
     address: SocketAddr,
     front: Front,
+    service: Arc<CurrentService>,
     authenticator: Arc<Authenticator>,
     certificate: Arc<CurrentCertificate>,
     backend: Arc<Backend>,
@@ -92,7 +99,7 @@ impl HttpServer {
     /// When there is no place for the socket, or no thread can be started.
     pub fn start(
         listener: TcpListener,
-        daemon: Arc<dyn Daemon>,
+        service: Service,
         credentials: Credentials,
         scratch: &Path,
     ) -> io::Result<HttpServer> {
@@ -105,8 +112,9 @@ impl HttpServer {
         let certificate = Arc::new(CurrentCertificate::new(credentials.certificate));
         let (pending, commits) = unbounded();
         let refused = Arc::new(RefusedAlerts::default());
+        let service = Arc::new(CurrentService::new(service));
         let handler = Handler {
-            daemon,
+            service: Arc::clone(&service),
             refused: Arc::clone(&refused),
             authenticator: Arc::clone(&authenticator),
             tests: ChannelTests::default(),
@@ -129,6 +137,7 @@ impl HttpServer {
                 Ok(HttpServer {
                     address,
                     front,
+                    service,
                     authenticator,
                     certificate,
                     backend,
@@ -153,6 +162,11 @@ impl HttpServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Has another one answer from the next request on.
+    pub fn set_service(&self, service: Service) {
+        self.service.replace(service);
     }
 
     /// From the next request on wants this token and trusts these proxies, from the next connection on

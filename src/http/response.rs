@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use tiny_http::StatusCode;
 
-use super::service::SendError;
+use super::service::{ReloadResult, SendError};
 use crate::clock::Wall;
 use crate::escape::{self, LineBreaks, visible};
 
@@ -91,6 +91,22 @@ impl Response {
         match why {
             SendError::NoChannel(why) => Response::error(target, 400, &why),
             SendError::Busy(why) => Response::error(target, 503, &why),
+        }
+    }
+
+    /// The result of a reload. Always JSON: scripts want to know what is wrong and where.
+    pub fn reloaded(result: ReloadResult) -> Response {
+        match result {
+            ReloadResult::Applied { changes, warnings } => {
+                Response::json(200, &json!({ "changes": changes, "warnings": warnings.0 }))
+            }
+            ReloadResult::Refused(problems) => {
+                let error = "the configuration is refused, the old one stays";
+                Response::json(400, &json!({ "error": error, "problems": problems.0 }))
+            }
+            ReloadResult::NotTried(why) => {
+                Response::json(503, &json!({ "error": why })).with_header("Retry-After", "5")
+            }
         }
     }
 

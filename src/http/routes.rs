@@ -17,6 +17,8 @@ pub enum Route {
     Healthy,
     /// The daemon does its work.
     Ready,
+    /// This node of a cluster leads.
+    Leader,
     /// Metrics for Prometheus.
     Metrics,
     /// All hosts.
@@ -61,6 +63,10 @@ pub enum Route {
     Backups,
     /// The trouble of a backup plan is to end, by id or name.
     ForgetBackup(String),
+    /// The nodes of the cluster.
+    Cluster,
+    /// The leader is to hand over to another node.
+    StepDown,
     /// The description of this API (OpenAPI 3.1).
     OpenApi,
 }
@@ -107,7 +113,7 @@ pub enum FormRoute {
 pub(super) type Make = fn(String) -> Route;
 
 /// Method, path (`*` is one segment, percent-decoded), route. HEAD goes with GET.
-pub(super) const ROUTES: [(&str, &str, Make); 38] = [
+pub(super) const ROUTES: [(&str, &str, Make); 41] = [
     ("GET", "/", |_| Route::Page(PageRoute::Overview)),
     ("GET", "/hosts/*", |host| Route::Page(PageRoute::Host(host))),
     ("GET", "/hosts/*/graph", |host| Route::Page(PageRoute::Graph(host))),
@@ -117,6 +123,7 @@ pub(super) const ROUTES: [(&str, &str, Make); 38] = [
     ("GET", "/favicon.ico", |_| Route::Icon),
     ("GET", "/-/healthy", |_| Route::Healthy),
     ("GET", "/-/ready", |_| Route::Ready),
+    ("GET", "/-/leader", |_| Route::Leader),
     ("GET", "/metrics", |_| Route::Metrics),
     ("GET", "/api/v1/hosts", |_| Route::Hosts),
     ("GET", "/api/v1/hosts/*", Route::Host),
@@ -145,6 +152,8 @@ pub(super) const ROUTES: [(&str, &str, Make); 38] = [
     ("POST", "/unsilence", |_| Route::Form(FormRoute::Unsilence)),
     ("POST", "/ack", |_| Route::Form(FormRoute::Acknowledge)),
     ("POST", "/test", |_| Route::TestChannel),
+    ("GET", "/api/v1/cluster", |_| Route::Cluster),
+    ("POST", "/api/v1/cluster/step-down", |_| Route::StepDown),
     ("GET", "/api/v1/openapi.json", |_| Route::OpenApi),
 ];
 
@@ -213,6 +222,9 @@ mod tests {
             ("GET", "/-/healthy", Ok(Route::Healthy)),
             ("HEAD", "/-/healthy", Ok(Route::Healthy)),
             ("GET", "/-/ready?x=y", Ok(Route::Ready)),
+            ("GET", "/-/leader", Ok(Route::Leader)),
+            ("GET", "/api/v1/cluster", Ok(Route::Cluster)),
+            ("POST", "/api/v1/cluster/step-down", Ok(Route::StepDown)),
             ("GET", "/metrics", Ok(Route::Metrics)),
             ("GET", "/api/v1/hosts", Ok(Route::Hosts)),
             ("GET", "/api/v1/hosts/web%2D1%2Fa", Ok(Route::Host("web-1/a".into()))),

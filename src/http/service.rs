@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::calm_request::CalmCommand;
@@ -11,6 +12,7 @@ use crate::clock::Wall;
 use crate::event::{EventId, Level, LimitUse};
 use crate::problem::Problems;
 use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
+use crate::view::cluster::ClusterView;
 use crate::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use crate::view::{
     AlertView, AvailabilityView, ChannelView, DependencyView, DyndnsView, EventView, HostView,
@@ -147,8 +149,49 @@ pub trait Daemon: Send + Sync {
     /// It has no effect.
     fn calm(&self, command: CalmCommand) -> Result<CalmAnswer, CalmRefusal>;
 
+    /// The cluster that this daemon is the leader of; none without one.
+    fn cluster(&self) -> Option<ClusterView> {
+        None
+    }
+
+    /// Hands over to another node, a moment after this returns.
+    ///
+    /// # Errors
+    /// A sentence: it goes on to lead.
+    fn step_down(&self) -> Result<(), String> {
+        Err("this hbd is no node of a cluster".into())
+    }
+
     /// Loads the configuration again, and waits for the result: less than half a minute.
     fn reload(&self) -> ReloadResult;
+}
+
+/// What the HTTP server of a node asks that does not lead its cluster. Called from several threads at
+/// once.
+pub trait StandbyDaemon: Send + Sync {
+    /// Whether this node hears hosts, and could take over.
+    ///
+    /// # Errors
+    /// What keeps it from it: a sentence.
+    fn ready(&self) -> Result<(), String>;
+
+    /// The cluster, as far as this node knows it.
+    fn cluster(&self) -> ClusterView;
+
+    /// The last reload of the configuration was refused.
+    fn last_reload_refused(&self) -> bool;
+
+    /// As [`Daemon::reload`].
+    fn reload(&self) -> ReloadResult;
+}
+
+/// Who answers the requests of the HTTP server.
+#[derive(Clone)]
+pub enum Service {
+    /// The daemon, every request.
+    Daemon(Arc<dyn Daemon>),
+    /// A node of a cluster that does not lead.
+    Standby(Arc<dyn StandbyDaemon>),
 }
 
 /// The result of a reload.

@@ -10,6 +10,7 @@ use crate::clock::Wall;
 use crate::event::{Level, RefusedBeats};
 
 pub mod calm;
+pub mod cluster;
 pub mod history;
 pub mod query;
 

@@ -13,7 +13,7 @@ use heartbeat::http::query::{NotifyRequest, Recipients};
 use heartbeat::http::service::{CalmRefusal, MetricsSnapshot};
 use heartbeat::http::{
     Credentials, Daemon, HttpServer, Ingest, IngestResult, PublicHosts, ReloadResult, SendError,
-    SendJob, SendResponse,
+    SendJob, SendResponse, Service,
 };
 use heartbeat::secret::Secret;
 use heartbeat::view::calm::{
@@ -647,7 +647,9 @@ impl Site {
         let scratch = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind(address).unwrap();
         let daemon = Arc::new(ShowDaemon(Mutex::new(show)));
-        let web = HttpServer::start(listener, daemon.clone(), access, scratch.path()).unwrap();
+        let web =
+            HttpServer::start(listener, Service::Daemon(daemon.clone()), access, scratch.path())
+                .unwrap();
         let url = format!("http://{}", web.address());
         Site { web: Some(web), daemon, url, _scratch: scratch }
     }

@@ -1,0 +1,313 @@
+//! A node of a cluster that does not lead: its sockets are bound and read, HTTP answers what it can,
+//! and everything is there to take over.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use log::{info, warn};
+
+use super::cluster_file::KnownCluster;
+use super::config_diff;
+use super::listeners::{HttpSource, Listen, NewListeners, UdpServer, UdpSource};
+use super::node::ClusterNode;
+use super::reload::{self, Reloads};
+use super::sockets::{BoundSockets, InheritedSockets};
+use super::startup::Startup;
+use super::takeover;
+use super::threads::Threads;
+use super::watchdog::{self, StandbyCheck};
+use super::wiring;
+use super::{DaemonError, RunningDaemon, config_error};
+use crate::agent::host_info;
+use crate::clock::{Mono, Now};
+use crate::cluster::connection::Connector;
+use crate::cluster::keys::Keys;
+use crate::cluster::lease::{Lease, LeaseEvent, LeaseOptions, new_incarnation};
+use crate::cluster::settings::ClusterSettings;
+use crate::cluster::tables::RedisTables;
+use crate::cluster::token::Token;
+use crate::config::Config;
+use crate::heartbeat::persistence::kernel_tag;
+use crate::http::service::StandbyDaemon;
+use crate::http::{HttpServer, ReloadResult, Service};
+use crate::problem::{ListenError, Problems};
+use crate::store::{DirectoryLock, OpenResult, Store, Table};
+use crate::thread::{ProgressCounter, Stop, StopSource};
+use crate::version::VERSION;
+use crate::view::cluster::ClusterView;
+
+/// How long the UDP thread waits after a failure of the socket.
+const FAILURE_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the stop waits for threads that are ending.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A node that stands by.
+pub struct StandbyNode {
+    config: Config,
+    settings: ClusterSettings,
+    connector: Connector,
+    node: Arc<ClusterNode>,
+    services: Arc<StandbyServices>,
+    lock: DirectoryLock,
+    udp: UdpServer,
+    http_server: HttpServer,
+    threads: Threads,
+    /// Of the threads that only a standby has.
+    stop_source: StopSource,
+}
+
+/// How the lead came to this node.
+pub struct Lead {
+    /// What it leads by.
+    pub token: Token,
+    /// What the node before led by.
+    pub previous: Option<Token>,
+    /// Since when that one gave no sign.
+    pub silent_for: Option<Duration>,
+}
+
+impl StandbyNode {
+    /// Opens what a node needs, and begins to ask for the lead. Redis need not be there.
+    ///
+    /// # Errors
+    /// When a socket cannot be bound, the state directory is in use, or no thread can be started.
+    pub fn start(
+        config: Config,
+        settings: ClusterSettings,
+        inherited: InheritedSockets,
+        step_down: Sender<()>,
+    ) -> Result<(StandbyNode, Receiver<LeaseEvent>), DaemonError> {
+        let lock = DirectoryLock::hold(&config.state_dir)
+            .map_err(|locked| format!("state_dir: {}", locked.why))?;
+        let losses = inherited.losses().to_vec();
+        let sockets = BoundSockets::open(&config, inherited)?;
+        let connector = Connector::new(&settings)
+            .map_err(|why| format!("cluster: Redis cannot be asked: {why}"))?;
+        let options = lease_options(&config, &settings, losses.clone())?;
+        let (lease, events) = Lease::start(connector.clone(), options)
+            .map_err(|why| format!("the thread lease cannot be started: {why}"))?;
+        // Every host says its beats to every node: there is nothing to wait for.
+        lease.set_warm(true);
+        let node = Arc::new(ClusterNode::new(settings.clone(), lease, losses, step_down));
+        node.sockets.keep(&sockets.udp, &sockets.tcp);
+        let (threads, progress) = (Threads::default(), ProgressCounter::default());
+        let udp = UdpSource::Bound(sockets.udp).start(discard(progress.clone()), &threads)?;
+        let services = Arc::new(StandbyServices {
+            node: Arc::clone(&node),
+            reloads: Reloads::new(&config, Now::read()),
+        });
+        let service = Service::Standby(Arc::clone(&services) as Arc<dyn StandbyDaemon>);
+        let http_server = HttpSource::Bound(sockets.tcp).start(service, &config)?;
+        let (stop_source, stop) = Stop::channel();
+        let mut check = StandbyCheck::new(progress, http_server.probe());
+        watchdog::start(move |timeout| check.run(timeout), &threads, &stop)?;
+        let standby = StandbyNode {
+            config,
+            settings,
+            connector,
+            node,
+            services,
+            lock,
+            udp,
+            http_server,
+            threads,
+            stop_source,
+        };
+        standby.log_ready();
+        Ok((standby, events))
+    }
+
+    fn log_ready(&self) {
+        let udp = self.udp.address();
+        info!(
+            "hbd {VERSION} is ready: {} stands by in the cluster {}, heartbeats on UDP {udp}, HTTP on {}, \
+             state in {}",
+            self.settings.node,
+            self.settings.name,
+            self.http_server.address(),
+            self.config.state_dir.display()
+        );
+    }
+
+    /// This node.
+    pub fn node(&self) -> &Arc<ClusterNode> {
+        &self.node
+    }
+
+    /// Leads from now on: opens what is stored in Redis, and starts as a daemon does that was away.
+    ///
+    /// # Errors
+    /// A sentence. The lead should be given back, and hbd start anew.
+    pub fn take_over(self, lead: &Lead) -> Result<RunningDaemon, DaemonError> {
+        let begun = Instant::now();
+        let known = KnownCluster { epoch: lead.token.epoch, id: self.node.lease().id() };
+        if let Err(why) = known.write(&self.config.state_dir) {
+            warn!("the number of this takeover is not on disk here: {why}");
+        }
+        let StandbyNode { config, settings, connector, node, lock, udp, http_server, .. } = self;
+        let now = Now::read();
+        let lease = node.lease().clone();
+        let token = Arc::new(move || lease.token());
+        let tables = RedisTables::new(connector, Keys::new(&settings.name), token);
+        let (mut store, opened) = Store::open_shared(lock, Arc::new(tables), now);
+        if let OpenResult::Failed { why } = opened {
+            return Err(DaemonError::Other(why));
+        }
+        takeover::take_over_renamed(&mut store, &config, now)?;
+        let rows = store.rows(Table::Outbox);
+        let repeats = rows.iter().filter(|(_, row)| is_in_flight(row)).count();
+        let waiting = rows.len();
+        let sources = (UdpSource::Running(udp), HttpSource::Running(http_server));
+        let startup = Startup::with(store, opened, sources, Some(Arc::clone(&node)), now);
+        let daemon = RunningDaemon::start_on(config, startup, self.threads)?;
+        drop(self.stop_source);
+        node.record_takeover();
+        info!(
+            "{} leads now (epoch {}): {}; {} hosts, {waiting} deliveries wait, {repeats} may have been \
+             sent ({:.1} s)",
+            settings.node,
+            lead.token.epoch,
+            reason(lead, &settings),
+            daemon.hosts(),
+            begun.elapsed().as_secs_f64()
+        );
+        Ok(daemon)
+    }
+
+    /// Applies what the configuration file says now, or nothing of it.
+    pub fn reload(&mut self) {
+        let services = Arc::clone(&self.services);
+        services.reloads.serve(|| self.apply_file());
+    }
+
+    fn apply_file(&mut self) -> Result<(Vec<String>, Problems), Problems> {
+        let config = Config::load(&self.config.file)?;
+        reload::check_fixed(&self.config, &config)?;
+        let refused =
+            |error: ListenError| Problems(vec![config_error(&config, (error.key, error.why))]);
+        let mut listeners = NewListeners::open(&self.config, &config, &self.udp, &self.http_server)
+            .map_err(refused)?;
+        let kept = listeners.duplicate();
+        self.http_server.set_credentials(wiring::credentials(&config));
+        if let Err(error) = listeners.move_http(&mut self.http_server) {
+            self.http_server.set_credentials(wiring::credentials(&self.config));
+            return Err(refused(error));
+        }
+        self.node.sockets.replace(kept);
+        listeners.move_udp(&mut self.udp);
+        config.warnings.0.iter().for_each(|problem| warn!("{problem}"));
+        let changes = config_diff::changes(&self.config, &config);
+        self.services.reloads.record_applied(&config, Now::read());
+        self.node.lease().set_configuration(config.fingerprint);
+        let warnings = config.warnings.clone();
+        self.config = config;
+        Ok((changes, warnings))
+    }
+
+    /// Stops.
+    pub fn stop(self) {
+        self.node.begin_stop();
+        self.services.reloads.close();
+        self.http_server.stop();
+        drop(self.stop_source);
+        self.udp.close();
+        self.node.release();
+        for name in self.threads.join(Instant::now() + STOP_TIMEOUT) {
+            warn!("thread {name} did not end");
+        }
+        info!("stopped");
+    }
+}
+
+/// What this process asks for the lease with. It must hold the lock of the state directory.
+///
+/// # Errors
+/// A sentence: it has no name of its own.
+pub fn lease_options(
+    config: &Config,
+    settings: &ClusterSettings,
+    lost_at: Vec<Mono>,
+) -> Result<LeaseOptions, String> {
+    let known = KnownCluster::read(&config.state_dir);
+    Ok(LeaseOptions {
+        settings: settings.clone(),
+        incarnation: new_incarnation()?,
+        // The lock says so: one process has it at a time.
+        predecessor_dead: true,
+        highest_epoch: known.epoch,
+        known_id: known.id,
+        lost_at,
+        kernel: kernel_tag(&host_info::boot_id().unwrap_or_default()),
+        configuration: config.fingerprint,
+        version: VERSION,
+    })
+}
+
+/// Why this node leads.
+fn reason(lead: &Lead, settings: &ClusterSettings) -> String {
+    match &lead.previous {
+        None => "no node led before".into(),
+        Some(token) if token.node == settings.node => "it led before".into(),
+        Some(token) => match lead.silent_for {
+            // It is renewed each quarter of its time.
+            Some(time) if time < settings.lease * 3 / 4 => {
+                format!("{} gave the lead back", token.node)
+            }
+            Some(time) => format!("{} gave no sign for {:.1} s", token.node, time.as_secs_f64()),
+            None => format!("{} led before", token.node),
+        },
+    }
+}
+
+/// Whether the row of a delivery says that an attempt was under way.
+fn is_in_flight(row: &[u8]) -> bool {
+    const FIELD: &[u8] = br#""in_flight":true"#;
+    row.windows(FIELD.len()).any(|part| part == FIELD)
+}
+
+/// Reads heartbeats, and answers none: their hosts send them to the leader, too, and ask for the answer
+/// there.
+fn discard(progress: ProgressCounter) -> Listen {
+    Arc::new(move |socket: &Arc<UdpSocket>, stop: &Stop| {
+        let mut buffer = [0; 1];
+        loop {
+            progress.increment();
+            let result = socket.recv_from(&mut buffer);
+            if stop.stopped() {
+                return;
+            }
+            // The read ends each second in any case. Another failure may be for good, and the next turn
+            // reads on.
+            if result.is_err() && stop.wait(FAILURE_PAUSE) {
+                return;
+            }
+        }
+    })
+}
+
+/// A node that does not lead, as the HTTP server sees it.
+struct StandbyServices {
+    node: Arc<ClusterNode>,
+    reloads: Reloads,
+}
+
+impl StandbyDaemon for StandbyServices {
+    fn ready(&self) -> Result<(), String> {
+        self.node.redis_trouble().map_or(Ok(()), Err)
+    }
+
+    fn cluster(&self) -> ClusterView {
+        self.node.view()
+    }
+
+    fn last_reload_refused(&self) -> bool {
+        self.reloads.refused()
+    }
+
+    fn reload(&self) -> ReloadResult {
+        self.reloads.request()
+    }
+}
