@@ -247,13 +247,14 @@ fn read(top: &mut Section) -> Config {
     };
     read_cluster(top, &mut config);
     check_dyndns(top, &config, &lines);
-    if !names.is_empty() {
-        check_notifier(top, &config);
-    }
+    check_notifier(top, &config, &names);
     config
 }
 
-fn check_notifier(top: &Section, config: &Config) {
+fn check_notifier(top: &Section, config: &Config, channels: &NameSet) {
+    if channels.is_empty() {
+        return;
+    }
     let told = config.notification_channels_for_backups();
     notify::check_backups(top, told, uses_backups(top, config));
     notify::check_summary(top, &config.notifier, told, &config.channels);

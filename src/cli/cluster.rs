@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
-use super::client::{Client, print_unreachable};
+use super::client::{Client, DaemonArgs, DaemonOption, print_unreachable};
 use super::{CONFIGURATION, FAILED, config_file, help, print, print_error};
 use crate::cluster::settings::ClusterSettings;
 use crate::config::Config;
@@ -14,9 +14,7 @@ use crate::notify::text::{LineBreaks, clean};
 
 #[derive(Debug, Default, PartialEq)]
 struct ClusterArgs {
-    config: Option<PathBuf>,
-    url: Option<String>,
-    ca_file: Option<PathBuf>,
+    daemon: DaemonArgs,
     action: Option<Action>,
 }
 
@@ -38,16 +36,16 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
     };
     let moves: Migration = match action {
         Action::StepDown => {
-            let client = Client::from_args(&args.config, &args.url, &args.ca_file)?;
+            let client = args.daemon.client()?;
             return Ok(client.map_or_else(|code| code, |client| step_down(&client)));
         }
         Action::Import => migration::import,
         Action::Export => migration::export,
     };
-    if args.url.is_some() || args.ca_file.is_some() {
+    if args.daemon.url.is_some() || args.daemon.ca_file.is_some() {
         return Err("--url and --ca-file go with step-down".into());
     }
-    Ok(migrate(args.config, moves))
+    Ok(migrate(args.daemon.config, moves))
 }
 
 type Migration = fn(&Config, &ClusterSettings) -> Result<usize, String>;
@@ -56,10 +54,11 @@ type Migration = fn(&Config, &ClusterSettings) -> Result<usize, String>;
 fn parse_args(mut parser: lexopt::Parser) -> Result<Option<(ClusterArgs, Action)>, lexopt::Error> {
     let mut args = ClusterArgs::default();
     while let Some(argument) = parser.next()? {
+        if let Some(option) = DaemonOption::of(&argument) {
+            args.daemon.set(option, &mut parser)?;
+            continue;
+        }
         match argument {
-            Long("config") | Short('c') => args.config = Some(parser.value()?.into()),
-            Long("url") => args.url = Some(parser.value()?.string()?),
-            Long("ca-file") => args.ca_file = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(None),
             Value(word) if args.action.is_none() => {
                 args.action = Some(match &*word.string()? {

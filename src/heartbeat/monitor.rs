@@ -19,10 +19,9 @@ use crate::heartbeat::datagram::{
     Datagram, DatagramMetrics, MAX_METRICS, ODD_METRICS, ReceivedDatagram, Rejection, claimed_host,
 };
 use crate::heartbeat::event_limits::Load;
-use crate::heartbeat::fleet::ingest::change_of;
 use crate::heartbeat::fleet::storm::storm_write;
 use crate::heartbeat::fleet::{
-    AddressChange, Changes, ConnectionId, Fleet, NotForgotten, OpenProblem,
+    AddressChange, Changes, ConnectionId, Fleet, NotForgotten, OpenProblem, change_of,
 };
 use crate::heartbeat::logged_once::LoggedOnce;
 use crate::heartbeat::loop_clock::LoopClock;

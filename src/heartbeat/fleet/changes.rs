@@ -6,7 +6,8 @@ use std::fmt;
 use crate::event::{Event, EventKind, Incident, MAX_LISTED, WatchEvent};
 use crate::heartbeat::fleet::ConnectionId;
 use crate::heartbeat::fleet::storm::StormRow;
-use crate::heartbeat::persistence::HostRow;
+use crate::heartbeat::persistence::{HostRow, host_row};
+use crate::store::Change;
 
 /// What an accepted datagram caused.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -99,4 +100,19 @@ impl Changes {
         let more = (more > 0).then(|| format!("and {more} more hosts that were in trouble"));
         named.chain(more).collect()
     }
+}
+
+/// What is to be stored; none for a plain beat.
+pub fn change_of(ingested: Ingested) -> Option<Change> {
+    let Ingested { events, rows, closed_incidents, parents_up, not_behind, .. } = ingested;
+    let changed = [events.is_empty(), rows.is_empty(), closed_incidents.is_empty()];
+    let plain = changed == [true; 3] && parents_up.is_empty() && not_behind.is_empty();
+    (!plain).then(|| Change {
+        writes: rows.iter().map(host_row).collect(),
+        events,
+        closed_silently: closed_incidents,
+        parents_up,
+        not_behind,
+        on_stored: None,
+    })
 }

@@ -15,9 +15,7 @@ use crate::heartbeat::fleet::{Fleet, Ingested, KeyUsage};
 use crate::heartbeat::host::{ConnectionTimeout, Host, MAX_CONNECTIONS};
 use crate::heartbeat::job::FailedJob;
 use crate::heartbeat::metric::{self, MetricSource};
-use crate::heartbeat::persistence::host_row;
 use crate::heartbeat::settings::{ALERTMANAGER, Expectation, Profile};
-use crate::store::change::Change;
 use crate::view::HostState;
 
 /// How long a heartbeat that came as an alert may be resolved: a Prometheus that was restarted fires
@@ -594,21 +592,6 @@ const DEFAULT_CONNECTION_NAMES: [&str; 2] = ["ipv4", "ipv6"];
 /// The name of a connection that has none: by the sender's address.
 fn default_connection_name(from: IpAddr) -> &'static str {
     DEFAULT_CONNECTION_NAMES[usize::from(from.to_canonical().is_ipv6())]
-}
-
-/// What is to be stored; none for a plain beat.
-pub fn change_of(ingested: Ingested) -> Option<Change> {
-    let Ingested { events, rows, closed_incidents, parents_up, not_behind, .. } = ingested;
-    let changed = [events.is_empty(), rows.is_empty(), closed_incidents.is_empty()];
-    let plain = changed == [true; 3] && parents_up.is_empty() && not_behind.is_empty();
-    (!plain).then(|| Change {
-        writes: rows.iter().map(host_row).collect(),
-        events,
-        closed_silently: closed_incidents,
-        parents_up,
-        not_behind,
-        on_stored: None,
-    })
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ mod views;
 
 use self::addresses::AddressTracker;
 pub use self::addresses::{AddressChange, ConnectionId};
-pub use self::changes::{Changes, Ingested, KeyUsage};
+pub use self::changes::{Changes, Ingested, KeyUsage, change_of};
 use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
 use self::patterns::{PatternHosts, ProfileIndex};
