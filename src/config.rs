@@ -251,13 +251,6 @@ fn read_cluster(top: &mut Section, config: &mut Config) {
     });
     if config.cluster.is_some() {
         config.fingerprint = top.fingerprint(&is_node_s_own);
-        // Only the node that leads could watch its machine, and would miss the others'.
-        if config.agent.is_some() {
-            top.error(
-                "agent",
-                "does not go with cluster: run hbc on this machine, with every node under servers",
-            );
-        }
     }
 }
 
