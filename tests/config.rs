@@ -344,12 +344,29 @@ fn whole_example() -> String {
 
 #[test]
 fn the_example_documents_only_keys_that_there_are() {
-    let said = Place::new().problems(&whole_example());
-    let (_, rest) = said.split_once(": ").unwrap_or_default();
-    assert_eq!(
-        rest, "warning: repo_check.restic_path: there is no program restic in PATH",
-        "{said}"
-    );
+    // The two that do not go together are read one after the other.
+    for section in ["cluster", "agent"] {
+        let said = Place::new().problems(&without(section, &whole_example()));
+        let (_, rest) = said.split_once(": ").unwrap_or_default();
+        assert_eq!(
+            rest, "warning: repo_check.restic_path: there is no program restic in PATH",
+            "{said}"
+        );
+    }
+}
+
+/// A configuration without one of its sections.
+fn without(section: &str, text: &str) -> String {
+    let mut inside = false;
+    let is_kept = |line: &&str| {
+        if !line.starts_with([' ', '#']) && !line.is_empty() {
+            inside = line.starts_with(&format!("{section}:"));
+        }
+        !inside
+    };
+    let kept: Vec<&str> = text.lines().filter(is_kept).collect();
+    assert!(kept.len() < text.lines().count(), "there is no {section}");
+    kept.join("\n") + "\n"
 }
 
 /// A repeat comes up to one group_interval late. Without the line a Prometheus that died was missed
@@ -367,7 +384,8 @@ fn the_example_waits_for_a_watchdog_as_its_example_of_an_alertmanager_sends_it()
     let time = |key: &str| humantime::parse_duration(route[key].as_str().unwrap()).unwrap();
     let repeats = time("repeat_interval") + time("group_interval");
     let place = Place::new();
-    let config = load(&place.write("heartbeat.yaml", &whole_example(), 0o600));
+    let text = without("cluster", &whole_example());
+    let config = load(&place.write("heartbeat.yaml", &text, 0o600));
     let config = config.unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.hosts["prometheus"].interval, Some(repeats));
 }
