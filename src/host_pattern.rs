@@ -51,6 +51,15 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 /// Whether there is a name that both patterns match.
 pub fn overlap(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
+    // Most pairs differ in a character before their first star, or behind their last.
+    let ends = |byte: &u8| *byte != b'*';
+    let differ = |(left, right): (&u8, &u8)| left != right && *left != b'?' && *right != b'?';
+    let begins = one.iter().take_while(|b| ends(b)).zip(other.iter().take_while(|b| ends(b)));
+    let tails = one.iter().rev().take_while(|b| ends(b));
+    let tails = tails.zip(other.iter().rev().take_while(|b| ends(b)));
+    if begins.into_iter().any(differ) || tails.into_iter().any(differ) {
+        return false;
+    }
     // By what is left of the other: whether that and what is left of the one match something alike.
     let mut below = vec![false; other.len() + 1];
     for i in (0..=one.len()).rev() {

@@ -839,6 +839,11 @@ fn the_receiver_is_found_in_an_included_file_however_broken_the_rest_is() {
     let (place, _) = said_of(&broken, "include: d\n");
     let receiver = Config::load_receiver(place.directory.path().join("heartbeat.yaml"));
     assert_eq!(receiver.unwrap().port, 4711);
+    // What is nowhere else may stand in the file that is missing.
+    let (place, _) = said_of(&[], "include: missing.yaml\n");
+    let receiver = Config::load_receiver(place.directory.path().join("heartbeat.yaml"));
+    let said = receiver.unwrap_err().to_string();
+    assert!(said.contains("missing.yaml"), "{said}");
     let wrong = [("d/b.yaml", "# x\nreceiver: {port: x}\n")];
     let (place, _) = said_of(&wrong, "include: d\n");
     let file = place.directory.path().join("heartbeat.yaml");

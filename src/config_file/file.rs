@@ -114,7 +114,11 @@ pub fn load_section<T>(
         top.ignore_rest();
         value
     });
-    let own = |problem: &Problem| problem.path.split('.').next() == Some(key);
+    // What stands nowhere may stand in the file that cannot be read.
+    let own = |problem: &Problem| match problem.path.split('.').next() {
+        Some("" | include::KEY) => value.is_none() && problem.severity == Severity::Error,
+        first => first == Some(key),
+    };
     let problems = Problems(context.problems().0.into_iter().filter(own).collect());
     if problems.has_errors() { Err(problems) } else { Ok(value) }
 }

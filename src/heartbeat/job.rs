@@ -29,8 +29,14 @@ impl<'d> FailedJob<'d> {
     }
 
     /// Has one of the `events` that its datagram caused tell of it, where its exit code is an alert. A
-    /// failure that says what was told before is recorded only: reminders say that it goes on.
-    pub fn tell_once(&self, host: &str, metrics: &mut [Metric], events: &mut Vec<Event>, now: Now) {
+    /// failure that says what was told before is recorded only, where `reminders` say that it goes on.
+    pub fn tell_once(
+        &self,
+        host: &str,
+        metrics: &mut [Metric],
+        events: &mut Vec<Event>,
+        (reminders, now): (bool, Now),
+    ) {
         let is_message = |event: &Event| matches!(event.kind, EventKind::HostMessage { .. });
         let metric = metrics.iter_mut().find(|metric| *metric.path == *self.path);
         let (Some(metric), Some(place)) =
@@ -44,7 +50,9 @@ impl<'d> FailedJob<'d> {
                 self.add_message(metric, &mut events[fired]);
                 events.remove(place);
             }
-            None if self.is_news(metric) => {
+            // Its level is that of a worse failure before: the message is told as it is.
+            None if metric.is_recovering() => {}
+            None if !reminders || self.is_news(metric) => {
                 if let Some(mut event) = metric.event(host, now, false) {
                     self.add_message(metric, &mut event);
                     events[place] = event;
@@ -167,6 +175,30 @@ mod tests {
         }
         let reminders = test.wait(HOUR).titles();
         assert_eq!(reminders, [format!("{TITLE} = 4.0 (threshold: > 0.0)")], "as of any other");
+    }
+
+    #[test]
+    fn without_reminders_a_job_that_failed_each_night_was_told_once() {
+        let mut test = fleet("> 0");
+        test.config.renotify.interval = None;
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        for _ in 0..2 {
+            let told = fails(&mut test, 3, "no space left");
+            let [event] = &told[..] else { panic!("{told:?}") };
+            assert!(!event.untold && title(event).starts_with(TITLE), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_milder_failure_on_the_way_back_was_told_with_the_level_of_the_worse() {
+        let mut test = fleet("> 2");
+        let set = test.config.threshold_sets.get_mut("default").unwrap();
+        let rule = set.rules.get_mut("job_monitor.*.exit_code").unwrap();
+        (rule.warning, rule.clear_for) = ("> 0".parse().ok(), HOUR);
+        test.fleet.reconfigure(test.config.clone(), test.now);
+        assert!(title(&fails(&mut test, 3, "no")[0]).starts_with(TITLE));
+        let milder: Vec<String> = fails(&mut test, 1, "slow").iter().map(title).collect();
+        assert_eq!(milder, ["web1 job backup failed with exit code 1 after 3 s: slow"]);
     }
 
     #[test]

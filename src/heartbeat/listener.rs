@@ -87,7 +87,9 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    packet_info::request(&socket, address.ip())?;
+    if let Err(why) = packet_info::request(&socket, address.ip()) {
+        debug!("answers leave from the address that the system chooses: {why}");
+    }
     socket.set_reuse_port(shared)?;
     socket.bind(&address.into())?;
     socket.set_reuse_port(false)?;

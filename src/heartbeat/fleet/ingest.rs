@@ -498,7 +498,9 @@ impl Fleet {
                 let reschedule = self.ingest_metrics(host_index, index, false, incoming, ingested);
                 let Some(job) = job else { return reschedule };
                 let host = &mut self.hosts[host_index as usize];
-                job.tell_once(&host.name, &mut host.metrics, &mut ingested.events, now);
+                let reminders = self.common.renotify.delay(0).is_some();
+                let events = &mut ingested.events;
+                job.tell_once(&host.name, &mut host.metrics, events, (reminders, now));
                 host.must_store_now = true;
                 true
             }

@@ -89,10 +89,11 @@ impl PatternHosts {
 }
 
 impl Fleet {
-    /// Whether a host that is not listed is kept.
+    /// Whether a host that is not listed is kept. One that came by a pattern is, also where a lower limit
+    /// takes no more of them: what was heard before is still watched.
     pub(super) fn may_stay(&mut self, host: &Host) -> bool {
         if host.profile.pattern.is_some() {
-            return self.patterns.has_room(self.common.max_pattern_hosts);
+            return true;
         }
         let has_place = Some(self.unknown.count()) < self.common.max_unknown_hosts;
         let comes_again = host.forgotten || self.patterns.profile(&host.name).is_some();
@@ -202,6 +203,19 @@ mod tests {
         assert_eq!(test.titles(), ["app1 is no longer watched"]);
         assert_eq!(state(&test, "app1"), None);
         assert_eq!(test.fleet.limits()[2].used, 0);
+    }
+
+    #[test]
+    fn a_lower_limit_took_watched_hosts_away() {
+        let mut test = TestFleet::with(with(&[("app*", watched())]));
+        test.beat("app1").beat("app2").wait(MINUTE).take_events();
+        test.config.settings.unknown_hosts = UnknownHosts::Accept;
+        test.config.settings.max_unknown_hosts = 1;
+        let changes = test.fleet.reconfigure(test.config.clone(), test.now);
+        assert_eq!(changes.removed_hosts, [""; 0]);
+        test.beat("app2");
+        assert_eq!(test.titles_with_level(), ["ok app2 ipv4 is back"], "it was heard before");
+        assert!(test.try_ingest(br#"{"host":"app3"}"#).is_err(), "there is no room for one more");
     }
 
     #[test]

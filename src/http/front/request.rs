@@ -1,7 +1,7 @@
 //! Strict reading of a request: its head and its chunks. Pure.
 //!
 //! HTTP/1.0 and 1.1 (RFC 9112), stricter than it where leniency has been abused: one framing
-//! only, no unknown methods, and only the headers in [`KEPT_HEADERS`] are kept.
+//! only, no unknown methods, and only the headers in `KEPT_HEADERS` are kept.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
