@@ -260,14 +260,6 @@ impl Client {
         Some(format!("no host is called \"{name}\"{meant}"))
     }
 
-    /// A client of another node of its cluster, with the same token. Over TLS that one must show a
-    /// certificate that the system trusts.
-    #[must_use]
-    pub fn at(&self, url: &str) -> Client {
-        let base = url.trim_end_matches('/').to_owned();
-        Client { base, trust: Trust::Authorities(None), ..self.clone() }
-    }
-
     /// The cluster that the daemon is a node of; none when it is none, or does not say.
     pub fn cluster(&self) -> Option<Value> {
         match self.call("GET", "/api/v1/cluster", &[], None) {

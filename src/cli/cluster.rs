@@ -79,18 +79,21 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<(ClusterArgs, Action)
     Ok(Some((args, action)))
 }
 
-/// Asks the leader, whichever node the arguments name.
+/// Asks the node that the arguments name. The leader that another node names gets no token: where that
+/// one is, is what Redis says, and not the operator.
 fn step_down(client: &Client) -> u8 {
     let words = |text: &str| clean(text, LineBreaks::Remove);
     let Some(cluster) = client.cluster() else {
         print_error(&format!("{} is no node of a cluster, or does not answer", client.base()));
         return FAILED;
     };
-    let leader = match cluster["leader_url"].as_str() {
-        Some(url) if cluster["role"] != "leader" => client.at(url),
-        _ => client.clone(),
-    };
-    match leader.post_json("/api/v1/cluster/step-down", &serde_json::Value::Null) {
+    if let Some(leader) = cluster["leader"].as_str().filter(|_| cluster["role"] != "leader") {
+        let url = cluster["leader_url"].as_str().unwrap_or("URL");
+        let (leader, url) = (words(leader), words(url));
+        print_error(&format!("{leader} leads: hbd cluster step-down --url {url}"));
+        return FAILED;
+    }
+    match client.post_json("/api/v1/cluster/step-down", &serde_json::Value::Null) {
         Ok(Ok(_)) => {
             let name = cluster["leader"].as_str().unwrap_or("the leader");
             print(&format!("{} hands over to another node\n", words(name)))

@@ -65,6 +65,13 @@ impl RedisFault {
         }
     }
 
+    /// Whether Redis answered with one of these errors. Redis before 7 names what a script met within its
+    /// sentence.
+    pub fn is_one_of(&self, codes: &[&str]) -> bool {
+        let RedisFault::Refused { code, why } = self else { return false };
+        codes.iter().any(|one| code == one || why.contains(&format!(": -{one} ")))
+    }
+
     fn refused(code: &str, why: String) -> RedisFault {
         RedisFault::Refused { code: code.to_owned(), why }
     }

@@ -148,8 +148,9 @@ impl LeaseThread {
     fn deposed(&mut self, fault: &RedisFault) {
         self.state.deposed();
         self.shared.set_valid_until(None);
-        self.view(|view| view.token = None);
-        let by = fault.to_string().rsplit(' ').next().and_then(|token| token.parse().ok());
+        let by: Option<Token> =
+            fault.to_string().rsplit(' ').next().and_then(|token| token.parse().ok());
+        self.view(|view| (view.token, view.leader) = (None, by.clone()));
         self.tell(LeaseEvent::Deposed { by });
     }
 
@@ -323,7 +324,7 @@ impl LeaseThread {
                 self.view(|view| view.rollbacks += 1);
             }
             // It takes no writes: nobody can lead now, and people must be told why nothing is stored.
-            Err(fault) if ["OOM", "MISCONF"].contains(&fault.code()) => {
+            Err(fault) if fault.is_one_of(&["OOM", "MISCONF"]) => {
                 return self.renew_without_write(redis, &token, sent, fault);
             }
             Err(fault) => return Err(fault),

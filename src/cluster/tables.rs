@@ -9,7 +9,7 @@ use redis::{Cmd, cmd};
 use super::connection::{Connector, MasterConnection, RedisFault};
 use super::keys::Keys;
 use super::script::Script;
-use super::table_rows::{MAX_ROWS_PER_CALL, chunks, flatten};
+use super::table_rows::{chunks, flatten};
 use super::token::Token;
 use crate::store::shared::{
     KeyRange, SharedCommit, SharedCommitError, SharedPosition, SharedTables,
@@ -19,8 +19,10 @@ use crate::thread::lock;
 
 /// How long a commit waits for its replicas.
 const REPLICA_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long the answer to a commit of more than one call may take.
+/// How long the answer to a commit of more rows than [`SMALL_COMMIT_ROWS`] may take: over a thin line they
+/// are not there within a second.
 const LARGE_COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+const SMALL_COMMIT_ROWS: usize = 500;
 /// How many rows, keys or ranges are asked for in one command: Redis does nothing else meanwhile.
 const PER_COMMAND: usize = 1000;
 
@@ -141,9 +143,7 @@ impl RedisTables {
                     return Ok(answer);
                 }
                 Err(RedisFault::Lost(_)) => {}
-                Err(RedisFault::Refused { code, why }) if !is_passing(&code, &why) => {
-                    return Err(why);
-                }
+                Err(fault) if !fault.is_one_of(&PASSING) => return Err(fault.to_string()),
                 // It may be a replica by now.
                 Err(RedisFault::Refused { .. }) => {}
             }
@@ -173,7 +173,7 @@ impl RedisTables {
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         let mut calls = chunks(commit.rows);
         let last = if calls.len() > 1 { Vec::new() } else { calls.pop().unwrap_or_default() };
-        if !calls.is_empty() {
+        if commit.rows.len() > SMALL_COMMIT_ROWS || !calls.is_empty() {
             redis.set_timeout(LARGE_COMMIT_TIMEOUT)?;
         }
         for (index, rows) in calls.iter().enumerate() {
@@ -301,7 +301,7 @@ impl SharedTables for RedisTables {
         let committed = self.commit_over(&mut redis, &token, commit);
         // After anything else it may lead to one that is no master, or have another time limit.
         let goes_on = matches!(committed, Ok(_) | Err(SharedCommitError::WentBack { .. }));
-        if goes_on && !redis.is_broken() && commit.rows.len() <= MAX_ROWS_PER_CALL {
+        if goes_on && !redis.is_broken() && commit.rows.len() <= SMALL_COMMIT_ROWS {
             *lock(&self.writer) = Some(redis);
         }
         committed
@@ -334,17 +334,12 @@ fn history_bytes(stored: &[(String, u64)]) -> HistoryBytes {
 const PASSING: [&str; 8] =
     ["UNFENCED", "UNSTAGED", "NOREPLICAS", "READONLY", "LOADING", "MASTERDOWN", "BUSY", "UNUSABLE"];
 
-/// Whether an error is one of these. Redis before 7 names what a script met within its sentence.
-fn is_passing(code: &str, why: &str) -> bool {
-    PASSING.iter().any(|passing| code == *passing || why.contains(&format!(": -{passing} ")))
-}
-
 /// What an error is to one that commits.
 fn on_fault(fault: RedisFault) -> SharedCommitError {
     match &fault {
         RedisFault::Lost(why) => SharedCommitError::Unconfirmed(why.clone()),
         RedisFault::Refused { code, .. } if code == "FENCED" => SharedCommitError::Deposed,
-        RedisFault::Refused { code, why } if is_passing(code, why) => {
+        RedisFault::Refused { why, .. } if fault.is_one_of(&PASSING) => {
             SharedCommitError::Unconfirmed(why.clone())
         }
         RedisFault::Refused { why, .. } => SharedCommitError::Refused(why.clone()),

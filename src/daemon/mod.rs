@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{RecvTimeoutError, unbounded};
 use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -23,7 +24,7 @@ use crate::notify::outbox::Outbox;
 use crate::problem::{ListenError, Problem, Problems, Severity};
 use crate::store::{Change, ChangeSink, OpenResult, Store};
 use crate::systemd;
-use crate::thread::{ProgressCounter, Stop, StopSource};
+use crate::thread::{DEFAULT_STACK, ProgressCounter, Stop, StopSource, spawn_critical};
 use crate::version::VERSION;
 
 mod alert_poller;
@@ -81,6 +82,9 @@ const CLUSTER_FLUSH_HOSTS: usize = 500;
 /// How long the stop waits for programs that are being killed, and for threads that are ending.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often a process that started itself anew tries a configuration again that is refused.
+const CONFIG_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long a reload waits for the list of open alarms.
 const SUCCESSION_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -126,7 +130,16 @@ pub fn run(config_file: &Path) -> Result<(), DaemonError> {
     let inherited = InheritedSockets::take();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|why| format!("the signals cannot be received: {why}"))?;
-    let config = Config::load(config_file).map_err(DaemonError::Configuration)?;
+    let config = match Config::load(config_file) {
+        Ok(config) => config,
+        // It ran until now, and systemd starts nothing again that ends because of its configuration: a
+        // node would be lost to an edit that is half done.
+        Err(problems) if inherited.is_anew() => match await_config(config_file, problems)? {
+            Some(config) => config,
+            None => return Ok(()),
+        },
+        Err(problems) => return Err(DaemonError::Configuration(problems)),
+    };
     for problem in &config.warnings.0 {
         warn!("{problem}");
     }
@@ -145,6 +158,60 @@ pub fn run(config_file: &Path) -> Result<(), DaemonError> {
         break;
     }
     daemon.stop_whole()
+}
+
+/// Tries a configuration that was refused again and again, at once when SIGHUP comes; none when SIGTERM
+/// or SIGINT comes before it is right. The signals are received beside those of the caller, who receives
+/// each of them, too.
+fn await_config(file: &Path, problems: Problems) -> Result<Option<Config>, DaemonError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|why| format!("the signals cannot be received: {why}"))?;
+    let handle = signals.handle();
+    let (tx, rx) = unbounded();
+    let pass = move || signals.forever().try_for_each(|signal| tx.send(signal)).is_ok();
+    let thread = spawn_critical("signals", DEFAULT_STACK, pass)
+        .map_err(|why| format!("the thread signals cannot be started: {why}"))?;
+    let mut watchdog = systemd::Watchdog::from_environment(Now::read().mono);
+    let mut logged = Vec::new();
+    log_new(problems, &mut logged);
+    let config = loop {
+        if let Some(watchdog) = &mut watchdog {
+            watchdog.feed(Now::read().mono);
+        }
+        match rx.recv_timeout(CONFIG_RETRY_INTERVAL) {
+            Ok(SIGHUP) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => {
+                info!("stopping");
+                systemd::notify("STOPPING=1");
+                break None;
+            }
+        }
+        match Config::load(file) {
+            Ok(config) => {
+                info!("{} can be used again", file.display());
+                break Some(config);
+            }
+            Err(problems) => log_new(problems, &mut logged),
+        }
+    };
+    handle.close();
+    // A panic in it aborts the process.
+    let _ = thread.join();
+    Ok(config)
+}
+
+/// Logs the problems that were not logged yet.
+fn log_new(problems: Problems, logged: &mut Vec<Problem>) {
+    for problem in problems.0 {
+        if logged.contains(&problem) {
+            continue;
+        }
+        match problem.severity {
+            Severity::Error => error!("{problem}"),
+            Severity::Warning => warn!("{problem}"),
+        }
+        logged.push(problem);
+    }
 }
 
 /// Says so when there can be too few descriptors, whose first sign would be an alarm that is late.
@@ -410,11 +477,14 @@ fn config_error(config: &Config, (key, what): (&str, String)) -> Problem {
 fn courier_hooks(services: &Services, cluster: Option<Arc<ClusterNode>>) -> CourierHooks {
     let every_row = every_row(services);
     match cluster {
-        Some(node) => CourierHooks {
-            every_row,
-            permit: node.permit(),
-            on_exit: Box::new(move |exit| node.on_courier_exit(exit)),
-        },
+        Some(node) => {
+            node.set_courier(services.courier.clone());
+            CourierHooks {
+                every_row,
+                permit: node.permit(),
+                on_exit: Box::new(move |exit| node.on_courier_exit(exit)),
+            }
+        }
         None => CourierHooks {
             every_row,
             permit: Arc::new(|| true),

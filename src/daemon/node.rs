@@ -6,24 +6,27 @@
 //!  standby ---------> leader ---------------------------------------------------> standby
 //! ```
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use log::warn;
 
 use super::sockets::KeptSockets;
-use crate::clock::{Mono, Now};
+use crate::clock::{Mono, Now, Wall};
 use crate::cluster::lease::Lease;
 use crate::cluster::members::{Member, MemberRole};
 use crate::cluster::settings::{ClusterSettings, NodeRole};
-use crate::notify::courier::{CourierExit, SendPermit};
+use crate::notify::courier::{Courier, CourierExit, SendPermit};
 use crate::thread::lock;
 use crate::view::cluster::{ClusterView, NodeState, NodeView};
 
 /// What is sent must be on its way before the lease could run out.
 const SEND_MARGIN: Duration = Duration::from_millis(100);
+
+/// A node that gave no sign for so long may be dead: each gives one a second.
+const SIGN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// This node of a cluster.
 pub struct ClusterNode {
@@ -38,6 +41,8 @@ pub struct ClusterNode {
     takeovers: AtomicU64,
     redis_trouble: Mutex<Option<String>>,
     step_down: Sender<()>,
+    /// Since it leads.
+    courier: OnceLock<Courier>,
 }
 
 impl ClusterNode {
@@ -57,6 +62,7 @@ impl ClusterNode {
             takeovers: AtomicU64::new(0),
             redis_trouble: Mutex::new(None),
             step_down,
+            courier: OnceLock::new(),
         }
     }
 
@@ -73,6 +79,12 @@ impl ClusterNode {
     /// It took over.
     pub fn record_takeover(&self) {
         self.takeovers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What stores the state while it leads.
+    pub fn set_courier(&self, courier: Courier) {
+        // It leads once: it starts anew before it leads again.
+        let _ = self.courier.set(courier);
     }
 
     /// Redis cannot be asked, or can be again.
@@ -100,13 +112,22 @@ impl ClusterNode {
     /// Asks the main thread to hand over to another node.
     ///
     /// # Errors
-    /// A sentence: there is none.
+    /// A sentence: no other node could take over now, or not with all of the state.
     pub fn request_step_down(&self) -> Result<(), String> {
-        let can_lead =
-            |one: &Member| one.name != self.settings.node && one.role == MemberRole::Standby;
-        if !self.lease.members().iter().any(can_lead) {
-            return Err("no other node could take over".into());
+        let redis_trouble = self.redis_trouble();
+        if redis_trouble.is_some() || !self.lease.redis_is_up() {
+            let why = redis_trouble.unwrap_or_else(|| "it does not answer".into());
+            return Err(format!("the cluster's Redis cannot be used: {why}"));
         }
+        let stats = self.courier.get().map(Courier::stats);
+        if let Some(why) = stats.and_then(|stats| stats.store_refuses) {
+            return Err(format!("not all of the state is stored: {why}"));
+        }
+        let Some(offset) = self.lease.offset() else {
+            return Err("the time of the cluster's Redis is not known yet".into());
+        };
+        let cluster_now = Wall(Now::read().mono.0 + offset);
+        check_successor(&self.lease.members(), &self.settings.node, cluster_now)?;
         // Fails when it is asked for already.
         let _ = self.step_down.try_send(());
         Ok(())
@@ -177,6 +198,26 @@ impl ClusterNode {
     }
 }
 
+/// Whether a node but `own` could lead at once; `cluster_now` is Redis' time.
+///
+/// # Errors
+/// A sentence: none could.
+fn check_successor(members: &[Member], own: &str, cluster_now: Wall) -> Result<(), String> {
+    let can_lead = |one: &&Member| one.name != own && one.role == MemberRole::Standby;
+    let Some(last) = members.iter().filter(can_lead).max_by_key(|one| one.last_sign) else {
+        return Err("no other node could take over".into());
+    };
+    let silent_for = cluster_now.since(Wall(last.last_sign));
+    if silent_for > SIGN_TIMEOUT {
+        return Err(format!(
+            "no other node could take over: {} gave its last sign {} s ago",
+            last.name,
+            silent_for.as_secs()
+        ));
+    }
+    Ok(())
+}
+
 fn node_view(member: Member, cluster_now: i64) -> NodeView {
     NodeView {
         role: match member.role {
@@ -190,5 +231,26 @@ fn node_view(member: Member, cluster_now: i64) -> NodeView {
         last_sign_seconds: (cluster_now - member.last_sign).max(0) as f64 / 1000.0,
         hosts: member.hears,
         configuration: format!("{:08x}", member.configuration),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_died_weeks_ago_was_a_successor() {
+        let check = |role: &str, last_sign: i64| {
+            let member = |name, role: &str, last_sign: i64| {
+                let text = format!(r#"{{"role":"{role}","last_sign":{last_sign}}}"#);
+                Member::from_json(name, &text).unwrap()
+            };
+            let members = [member("hb1", "standby", 99_000), member("hb2", role, last_sign)];
+            check_successor(&members, "hb1", Wall(100_000))
+        };
+        assert_eq!(check("standby", 95_000), Ok(()));
+        let silent = "no other node could take over: hb2 gave its last sign 60 s ago";
+        assert_eq!(check("standby", 40_000), Err(silent.into()));
+        assert_eq!(check("receiver", 99_000), Err("no other node could take over".into()));
     }
 }

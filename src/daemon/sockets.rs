@@ -43,7 +43,7 @@ impl BoundSockets {
     /// The key that is wrong, the address and the remedy.
     pub fn open(config: &Config, inherited: InheritedSockets) -> Result<BoundSockets, ListenError> {
         let (heartbeat, receiver) = (&config.heartbeat, &config.receiver);
-        let InheritedSockets { udp, tcp, losses: _ } = inherited;
+        let InheritedSockets { udp, tcp, .. } = inherited;
         let udp = udp.filter(|socket| fits(socket.local_addr(), &heartbeat.host, heartbeat.port));
         let tcp = tcp.filter(|socket| fits(socket.local_addr(), &receiver.host, receiver.port));
         Ok(BoundSockets {
@@ -66,9 +66,15 @@ pub struct InheritedSockets {
     udp: Option<UdpSocket>,
     tcp: Option<TcpListener>,
     losses: Vec<Mono>,
+    is_anew: bool,
 }
 
 impl InheritedSockets {
+    /// Whether this process started itself anew and left them: it ran with a configuration before.
+    pub fn is_anew(&self) -> bool {
+        self.is_anew
+    }
+
     /// When this node lost the lead lately.
     pub fn losses(&self) -> &[Mono] {
         &self.losses
@@ -84,6 +90,7 @@ impl InheritedSockets {
         let Some((udp, tcp, losses)) = numbers else { return InheritedSockets::default() };
         InheritedSockets {
             losses,
+            is_anew: true,
             udp: socket(udp, Type::DGRAM).map(UdpSocket::from),
             tcp: socket(tcp, Type::STREAM)
                 .filter(|socket| SockRef::from(socket).is_listener().unwrap_or(false))

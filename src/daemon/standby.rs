@@ -51,7 +51,8 @@ pub struct StandbyNode {
     connector: Connector,
     node: Arc<ClusterNode>,
     services: Arc<StandbyServices>,
-    lock: DirectoryLock,
+    /// None where the state directory cannot be written.
+    lock: Option<DirectoryLock>,
     udp: UdpServer,
     http_server: HttpServer,
     threads: Threads,
@@ -80,13 +81,17 @@ impl StandbyNode {
         inherited: InheritedSockets,
         step_down: Sender<()>,
     ) -> Result<(StandbyNode, Receiver<LeaseEvent>), DaemonError> {
-        let lock = DirectoryLock::hold(&config.state_dir)
-            .map_err(|locked| format!("state_dir: {}", locked.why))?;
+        let lock = lock_directory(&config)?;
         let losses = inherited.losses().to_vec();
         let sockets = BoundSockets::open(&config, inherited)?;
         let connector = Connector::new(&settings)
             .map_err(|why| format!("cluster: Redis cannot be asked: {why}"))?;
-        let options = lease_options(&config, &settings, losses.clone())?;
+        let options = LeaseOptions {
+            // One that was deposed has no dead predecessor: of two machines with one name each would take
+            // the lease of the other, again and again.
+            predecessor_dead: lock.is_some() && losses.is_empty(),
+            ..lease_options(&config, &settings, losses.clone())?
+        };
         let (lease, events) = Lease::start(connector.clone(), options)
             .map_err(|why| format!("the thread lease cannot be started: {why}"))?;
         // Every host says its beats to every node: there is nothing to wait for.
@@ -222,7 +227,22 @@ impl StandbyNode {
     }
 }
 
-/// What this process asks for the lease with. It must hold the lock of the state directory.
+/// The lock of the state directory; none where it cannot be had, as on a disk that is read-only: what a
+/// node needs is in Redis.
+///
+/// # Errors
+/// A sentence: another daemon holds it.
+fn lock_directory(config: &Config) -> Result<Option<DirectoryLock>, String> {
+    let held = DirectoryLock::try_hold(&config.state_dir)
+        .map_err(|locked| format!("state_dir: {}", locked.why))?;
+    if let Err(why) = &held {
+        warn!("state_dir: {why}: this node goes on without its lock");
+    }
+    Ok(held.ok())
+}
+
+/// What this process asks for the lease with, if it holds the lock of the state directory; without it
+/// `predecessor_dead` is to be false.
 ///
 /// # Errors
 /// A sentence: it has no name of its own.

@@ -49,10 +49,19 @@ impl DirectoryLock {
     /// # Errors
     /// A sentence: another daemon holds it, or it cannot be written.
     pub fn hold(directory: &Path) -> Result<DirectoryLock, LockError> {
-        make_directory_private(directory).map_err(|why| LockError {
-            why: format!("{} cannot be made: {why}", directory.display()),
-        })?;
-        DirectoryLock::take(directory)?.map_err(|why| LockError { why })
+        DirectoryLock::try_hold(directory)?.map_err(|why| LockError { why })
+    }
+
+    /// Takes the lock of a directory, which is made when it is missing; the inner error says why it
+    /// cannot be had, while no other daemon is known to have it.
+    ///
+    /// # Errors
+    /// Another daemon holds it.
+    pub fn try_hold(directory: &Path) -> Result<Result<DirectoryLock, String>, LockError> {
+        if let Err(why) = make_directory_private(directory) {
+            return Ok(Err(format!("{} cannot be made: {why}", directory.display())));
+        }
+        DirectoryLock::take(directory)
     }
 
     /// Takes the lock; the inner error says why it cannot be had now.

@@ -163,13 +163,14 @@ impl Store {
     }
 
     /// The store of a daemon that shares its rows with others, of which it alone writes. What it reads
-    /// and writes is in `tables`; `lock` says that no other daemon of this state directory does so.
+    /// and writes is in `tables`; `lock` says that no other daemon of this state directory does so; without it
+    /// only the tables themselves keep another one from it.
     pub fn open_shared(
-        lock: DirectoryLock,
+        lock: impl Into<Option<DirectoryLock>>,
         tables: Arc<dyn SharedTables>,
         now: Now,
     ) -> (Store, OpenResult) {
-        let (shared, result) = match SharedBackend::open(lock, tables) {
+        let (shared, result) = match SharedBackend::open(lock.into(), tables) {
             (shared, Ok(())) => (shared, OpenResult::Ready),
             (shared, Err(why)) => (shared, OpenResult::Failed { why }),
         };
@@ -234,6 +235,11 @@ impl Store {
     pub fn rows(&self, table: Table) -> Vec<RawRow> {
         let left = self.start_ends.saturating_duration_since(Instant::now()).max(PATIENCE);
         self.read_at_start(|snapshot| snapshot.rows(left, table))
+    }
+
+    /// Whether all that was asked of it could be read, up to now.
+    pub fn was_read_whole(&self) -> bool {
+        !self.unread && !self.missed.load(Ordering::Relaxed)
     }
 
     /// Every row of a table that can be parsed. A row that cannot is logged and left where it is.

@@ -14,8 +14,8 @@ use super::trim::{HistoryRows, RowVisitor, Trimmer};
 
 /// The store's side of shared tables.
 pub(super) struct SharedBackend {
-    /// Held for as long as this daemon writes.
-    _lock: DirectoryLock,
+    /// Held for as long as this daemon writes; none where it could not be had.
+    _lock: Option<DirectoryLock>,
     tables: Arc<dyn SharedTables>,
     /// The last commit that was confirmed.
     known: u64,
@@ -27,7 +27,7 @@ pub(super) struct SharedBackend {
 impl SharedBackend {
     /// The tables, and whether they can be read.
     pub(super) fn open(
-        lock: DirectoryLock,
+        lock: Option<DirectoryLock>,
         tables: Arc<dyn SharedTables>,
     ) -> (SharedBackend, Result<(), String>) {
         let position = tables.position();
