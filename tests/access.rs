@@ -179,6 +179,7 @@ fn the_right_token_was_refused_where_others_guessed_from_its_address() {
     let (status, answer) = answers.last().unwrap();
     assert_eq!(status, "429", "{answer}");
     assert!(answer.contains("\r\nRetry-After: "), "{answer}");
+    hbd.wait_log("127.0.0.2 has shown many wrong tokens");
     assert!(hbd.logged("127.0.0.2 has shown many wrong tokens") == 1);
     assert_eq!(ask(&hbd, guesser, TOKEN).0, "200", "another client may share the address");
     let beat = |token| exchange(&hbd, guesser, &forwarded("/api/v1/heartbeat", token, "")).0;

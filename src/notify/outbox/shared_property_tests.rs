@@ -111,6 +111,8 @@ impl World {
             Step::NotMade(which) => {
                 if let Some(attempt) = self.take_in_flight(*which) {
                     self.test.outbox.on_not_made(attempt.id, self.test.now);
+                    // The end of an alarm that never arrived may end with it.
+                    self.note(&[]);
                 }
             }
             Step::Wait(seconds) => {
