@@ -397,12 +397,17 @@ fn talk_until(over: &AtomicBool, nodes: &[SocketAddr]) -> BTreeMap<String, Told>
         let said = told.entry(host.clone()).or_default();
         let number = said.len();
         let body = format!(r#"{{"host":"{host}","event":"message","message":"number {number}"}}"#);
-        let stored = nodes.iter().any(|node| {
-            // One that is cut off may be stored: it is not said again.
-            request(*node, "POST /api/v1/heartbeat", &body, PATIENCE)
-                .is_some_and(|(status, _)| status == 200)
+        let answers = nodes.iter().find_map(|node| {
+            // Where nothing listens nothing is stored.
+            TcpStream::connect_timeout(node, PATIENCE).ok()?;
+            match request(*node, "POST /api/v1/heartbeat", &body, PATIENCE) {
+                Some((200, _)) => Some(true),
+                Some(_) => None,
+                // One that is cut off may be stored: it is not said again.
+                None => Some(false),
+            }
         });
-        said.push(stored);
+        said.push(answers.unwrap_or(false));
         thread::sleep(Duration::from_millis(50));
     }
     told
