@@ -134,7 +134,7 @@ fn in_redis<T>(
     let connector = Connector::new(settings)?;
     // A receiver never leads, and this is not for long.
     let settings = ClusterSettings { role: NodeRole::Auto, ..settings.clone() };
-    let options = lease_options(config, &settings, Vec::new())?;
+    let options = lease_options(config, &settings, Vec::new(), true)?;
     let (lease, events) = Lease::start(connector.clone(), options)
         .map_err(|why| format!("the thread lease cannot be started: {why}"))?;
     let result = wait_for_lead(&lease, &events).and_then(|()| {

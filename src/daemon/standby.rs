@@ -86,12 +86,10 @@ impl StandbyNode {
         let sockets = BoundSockets::open(&config, inherited)?;
         let connector = Connector::new(&settings)
             .map_err(|why| format!("cluster: Redis cannot be asked: {why}"))?;
-        let options = LeaseOptions {
-            // One that was deposed has no dead predecessor: of two machines with one name each would take
-            // the lease of the other, again and again.
-            predecessor_dead: lock.is_some() && losses.is_empty(),
-            ..lease_options(&config, &settings, losses.clone())?
-        };
+        // One that was deposed has no dead predecessor: of two machines with one name each would take the
+        // lease of the other, again and again.
+        let predecessor_dead = lock.is_some() && losses.is_empty();
+        let options = lease_options(&config, &settings, losses.clone(), predecessor_dead)?;
         let (lease, events) = Lease::start(connector.clone(), options)
             .map_err(|why| format!("the thread lease cannot be started: {why}"))?;
         // Every host says its beats to every node: there is nothing to wait for.
@@ -241,8 +239,8 @@ fn lock_directory(config: &Config) -> Result<Option<DirectoryLock>, String> {
     Ok(held.ok())
 }
 
-/// What this process asks for the lease with, if it holds the lock of the state directory; without it
-/// `predecessor_dead` is to be false.
+/// What this process asks for the lease with. `predecessor_dead` needs the lock of the state directory,
+/// which one process has at a time.
 ///
 /// # Errors
 /// A sentence: it has no name of its own.
@@ -250,13 +248,13 @@ pub fn lease_options(
     config: &Config,
     settings: &ClusterSettings,
     lost_at: Vec<Mono>,
+    predecessor_dead: bool,
 ) -> Result<LeaseOptions, String> {
     let known = KnownCluster::read(&config.state_dir);
     Ok(LeaseOptions {
         settings: settings.clone(),
         incarnation: new_incarnation()?,
-        // The lock says so: one process has it at a time.
-        predecessor_dead: true,
+        predecessor_dead,
         highest_epoch: known.epoch,
         known_id: known.id,
         lost_at,

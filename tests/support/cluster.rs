@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::hbd::TIMEOUT;
+use super::hbd::{self, TIMEOUT};
 use super::http_double::lock;
 use super::torture::request;
 
@@ -160,16 +160,7 @@ impl Node {
     /// Starts it.
     pub fn begin(&mut self) {
         assert!(self.child.is_none(), "{} runs", self.name);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hbd"))
-            .args(["run", "--config"])
-            .arg(&self.config)
-            .env_remove("HBD_LOG")
-            .env_remove("JOURNAL_STREAM")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = hbd::spawn(Command::new(env!("CARGO_BIN_EXE_hbd")), &self.config);
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (record, number) = (self.record.clone(), self.number);
         let reader = thread::spawn(move || {

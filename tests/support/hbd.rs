@@ -30,6 +30,20 @@ impl Drop for Hbd {
     }
 }
 
+/// The daemon of this command, with its log on a pipe.
+pub fn spawn(mut command: Command, config: &Path) -> Child {
+    command
+        .args(["run", "--config"])
+        .arg(config)
+        .env_remove("HBD_LOG")
+        .env_remove("JOURNAL_STREAM")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
 impl Hbd {
     /// Starts it and waits until it is ready.
     pub fn start(config: &Path) -> Hbd {
@@ -51,17 +65,8 @@ impl Hbd {
     }
 
     /// The same, without waiting: it has no address yet.
-    pub fn begin(mut command: Command, config: &Path) -> Hbd {
-        let mut child = command
-            .args(["run", "--config"])
-            .arg(config)
-            .env_remove("HBD_LOG")
-            .env_remove("JOURNAL_STREAM")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+    pub fn begin(command: Command, config: &Path) -> Hbd {
+        let mut child = spawn(command, config);
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let shared = Arc::clone(&log);
