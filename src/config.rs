@@ -268,12 +268,12 @@ fn read_cluster(top: &mut Section, config: &mut Config) {
     });
     if config.cluster.is_some() {
         config.fingerprint = top.fingerprint(&is_node_s_own);
-        // Only the node that leads could watch its machine, and would miss the others'.
-        if config.agent.is_some() {
-            top.error(
-                "agent",
-                "does not go with cluster: run hbc on this machine, with every node under servers",
-            );
+        // Each node is a host of the one that leads, which has the same hosts and another agent.
+        let unknown = config.agent.as_ref().filter(|agent| config.host(&agent.host).is_none());
+        if let Some(agent) = unknown {
+            let host = &agent.host;
+            let what = format!("its host {host} must be under hosts of every node of the cluster");
+            top.error("agent", what);
         }
     }
 }

@@ -68,6 +68,7 @@
 //! | which pattern under `hosts` is meant by a name, and how many hosts may come by patterns | `host_pattern.rs`, `heartbeat/fleet/patterns.rs` |
 //! | which files a configuration is made of (`include`), and where a problem stands | `config_file/include.rs`, `config_file/sources.rs` |
 //! | from which address an answer leaves | `heartbeat/packet_info.rs` |
+//! | what a node of a cluster keeps that does not lead, and how it is merged; which nodes hear a host, and what follows from their being gone | `heartbeat/last_beats.rs`, `heartbeat/fleet/relayed.rs`; `heartbeat/blindness.rs`, `heartbeat/fleet/receivers.rs` |
 //! | when a host is overdue, and after a restart | `heartbeat/connection.rs`, `heartbeat/host/mod.rs` |
 //! | when a threshold fires; the built-in sets of limits, such as `default` | `heartbeat/threshold.rs` |
 //! | how many events a host may cause, and what is told of those that are refused | `heartbeat/event_limits.rs`; its share of what waits: `notify/outbox/shares.rs` |
@@ -97,6 +98,8 @@
 //! | which run is due, what is pending and what is missing | `backup/schedule/`, `backup/plan.rs` |
 //! | what the report of a backup says, PARTIAL or other | `backup/report.rs` |
 //! | the daily summary of backups: what it says, and when it is sent | `backup/plan_summary.rs`, `notify/summary_times.rs`, `daemon/summary.rs` |
+//! | what nodes of a cluster hear from each other, at once and without a promise | `cluster/relay.rs`, `cluster/subscriber.rs`, `cluster/relay_format.rs` |
+//! | what a node gives to the one that leads, and how that is handled once | `cluster/deposits.rs`, `cluster/inbox.rs`, `daemon/inbox.rs` |
 //! | the words for an error of Redis | `redis_client/words.rs`, and its callers' own |
 //! | when a node of a cluster leads, and until when it may notify | `cluster/lease_state.rs`, `cluster/lease_thread.rs` |
 //! | what the Redis of a cluster must be | `cluster/requirements.rs` |

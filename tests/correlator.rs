@@ -212,6 +212,7 @@ fn what_ns_backup_missing_says_is_not_doubted() {
             starts_at: Some(Wall(i64::try_from(now() * 1000).unwrap())),
             labels: [("backup_id".to_owned(), "1".to_owned())].into(),
             annotations: std::collections::BTreeMap::new(),
+            may_repeat: false,
         };
         let query =
             PlanQuery::from_alerts(&[alert], &["backup_id".to_owned()], SystemTime::now().into());

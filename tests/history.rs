@@ -99,7 +99,7 @@ impl Play {
 
     /// The daemon stops, in peace or not, and another one begins after `away`.
     fn restart(&mut self, peaceful: bool, away: Duration) -> &mut Play {
-        let mark = LastAlive { kernel_boot: "kernel".into(), now: self.now };
+        let mark = LastAlive { kernel_boot: "kernel".into(), now: self.now, offset: None };
         if peaceful {
             self.recorder.close(self.now);
         }

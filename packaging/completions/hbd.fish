@@ -53,7 +53,7 @@ complete -c hbd -n '__hbd_in log' -s n -l limit -x -d 'so many'
 complete -c hbd -n '__hbd_in log' -s f -l follow -d 'goes on as they come'
 complete -c hbd -n '__hbd_in log silence key dyndns' -l utc -d 'times in UTC'
 complete -c hbd -n '__hbd_in names' -a 'hosts channels'
-complete -c hbd -n '__hbd_in cluster' -a 'step-down import export'
+complete -c hbd -n '__hbd_in cluster' -a 'step-down forget import export'
 complete -c hbd -n '__hbd_in help' -a 'run check reload status log notify silence unsilence ack backup key dyndns forget cluster names'
 complete -c hbd -n '__hbd_in check' -F
 complete -c hbd -n '__hbd_in status log silence unsilence ack key dyndns forget' -a '(__hbd_names hosts)' -d host

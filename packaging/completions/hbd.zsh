@@ -74,7 +74,7 @@ _hbd() {
                         '1:host:_hbd_names hosts'
                     ;;
                 forget) _arguments $daemon '1:host or host/connection:_hbd_names hosts' ;;
-                cluster) _arguments $daemon '1:what:(step-down import export)' ;;
+                cluster) _arguments $daemon '1:what:(step-down forget import export)' ;;
                 silence)
                     _arguments $daemon '--all[all hosts and plans]' '--comment[why]:text:' '--by[who]:name:' \
                         '--unless[what is told all the same]:level:(info warning critical)' \

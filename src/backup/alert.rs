@@ -40,6 +40,14 @@ pub struct Alert {
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
+    /// It was taken in once more by a cluster, and may have been told of before.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub may_repeat: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Alert {
@@ -270,7 +278,7 @@ fn stand_in(
     summary: String,
 ) -> Alert {
     let annotations = BTreeMap::from([("summary".to_owned(), summary)]);
-    Alert { name, fingerprint, starts_at: None, labels, annotations }
+    Alert { name, fingerprint, starts_at: None, labels, annotations, may_repeat: false }
 }
 
 /// An alert in place of those that the sender left out of a delivery (`truncatedAlerts`) about backups.
@@ -305,6 +313,7 @@ fn parse_alert(alert: RawAlert, names: &AlertNames, now: Wall) -> Option<Alert> 
         starts_at: alert_start::read(starts_at.as_ref(), now),
         annotations: annotations::keep(annotations.by_name),
         labels: keep_labels(by_name, &names.plan_labels),
+        may_repeat: false,
     })
 }
 

@@ -84,7 +84,7 @@ pub fn run(
                 firing.clone_from(&alerts.backup);
                 pipelines.warn_unlisted(alerts.unlisted);
                 // What was not stored or found no room is fetched again with the next poll.
-                pipelines.enqueue(alerts.backup, |_| {});
+                pipelines.enqueue(alerts.backup, None, |_| {});
             }
             Err(why) => debug!("{why}"),
         }

@@ -26,7 +26,7 @@ use super::unlisted::UnlistedAlerts;
 use crate::clock::{Now, Wall};
 use crate::event::{Event, EventKind, LimitUse, MAX_LISTED};
 use crate::store::Write;
-use crate::store::change::{Change, ChangeSink};
+use crate::store::change::{Change, ChangeSink, InboxEntry};
 use crate::thread::{Stop, lock, spawn_critical};
 
 /// How long a pipeline waits until its own row is on disk.
@@ -153,11 +153,12 @@ impl Pipelines {
         self.reporter.settings()
     }
 
-    /// Ingests backup alerts. `stored` is called with whether they are on disk, unless the result
-    /// says that none was taken.
+    /// Ingests backup alerts, which may be an entry of the inbox: then they must not be none. `stored`
+    /// is called with whether they are on disk, unless the result says that none was taken.
     pub fn enqueue(
         self: &Arc<Self>,
         alerts: Vec<Alert>,
+        entry: Option<InboxEntry>,
         stored: impl FnOnce(bool) + Send + 'static,
     ) -> AlertAdmission {
         if alerts.is_empty() {
@@ -166,7 +167,7 @@ impl Pipelines {
         self.received.fetch_add(alerts.len() as u64, Ordering::Relaxed);
         let count = alerts.len();
         // Logged after the unlock: the log may block.
-        let Some(are_new) = self.enqueue_and_store(alerts, stored) else {
+        let Some(are_new) = self.enqueue_and_store(alerts, entry, stored) else {
             warn!("{count} backup alerts were sent away: too many wait already");
             return AlertAdmission::QueueFull;
         };
@@ -182,6 +183,7 @@ impl Pipelines {
     fn enqueue_and_store(
         &self,
         alerts: Vec<Alert>,
+        entry: Option<InboxEntry>,
         stored: impl FnOnce(bool) + Send + 'static,
     ) -> Option<bool> {
         let settings = self.settings();
@@ -195,7 +197,12 @@ impl Pipelines {
             Enqueued::Taken(taken) => taken,
         };
         // Known ones may still be on their way to the disk: the callback comes after them.
-        self.store(taken.writes, stored);
+        (self.sink)(Change {
+            writes: taken.writes,
+            entry,
+            on_stored: Some(Box::new(stored)),
+            ..Change::default()
+        });
         self.rechecks.request(RecheckReason::AlertRepeated, taken.repeated.into_iter());
         Some(taken.are_new)
     }

@@ -91,6 +91,7 @@ mod tests {
             starts_at: Some(Wall(starts_at)),
             labels: labels.into_iter().collect(),
             annotations: BTreeMap::new(),
+            may_repeat: false,
         }
     }
 

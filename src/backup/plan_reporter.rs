@@ -254,6 +254,7 @@ impl PlanReporter {
         let settings = &reading.settings;
         let labels = &settings.correlator.backup_id_labels;
         let alerts = alerts_about(&report.plan.id, look.alerts, labels);
+        let may_repeat = alerts.iter().any(|alert| alert.may_repeat);
         let (look, accepted) = (reading.looked_at(report, look, &alerts), look.accepted);
         let row = rows(&report.plan.id);
         let now = Now::read().wall;
@@ -266,6 +267,7 @@ impl PlanReporter {
             if words.is_some() {
                 change.writes.extend(row);
             }
+            change.may_repeat = may_repeat;
             if !(change.writes.is_empty() && change.closed_silently.is_empty()) {
                 (self.sink)(change);
             }

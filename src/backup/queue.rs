@@ -456,6 +456,7 @@ mod tests {
             starts_at: Some(Wall(1)),
             labels: [("id".to_owned(), fingerprint.to_owned())].into(),
             annotations: BTreeMap::new(),
+            may_repeat: false,
         }
     }
 

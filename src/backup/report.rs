@@ -465,6 +465,7 @@ mod tests {
                 text("summary_en", "Backup job Nightly (ID: 1) has failed."),
                 text("summary_it", "Backup Nightly (ID: 1) fallito."),
             ]),
+            may_repeat: false,
         }
     }
 

@@ -1,5 +1,5 @@
-//! `hbd cluster`: has the leader hand over, or moves the state of a single hbd into the Redis of its
-//! cluster and back.
+//! `hbd cluster`: has the leader hand over, forgets a node that is gone, or moves the state of a single hbd
+//! into the Redis of its cluster and back.
 
 use std::path::PathBuf;
 
@@ -7,6 +7,9 @@ use lexopt::prelude::*;
 
 use super::client::{Client, DaemonArgs, DaemonOption, print_unreachable};
 use super::{CONFIGURATION, FAILED, config_file, help, print, print_error};
+use crate::cluster::connection::Connector;
+use crate::cluster::keys::Keys;
+use crate::cluster::members;
 use crate::cluster::settings::ClusterSettings;
 use crate::config::Config;
 use crate::daemon::migration;
@@ -18,9 +21,11 @@ struct ClusterArgs {
     action: Option<Action>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Action {
     StepDown,
+    /// The node of that name.
+    Forget(String),
     Import,
     Export,
 }
@@ -39,13 +44,24 @@ pub fn run(parser: lexopt::Parser) -> Result<u8, lexopt::Error> {
             let client = args.daemon.client()?;
             return Ok(client.map_or_else(|code| code, |client| step_down(&client)));
         }
+        Action::Forget(node) => {
+            args.need_no_daemon()?;
+            return Ok(forget(args.daemon.config, &node));
+        }
         Action::Import => migration::import,
         Action::Export => migration::export,
     };
-    if args.daemon.url.is_some() || args.daemon.ca_file.is_some() {
-        return Err("--url and --ca-file go with step-down".into());
-    }
+    args.need_no_daemon()?;
     Ok(migrate(args.daemon.config, moves))
+}
+
+impl ClusterArgs {
+    fn need_no_daemon(&self) -> Result<(), lexopt::Error> {
+        if self.daemon.url.is_some() || self.daemon.ca_file.is_some() {
+            return Err("--url and --ca-file go with step-down".into());
+        }
+        Ok(())
+    }
 }
 
 type Migration = fn(&Config, &ClusterSettings) -> Result<usize, String>;
@@ -63,11 +79,13 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<(ClusterArgs, Action)
             Value(word) if args.action.is_none() => {
                 args.action = Some(match &*word.string()? {
                     "step-down" => Action::StepDown,
+                    "forget" => Action::Forget(parser.value()?.string()?),
                     "import" => Action::Import,
                     "export" => Action::Export,
                     other => {
-                        let what =
-                            format!("there is step-down, import and export, not \"{other}\"");
+                        let what = format!(
+                            "there is step-down, forget, import and export, not \"{other}\""
+                        );
                         return Err(what.into());
                     }
                 });
@@ -75,7 +93,8 @@ fn parse_args(mut parser: lexopt::Parser) -> Result<Option<(ClusterArgs, Action)
             other => return Err(other.unexpected()),
         }
     }
-    let action = args.action.ok_or("name what to do: step-down, import or export")?;
+    let action =
+        args.action.take().ok_or("name what to do: step-down, forget, import or export")?;
     Ok(Some((args, action)))
 }
 
@@ -106,19 +125,49 @@ fn step_down(client: &Client) -> u8 {
     }
 }
 
-fn migrate(file: Option<PathBuf>, moves: Migration) -> u8 {
-    let config = match Config::load(config_file(file)) {
-        Ok(config) => config,
-        Err(problems) => {
-            print_error(&problems);
-            return CONFIGURATION;
-        }
-    };
-    let Some(settings) = &config.cluster else {
+/// The configuration, and what it says of the cluster; else the exit code.
+fn load(file: Option<PathBuf>) -> Result<(Config, ClusterSettings), u8> {
+    let config = Config::load(config_file(file)).map_err(|problems| {
+        print_error(&problems);
+        CONFIGURATION
+    })?;
+    let Some(settings) = config.cluster.clone() else {
         print_error(&format!("{}: there is no section cluster", config.file.display()));
-        return FAILED;
+        return Err(FAILED);
     };
-    match moves(&config, settings) {
+    Ok((config, settings))
+}
+
+/// Forgets a node that is gone. One that lives tells of itself again within a second.
+fn forget(file: Option<PathBuf>, node: &str) -> u8 {
+    let settings = match load(file) {
+        Ok((_, settings)) => settings,
+        Err(code) => return code,
+    };
+    let forgotten = Connector::new(&settings).and_then(|connector| {
+        let mut redis = connector.connect().map_err(|fault| fault.to_string())?;
+        members::forget(&mut redis, &Keys::new(&settings.name), node)
+            .map_err(|fault| fault.to_string())
+    });
+    match forgotten {
+        Ok(true) => print(&format!("{node} is forgotten\n")),
+        Ok(false) => {
+            print_error(&format!("no node is called {node}"));
+            FAILED
+        }
+        Err(why) => {
+            print_error(&clean(&why, LineBreaks::Remove));
+            FAILED
+        }
+    }
+}
+
+fn migrate(file: Option<PathBuf>, moves: Migration) -> u8 {
+    let (config, settings) = match load(file) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    match moves(&config, &settings) {
         Ok(rows) => print(&format!("{rows} rows were moved\n")),
         Err(why) => {
             print_error(&why);
@@ -141,7 +190,9 @@ mod tests {
         assert_eq!(parsed(&["step-down"]), Ok(Some(Action::StepDown)));
         assert_eq!(parsed(&["import", "-c", "x"]), Ok(Some(Action::Import)));
         assert_eq!(parsed(&["--help"]), Ok(None));
-        for words in [&[][..], &["forgive"], &["import", "export"]] {
+        let forget = Action::Forget("hb3".into());
+        assert_eq!(parsed(&["forget", "hb3"]), Ok(Some(forget)));
+        for words in [&[][..], &["forgive"], &["import", "export"], &["forget"]] {
             assert!(parsed(words).is_err(), "{words:?}");
         }
     }

@@ -278,9 +278,11 @@ Exit status: 0 done, 1 there is no such thing, 3 the daemon does not answer.
 
 const CLUSTER: &str = "\
 hbd cluster step-down
+hbd cluster forget NODE [--config FILE]
 hbd cluster (import | export) [--config FILE]
 
-Has the node that leads the cluster hand over to another one. Or, while hbd
+Has the node that leads the cluster hand over to another one. Or forgets a
+node that is gone for good, which hbd status counts as missing. Or, while hbd
 runs on no node, moves the state from the file of a single hbd into the Redis
 of the cluster, which must be empty, or back into a file.
 

@@ -71,6 +71,13 @@ pub fn run(
             node.start_anew(YIELD)
         }
     };
+    let notice_rollback = daemon.notice_rollback();
+    let redis = |trouble: Option<String>| {
+        if trouble.is_none() {
+            notice_rollback();
+        }
+        redis(trouble);
+    };
     match inputs.wait(redis, || daemon.reload()) {
         Turn::Stop => {
             begin_stop();

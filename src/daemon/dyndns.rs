@@ -12,7 +12,7 @@ use crate::dyndns::updater::{OnRecordWritten, RecordWritten, Updater};
 use crate::event::{EventId, Level, Subject};
 use crate::heartbeat::fleet::AddressChange;
 use crate::heartbeat::monitor::Monitor;
-use crate::notify::courier::{Courier, DirectRecord};
+use crate::notify::courier::{Courier, DirectRecord, SendPermit};
 use crate::notify::outbox::DeliveryRecord;
 use crate::store::{ChangeSink, Store, Table};
 use crate::thread::Stop;
@@ -39,8 +39,8 @@ pub fn open(
 pub fn start(
     updater: &Arc<Updater>,
     monitor: &Monitor,
-    threads: &Threads,
-    stop: &Stop,
+    permit: SendPermit,
+    (threads, stop): (&Threads, &Stop),
 ) -> Result<(), String> {
     let notified = Arc::clone(updater);
     monitor.on_address_change(Box::new(move |moved: AddressChange| {
@@ -48,7 +48,7 @@ pub fn start(
         notified.address_changed(&host, &connection, address, Now::read());
     }));
     let (updater, stop) = (Arc::clone(updater), stop.clone());
-    threads.spawn("dyndns", move || updater.run(&stop))
+    threads.spawn("dyndns", move || updater.run(&*permit, &stop))
 }
 
 /// Logs every record that is written, beside the messages to people.

@@ -175,6 +175,7 @@ fn describe_incident(incident: &Incident) -> Option<String> {
         Incident::Channel { .. } => Some("does not deliver".into()),
         Incident::Store => Some("the state cannot be written to disk".into()),
         Incident::Storm => Some("many hosts fell silent together".into()),
+        Incident::Node { .. } => Some("hosts that it alone heard are heard by nobody".into()),
         Incident::Dyndns { .. } => Some("its name in the DNS cannot be kept".into()),
     }
 }
@@ -194,6 +195,7 @@ fn alert_view(
         Incident::Backup { plan } => (format!("plan {plan}"), None),
         Incident::Channel { channel } => (format!("channel {channel}"), None),
         Incident::Alertmanager => ("alertmanager".into(), None),
+        Incident::Node { node } => (format!("node {node}"), None),
         Incident::Store | Incident::Storm => ("hbd".into(), None),
     };
     let acknowledged = open_incident.and_then(|open_incident| open_incident.acknowledgement(now));

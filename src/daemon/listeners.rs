@@ -1,33 +1,26 @@
 //! The UDP and TCP listeners, and how a reload moves them without losing a datagram or a connection.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use log::info;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::threads::Threads;
 use super::wiring;
 use crate::config::Config;
-use crate::heartbeat::listener;
-use crate::heartbeat::monitor::Monitor;
+use crate::heartbeat::listener::{self, DatagramReceiver};
 use crate::http::{HttpServer, Service};
 use crate::problem::ListenError;
 use crate::thread::{ProgressCounter, Stop, StopSource};
-
-/// How long the thread that receives may take to end.
-const SWITCH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The thread that receives datagrams, and its socket.
 pub struct UdpServer {
     /// The socket that it receives from.
     socket: Arc<UdpSocket>,
     stop_source: StopSource,
-    ended: Receiver<Infallible>,
     context: UdpContext,
 }
 
@@ -41,10 +34,15 @@ struct UdpContext {
 /// Receives from a socket until the stop.
 pub type Listen = Arc<dyn Fn(&Arc<UdpSocket>, &Stop) + Send + Sync>;
 
-/// Receives for the monitor, and counts the turns.
-pub fn listen_for(monitor: &Arc<Monitor>, progress: ProgressCounter) -> Listen {
-    let monitor = Arc::clone(monitor);
-    Arc::new(move |socket, stop| listener::listen(socket, &monitor, stop, || progress.increment()))
+/// Receives for the monitor, or for what a node that stands by has in its place, and counts the turns.
+pub fn listen_for(
+    receiver: &Arc<impl DatagramReceiver + Send + Sync + 'static>,
+    progress: ProgressCounter,
+) -> Listen {
+    let receiver = Arc::clone(receiver);
+    Arc::new(move |socket, stop| {
+        listener::listen(socket, &*receiver, stop, || progress.increment());
+    })
 }
 
 impl UdpServer {
@@ -59,23 +57,8 @@ impl UdpServer {
     ) -> Result<UdpServer, String> {
         let context = UdpContext { listen, threads: threads.clone() };
         let new = NewUdpServer::start(Arc::new(socket), &context)?;
-        let (socket, stop_source, ended) = new.release();
-        Ok(UdpServer { socket, stop_source, ended, context })
-    }
-
-    /// Receives in another way from now on; what comes in meanwhile waits in the socket.
-    ///
-    /// # Errors
-    /// When no thread can be started: it goes on as before.
-    pub fn switch(self, listen: Listen) -> Result<UdpServer, String> {
-        let context = UdpContext { listen, threads: self.context.threads.clone() };
-        let new = NewUdpServer::start(Arc::clone(&self.socket), &context)?;
-        drop(self.stop_source);
-        listener::wake(&self.socket);
-        // It ends at once; should it not, two threads share the socket.
-        let _ = self.ended.recv_timeout(SWITCH_TIMEOUT);
-        let (socket, stop_source, ended) = new.release();
-        Ok(UdpServer { socket, stop_source, ended, context })
+        let (socket, stop_source) = new.release();
+        Ok(UdpServer { socket, stop_source, context })
     }
 
     /// Its address, for the log.
@@ -86,9 +69,8 @@ impl UdpServer {
     /// Receives from another socket from now on, and what has arrived at the old one.
     fn move_to(&mut self, new: NewUdpServer) {
         let name = format_address(new.socket.local_addr());
-        let (socket, stop_source, ended) = new.release();
+        let (socket, stop_source) = new.release();
         drop(std::mem::replace(&mut self.stop_source, stop_source));
-        self.ended = ended;
         let old = std::mem::replace(&mut self.socket, socket);
         listener::hand_over(&old);
         info!("heartbeats are heard on UDP {name} now");
@@ -105,8 +87,6 @@ impl UdpServer {
 struct NewUdpServer {
     socket: Arc<UdpSocket>,
     stop_source: StopSource,
-    /// Disconnected when the thread has ended.
-    ended: Receiver<Infallible>,
     released: Sender<()>,
 }
 
@@ -114,21 +94,19 @@ impl NewUdpServer {
     fn start(socket: Arc<UdpSocket>, context: &UdpContext) -> Result<NewUdpServer, String> {
         let (stop_source, stop) = Stop::channel();
         let (released, release) = bounded(1);
-        let (alive, ended) = bounded(0);
         let (own, UdpContext { listen, threads }) = (Arc::clone(&socket), context.clone());
         threads.spawn("udp", move || {
-            let _alive = alive;
             if release.recv().is_ok() {
                 listen(&own, &stop);
             }
         })?;
-        Ok(NewUdpServer { socket, stop_source, ended, released })
+        Ok(NewUdpServer { socket, stop_source, released })
     }
 
-    fn release(self) -> (Arc<UdpSocket>, StopSource, Receiver<Infallible>) {
+    fn release(self) -> (Arc<UdpSocket>, StopSource) {
         // Its thread waits for it, and there is room for one.
         let _ = self.released.send(());
-        (self.socket, self.stop_source, self.ended)
+        (self.socket, self.stop_source)
     }
 }
 
@@ -199,8 +177,8 @@ impl NewListeners {
 pub enum UdpSource {
     /// It is bound, and nothing receives from it yet.
     Bound(UdpSocket),
-    /// It was received from in another way so far.
-    Running(UdpServer),
+    /// It is received from already, and that goes on.
+    Running(UdpServer, ProgressCounter),
 }
 
 impl UdpSource {
@@ -208,18 +186,26 @@ impl UdpSource {
     pub fn address(&self) -> String {
         match self {
             UdpSource::Bound(socket) => format_address(socket.local_addr()),
-            UdpSource::Running(server) => server.address(),
+            UdpSource::Running(server, _) => server.address(),
         }
     }
 
-    /// Receives from now on.
+    /// The progress of the thread that receives from it already.
+    pub fn progress(&self) -> ProgressCounter {
+        match self {
+            UdpSource::Bound(_) => ProgressCounter::default(),
+            UdpSource::Running(_, progress) => progress.clone(),
+        }
+    }
+
+    /// Receives from now on, where that has not begun.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start(self, listen: Listen, threads: &Threads) -> Result<UdpServer, String> {
         match self {
             UdpSource::Bound(socket) => UdpServer::start(socket, listen, threads),
-            UdpSource::Running(server) => server.switch(listen),
+            UdpSource::Running(server, _) => Ok(server),
         }
     }
 }

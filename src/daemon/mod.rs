@@ -22,7 +22,7 @@ use crate::notify::courier::{Courier, CourierExit, CourierHooks, EveryRow};
 use crate::notify::notifier::Notifier;
 use crate::notify::outbox::Outbox;
 use crate::problem::{ListenError, Problem, Problems, Severity};
-use crate::store::{Change, ChangeSink, OpenResult, Store};
+use crate::store::{Change, ChangeSink, OpenResult, RawRow, Store};
 use crate::systemd;
 use crate::thread::{DEFAULT_STACK, ProgressCounter, Stop, StopSource, spawn_critical};
 use crate::version::VERSION;
@@ -35,11 +35,13 @@ mod cluster_file;
 mod config_diff;
 mod dyndns;
 mod history;
+pub mod inbox;
 mod listeners;
 mod local_agent;
 pub mod migration;
 mod node;
 mod notifications;
+mod peers;
 mod reload;
 mod service;
 mod signal_check;
@@ -54,8 +56,7 @@ mod wiring;
 
 use self::alert_poller::{AlertPoller, AlertTargets};
 use self::listeners::{NewListeners, UdpServer, listen_for};
-use self::local_agent::LocalAgent;
-use self::node::ClusterNode;
+use self::local_agent::{AgentTarget, LocalAgent};
 use self::service::Services;
 use self::sockets::{InheritedSockets, KeptSockets};
 use self::startup::{Startup, rebase_time};
@@ -262,12 +263,14 @@ impl RunningDaemon {
     ) -> Result<RunningDaemon, DaemonError> {
         let (courier, pending) = Courier::new();
         let (stop_source, stop) = Stop::channel();
-        let progress = Progress::default();
+        let progress = Progress { udp: startup.udp.progress(), ..Progress::default() };
         let sink = change_sink(&courier);
+        let meta = startup.meta_rows();
         let services = Arc::new(startup.services(&config, &courier, &sink, &stop));
         let Startup { store, opened, last_alive, now, cluster, .. } = startup;
         let (kernel_boot, alertmanager_silent) = (startup.kernel_boot, startup.alertmanager_silent);
-        let hooks = courier_hooks(&services, cluster);
+        let hooks = courier_hooks(&services);
+        let permit = Arc::clone(&hooks.permit);
         let courier_thread = pending
             .open(store, wiring::notify_settings(&config), hooks, |then| {
                 rebase_time(then, last_alive.as_ref(), &kernel_boot, now)
@@ -279,23 +282,21 @@ impl RunningDaemon {
         report_store_state(&courier, opened, now);
         signal_check::start(&config);
         let monitor = &services.monitor;
-        dyndns::start(&services.updater, monitor, &threads, &stop)?;
+        dyndns::start(&services.updater, monitor, permit, (&threads, &stop))?;
+        lead_peers(&services, (meta, Arc::clone(&sink)), &stop)?;
         let listen = listen_for(monitor, progress.udp.clone());
         let udp = startup.udp.start(listen, &threads)?;
         spawn_deadline_thread(&services, progress.deadlines.clone(), &threads)?;
         history::start(&services.recorder, &threads, &stop)?;
         services.summaries.reconfigure(&config, &threads)?;
         services.backups.start_watch(&threads)?;
-        let targets = AlertTargets {
-            monitor: Arc::clone(monitor),
-            pipelines: Arc::clone(&services.backups.pipelines),
-            heartbeat_alerts: Arc::clone(&services.heartbeat_alerts),
-            sink,
-        };
+        let targets = alert_targets(&services, sink);
         let mut alert_poller = AlertPoller::new(targets, alertmanager_silent, threads.clone());
         alert_poller.reconfigure(&config.receiver)?;
-        let agent = LocalAgent::new(Arc::clone(monitor), threads.clone());
-        agent.reconfigure(config.agent.as_ref())?;
+        let target = AgentTarget::Monitor(Arc::clone(monitor));
+        let own = || LocalAgent::new(target, threads.clone());
+        let agent = cluster.map_or_else(own, |lead| lead.agent);
+        agent.reconfigure(&config)?;
         let service = Service::Daemon(Arc::clone(&services) as Arc<dyn crate::http::Daemon>);
         let http_server = startup.http.start(service, &config)?;
         let probe = http_server.probe();
@@ -368,6 +369,14 @@ impl RunningDaemon {
             node.release();
         }
         stored
+    }
+
+    /// Has the store commit something: when Redis went back, that is noticed at once.
+    fn notice_rollback(&self) -> impl Fn() + use<> {
+        let monitor = Arc::clone(&self.services.monitor);
+        move || {
+            monitor.flush(Now::read(), true);
+        }
     }
 
     /// How many hosts are known.
@@ -448,7 +457,7 @@ impl RunningDaemon {
         signal_check::start(config);
         services.updater.reconfigure(config.dyndns.clone());
         let unwatched = services.monitor.reconfigure(wiring::fleet_config(config));
-        let agent = self.agent.reconfigure(config.agent.as_ref());
+        let agent = self.agent.reconfigure(config);
         services.backups.reporter.reconfigure(wiring::pipeline_settings(config));
         history::reconfigure(&services.recorder, &services.courier, config.history.clone());
         services.heartbeat_alerts.replace(HeartbeatAlerts::from_config(config));
@@ -473,10 +482,35 @@ fn config_error(config: &Config, (key, what): (&str, String)) -> Problem {
     Problem { severity: Severity::Error, file, line: None, path: key.to_owned(), what }
 }
 
+/// Where the alerts go that are polled.
+fn alert_targets(services: &Services, sink: ChangeSink) -> AlertTargets {
+    AlertTargets {
+        monitor: Arc::clone(&services.monitor),
+        pipelines: Arc::clone(&services.backups.pipelines),
+        heartbeat_alerts: Arc::clone(&services.heartbeat_alerts),
+        sink,
+    }
+}
+
+/// Handles from now on what the other nodes accept, where there are some.
+fn lead_peers(
+    services: &Arc<Services>,
+    stored: (Vec<RawRow>, ChangeSink),
+    stop: &Stop,
+) -> Result<(), String> {
+    let Some(peers) = &services.peers else { return Ok(()) };
+    let handling = Arc::clone(services);
+    let handle = Box::new(move |message| inbox::handle(&handling, message));
+    peers.lead(&services.monitor, stored, handle, stop)?;
+    // What was said before counts before a host is called silent, and before what is said now.
+    peers.wait_caught_up();
+    Ok(())
+}
+
 /// What the courier calls.
-fn courier_hooks(services: &Services, cluster: Option<Arc<ClusterNode>>) -> CourierHooks {
+fn courier_hooks(services: &Services) -> CourierHooks {
     let every_row = every_row(services);
-    match cluster {
+    match services.cluster.clone() {
         Some(node) => {
             node.set_courier(services.courier.clone());
             CourierHooks {
@@ -514,8 +548,10 @@ fn every_row(services: &Services) -> EveryRow {
         (Arc::clone(&services.monitor), Arc::clone(&services.backups.pipelines));
     let reporter = Arc::clone(&services.backups.reporter);
     let (updater, summaries) = (Arc::clone(&services.updater), Arc::clone(&services.summaries));
+    let peers = services.peers.clone();
     Box::new(move || {
-        let own = [updater.every_row(), summaries.every_row(), reporter.every_row()];
+        let handled = peers.as_ref().map(|peers| peers.every_row()).unwrap_or_default();
+        let own = [updater.every_row(), summaries.every_row(), reporter.every_row(), handled];
         [monitor.all_rows(), pipelines.every_row(), own.concat()].concat()
     })
 }

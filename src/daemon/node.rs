@@ -6,7 +6,7 @@
 //!  standby ---------> leader ---------------------------------------------------> standby
 //! ```
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub struct ClusterNode {
     /// It ends: it does not start anew any more.
     stopping: AtomicBool,
     takeovers: AtomicU64,
+    /// Of how many connections it knows when they were heard last.
+    connections: AtomicUsize,
     redis_trouble: Mutex<Option<String>>,
     step_down: Sender<()>,
     /// Since it leads.
@@ -60,10 +62,35 @@ impl ClusterNode {
             losses: Mutex::new(losses),
             stopping: AtomicBool::new(false),
             takeovers: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
             redis_trouble: Mutex::new(None),
             step_down,
             courier: OnceLock::new(),
         }
+    }
+
+    /// Its name.
+    pub fn node_name(&self) -> &str {
+        &self.settings.node
+    }
+
+    /// The name of the cluster.
+    pub fn cluster_name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// How many hosts it hears itself, and of how many connections it knows when they were heard last.
+    pub fn record_heard(&self, hosts: usize, connections: usize) {
+        self.lease.set_hears(hosts as u64);
+        self.connections.store(connections, Ordering::Relaxed);
+    }
+
+    /// The other nodes that gave no sign for a while, and since when.
+    pub fn silent_members(&self, now: Mono) -> Vec<(String, Mono)> {
+        let Some(offset) = self.lease.offset() else { return Vec::new() };
+        let others = self.lease.members().into_iter().filter(|one| one.name != self.node_name());
+        let last_signs = others.map(|one| (one.name, Mono(one.last_sign.saturating_sub(offset))));
+        last_signs.filter(|(_, at)| now.since(*at) > SIGN_TIMEOUT).collect()
     }
 
     /// Its lease.
@@ -192,6 +219,7 @@ impl ClusterNode {
             leader_url,
             epoch: self.lease.epoch(),
             takeovers: self.takeovers.load(Ordering::Relaxed),
+            connections: self.connections.load(Ordering::Relaxed),
             redis_trouble: self.redis_trouble(),
             nodes: members.into_iter().map(|one| node_view(one, cluster_now)).collect(),
         }

@@ -14,6 +14,7 @@ use super::calm;
 use super::history;
 use super::node::ClusterNode;
 use super::notifications;
+use super::peers::Peers;
 use super::reload::Reloads;
 use super::summary::Summaries;
 use super::wiring::{Current, HeartbeatAlerts, LabelledHosts};
@@ -37,6 +38,7 @@ use crate::notify::calm::ReasonKind;
 use crate::notify::courier::{Courier, CourierStats, FAILURE_REASONS};
 use crate::notify::notifier::Notifier;
 use crate::notify::outbox::QueueStatus;
+use crate::store::InboxEntry;
 use crate::thread::Semaphore;
 use crate::view::calm::{CalmAnswer, HeldListView, SilencesView};
 use crate::view::cluster::ClusterView;
@@ -47,7 +49,7 @@ use crate::view::{
 };
 
 /// How long a request waits for the disk.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The features of the daemon, shared by its threads.
 pub struct Services {
@@ -75,6 +77,8 @@ pub struct Services {
     pub reloads: Reloads,
     /// The cluster that this daemon leads; none without one.
     pub cluster: Option<Arc<ClusterNode>>,
+    /// Its other nodes.
+    pub peers: Option<Arc<Peers>>,
 }
 
 impl Daemon for Services {
@@ -133,28 +137,13 @@ impl Daemon for Services {
             // Fails when the request no longer waits.
             let _ = tx.send(stored);
         };
-        let heartbeat_alerts = self.heartbeat_alerts.get();
-        let heartbeat = heartbeat_alerts.names().to_vec();
-        let names = self.backups.pipelines.alert_names(heartbeat);
-        let alerts = match alert::from_webhook(body, &names, Now::read().wall) {
-            Ok(alerts) => alerts,
-            Err(why) => return Ingest::Done(IngestResult::Malformed(why)),
-        };
-        heartbeat_alerts.ingest(&alerts.heartbeat, &alerts.heartbeat_resolved, &self.monitor);
-        // Before those that fire: the next instance may come in one body with the end of the last.
-        self.backups.pipelines.resolve(&alerts.backup_resolved);
-        self.backups.pipelines.warn_unlisted(alerts.unlisted);
-        if self.courier.is_backlogged() && !alerts.backup.is_empty() {
-            return Ingest::Done(IngestResult::Unavailable(
-                "the disk is slow, too much waits for it".into(),
-            ));
-        }
-        match self.backups.pipelines.enqueue(alerts.backup, then) {
-            AlertAdmission::NoneRelevant => Ingest::Done(IngestResult::Stored),
-            AlertAdmission::Pending => answer_when_stored(rx),
-            AlertAdmission::QueueFull => {
+        match self.take_alerts(body, None, then) {
+            Ok(AlertAdmission::NoneRelevant) => Ingest::Done(IngestResult::Stored),
+            Ok(AlertAdmission::Pending) => answer_when_stored(rx),
+            Ok(AlertAdmission::QueueFull) => {
                 Ingest::Done(IngestResult::Unavailable("too many alerts wait already".into()))
             }
+            Err(refused) => Ingest::Done(refused),
         }
     }
 
@@ -283,6 +272,42 @@ impl Daemon for Services {
 }
 
 impl Services {
+    /// Takes in the webhook of an Alertmanager, which may be an entry of the inbox.
+    pub(super) fn take_alerts(
+        &self,
+        body: &[u8],
+        entry: Option<InboxEntry>,
+        then: impl FnOnce(bool) + Send + 'static,
+    ) -> Result<AlertAdmission, IngestResult> {
+        let heartbeat_alerts = self.heartbeat_alerts.get();
+        let heartbeat = heartbeat_alerts.names().to_vec();
+        let names = self.backups.pipelines.alert_names(heartbeat);
+        let mut alerts =
+            alert::from_webhook(body, &names, Now::read().wall).map_err(IngestResult::Malformed)?;
+        let again = entry.as_ref().is_some_and(|entry| entry.again);
+        alerts.backup.iter_mut().for_each(|alert| alert.may_repeat = again);
+        let take_heartbeats = || {
+            heartbeat_alerts.ingest(&alerts.heartbeat, &alerts.heartbeat_resolved, &self.monitor);
+        };
+        // An entry of the inbox that cannot be taken comes again: a sign of life is one once.
+        let is_entry = entry.is_some();
+        if !is_entry {
+            take_heartbeats();
+        }
+        // Before those that fire: the next instance may come in one body with the end of the last.
+        self.backups.pipelines.resolve(&alerts.backup_resolved);
+        self.backups.pipelines.warn_unlisted(alerts.unlisted);
+        if self.courier.is_backlogged() && !alerts.backup.is_empty() {
+            let why = "the disk is slow, too much waits for it";
+            return Err(IngestResult::Unavailable(why.into()));
+        }
+        let admission = self.backups.pipelines.enqueue(alerts.backup, entry, then);
+        if is_entry && admission != AlertAdmission::QueueFull {
+            take_heartbeats();
+        }
+        Ok(admission)
+    }
+
     fn limits(&self) -> Vec<LimitUse> {
         let backups = self.backups.pipelines.limits();
         let own = self.monitor.limits().into_iter().chain(backups);
@@ -291,7 +316,7 @@ impl Services {
 }
 
 /// The answer, as soon as the change is stored or cannot be.
-fn answer_when_stored(stored: Receiver<bool>) -> Ingest {
+pub(super) fn answer_when_stored(stored: Receiver<bool>) -> Ingest {
     if stored.try_recv() == Ok(true) {
         return Ingest::Done(IngestResult::Stored);
     }
@@ -331,7 +356,7 @@ fn channel_metrics(queue: &QueueStatus, stats: &CourierStats) -> ChannelMetrics 
     }
 }
 
-fn rejection_answer(why: Rejection) -> IngestResult {
+pub(super) fn rejection_answer(why: Rejection) -> IngestResult {
     let text = why.to_string();
     match why {
         Rejection::TooLong

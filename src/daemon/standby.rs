@@ -1,26 +1,30 @@
 //! A node of a cluster that does not lead: its sockets are bound and read, HTTP answers what it can,
 //! and everything is there to take over.
 
-use std::net::UdpSocket;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 
 use super::cluster_file::KnownCluster;
 use super::config_diff;
-use super::listeners::{HttpSource, Listen, NewListeners, UdpServer, UdpSource};
+use super::listeners::{HttpSource, NewListeners, UdpServer, UdpSource};
+use super::local_agent::{AgentTarget, IngestOwn, LocalAgent};
 use super::node::ClusterNode;
+use super::peers::Peers;
 use super::reload::{self, Reloads};
+use super::service::{COMMIT_TIMEOUT, answer_when_stored, rejection_answer};
 use super::sockets::{BoundSockets, InheritedSockets};
-use super::startup::Startup;
+use super::startup::{ClusterLead, Startup};
 use super::takeover;
 use super::threads::Threads;
 use super::watchdog::{self, StandbyCheck};
-use super::wiring;
+use super::wiring::{self, Current};
 use super::{DaemonError, RunningDaemon, config_error};
 use crate::agent::host_info;
+use crate::backup::alert::{self, AlertNames};
 use crate::clock::{Mono, Now};
 use crate::cluster::connection::Connector;
 use crate::cluster::keys::Keys;
@@ -31,15 +35,12 @@ use crate::cluster::token::Token;
 use crate::config::Config;
 use crate::heartbeat::persistence::kernel_tag;
 use crate::http::service::StandbyDaemon;
-use crate::http::{HttpServer, ReloadResult, Service};
+use crate::http::{HttpServer, Ingest, IngestResult, ReloadResult, Service};
 use crate::problem::{ListenError, Problems};
 use crate::store::{DirectoryLock, OpenResult, Store, Table};
 use crate::thread::{ProgressCounter, Stop, StopSource};
 use crate::version::VERSION;
 use crate::view::cluster::ClusterView;
-
-/// How long the UDP thread waits after a failure of the socket.
-const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long the stop waits for threads that are ending.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,10 +51,13 @@ pub struct StandbyNode {
     settings: ClusterSettings,
     connector: Connector,
     node: Arc<ClusterNode>,
+    peers: Arc<Peers>,
+    agent: LocalAgent,
     services: Arc<StandbyServices>,
     /// None where the state directory cannot be written.
     lock: Option<DirectoryLock>,
     udp: UdpServer,
+    udp_progress: ProgressCounter,
     http_server: HttpServer,
     threads: Threads,
     /// Of the threads that only a standby has.
@@ -90,31 +94,42 @@ impl StandbyNode {
         // lease of the other, again and again.
         let predecessor_dead = lock.is_some() && losses.is_empty();
         let options = lease_options(&config, &settings, losses.clone(), predecessor_dead)?;
+        let incarnation = options.incarnation.clone();
         let (lease, events) = Lease::start(connector.clone(), options)
             .map_err(|why| format!("the thread lease cannot be started: {why}"))?;
-        // Every host says its beats to every node: there is nothing to wait for.
-        lease.set_warm(true);
         let node = Arc::new(ClusterNode::new(settings.clone(), lease, losses, step_down));
         node.sockets.keep(&sockets.udp, &sockets.tcp);
         let (threads, progress) = (Threads::default(), ProgressCounter::default());
-        let udp = UdpSource::Bound(sockets.udp).start(discard(progress.clone()), &threads)?;
+        let rules = wiring::fleet_config(&config);
+        let peers = Peers::start(Arc::clone(&node), connector.clone(), &rules, &incarnation)?;
+        let listen = peers.listen(progress.clone());
+        let udp = UdpSource::Bound(sockets.udp).start(listen, &threads)?;
+        let own = Arc::clone(&peers);
+        let target: IngestOwn = Arc::new(move |bytes, from, now| own.ingest_own(bytes, from, now));
+        let agent = LocalAgent::new(AgentTarget::Node(target), threads.clone());
+        agent.reconfigure(&config)?;
         let services = Arc::new(StandbyServices {
             node: Arc::clone(&node),
+            peers: Arc::clone(&peers),
+            alert_names: Current::new(wiring::alert_names(&config)),
             reloads: Reloads::new(&config, Now::read()),
         });
         let service = Service::Standby(Arc::clone(&services) as Arc<dyn StandbyDaemon>);
         let http_server = HttpSource::Bound(sockets.tcp).start(service, &config)?;
         let (stop_source, stop) = Stop::channel();
-        let mut check = StandbyCheck::new(progress, http_server.probe());
+        let mut check = StandbyCheck::new(progress.clone(), http_server.probe());
         watchdog::start(move |timeout| check.run(timeout), &threads, &stop)?;
         let standby = StandbyNode {
             config,
             settings,
             connector,
             node,
+            peers,
+            agent,
             services,
             lock,
             udp,
+            udp_progress: progress,
             http_server,
             threads,
             stop_source,
@@ -150,7 +165,18 @@ impl StandbyNode {
         if let Err(why) = known.write(&self.config.state_dir) {
             warn!("the number of this takeover is not on disk here: {why}");
         }
-        let StandbyNode { config, settings, connector, node, lock, udp, http_server, .. } = self;
+        let StandbyNode {
+            config,
+            settings,
+            connector,
+            node,
+            peers,
+            agent,
+            lock,
+            udp,
+            http_server,
+            ..
+        } = self;
         let now = Now::read();
         let lease = node.lease().clone();
         let token = Arc::new(move || lease.token());
@@ -163,8 +189,12 @@ impl StandbyNode {
         let rows = store.rows(Table::Outbox);
         let repeats = rows.iter().filter(|(_, row)| is_in_flight(row)).count();
         let waiting = rows.len();
-        let sources = (UdpSource::Running(udp), HttpSource::Running(http_server));
-        let startup = Startup::with(store, opened, sources, Some(Arc::clone(&node)), now);
+        let udp = UdpSource::Running(udp, self.udp_progress);
+        let sources = (udp, HttpSource::Running(http_server));
+        let previous = lead.previous.as_ref().map(|token| token.node.clone());
+        let previous = previous.filter(|name| name != node.node_name());
+        let cluster = ClusterLead { node: Arc::clone(&node), peers, previous, agent };
+        let startup = Startup::with(store, opened, sources, Some(cluster), now);
         let daemon = RunningDaemon::start_on(config, startup, self.threads)?;
         drop(self.stop_source);
         node.record_takeover();
@@ -203,9 +233,15 @@ impl StandbyNode {
         listeners.move_udp(&mut self.udp);
         config.warnings.0.iter().for_each(|problem| warn!("{problem}"));
         let changes = config_diff::changes(&self.config, &config);
+        self.peers.reconfigure(&wiring::fleet_config(&config));
+        self.services.alert_names.replace(wiring::alert_names(&config));
+        let mut warnings = config.warnings.clone();
+        if let Err(why) = self.agent.reconfigure(&config) {
+            let what = format!("this machine is not watched: {why}");
+            warnings.0.push(config_error(&config, ("agent", what)));
+        }
         self.services.reloads.record_applied(&config, Now::read());
         self.node.lease().set_configuration(config.fingerprint);
-        let warnings = config.warnings.clone();
         self.config = config;
         Ok((changes, warnings))
     }
@@ -215,6 +251,7 @@ impl StandbyNode {
         self.node.begin_stop();
         self.services.reloads.close();
         self.http_server.stop();
+        self.agent.stop();
         drop(self.stop_source);
         self.udp.close();
         self.node.release();
@@ -286,29 +323,11 @@ fn is_in_flight(row: &[u8]) -> bool {
     row.windows(FIELD.len()).any(|part| part == FIELD)
 }
 
-/// Reads heartbeats, and answers none: their hosts send them to the leader, too, and ask for the answer
-/// there.
-fn discard(progress: ProgressCounter) -> Listen {
-    Arc::new(move |socket: &Arc<UdpSocket>, stop: &Stop| {
-        let mut buffer = [0; 1];
-        loop {
-            progress.increment();
-            let result = socket.recv_from(&mut buffer);
-            if stop.stopped() {
-                return;
-            }
-            // The read ends each second in any case. Another failure may be for good, and the next turn
-            // reads on.
-            if result.is_err() && stop.wait(FAILURE_PAUSE) {
-                return;
-            }
-        }
-    })
-}
-
 /// A node that does not lead, as the HTTP server sees it.
 struct StandbyServices {
     node: Arc<ClusterNode>,
+    peers: Arc<Peers>,
+    alert_names: Current<AlertNames>,
     reloads: Reloads,
 }
 
@@ -319,6 +338,31 @@ impl StandbyDaemon for StandbyServices {
 
     fn cluster(&self) -> ClusterView {
         self.node.view()
+    }
+
+    fn ingest_heartbeat(&self, body: &[u8], peer: IpAddr) -> Ingest {
+        let (tx, rx) = bounded(1);
+        let then = move |_ack, stored| {
+            // Fails when the request no longer waits.
+            let _ = tx.send(stored);
+        };
+        match self.peers.ingest_over_http(body, peer.to_canonical(), then) {
+            Ok(()) => answer_when_stored(rx),
+            Err(why) => Ingest::Done(rejection_answer(why)),
+        }
+    }
+
+    fn ingest_alert(&self, body: &[u8], peer: IpAddr) -> Ingest {
+        if let Err(why) = alert::from_webhook(body, &self.alert_names.get(), Now::read().wall) {
+            return Ingest::Done(IngestResult::Malformed(why));
+        }
+        let (rx, deadline) =
+            (self.peers.deposit_alert(body, peer), Instant::now() + COMMIT_TIMEOUT);
+        Ingest::Pending(Box::new(move || match rx.recv_deadline(deadline) {
+            Ok(Ok(())) => IngestResult::Stored,
+            Ok(Err(why)) => IngestResult::Unavailable(why),
+            Err(_) => IngestResult::Unavailable("the cluster's Redis is slow".into()),
+        }))
     }
 
     fn last_reload_refused(&self) -> bool {

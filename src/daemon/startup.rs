@@ -8,7 +8,9 @@ use super::backups::Backups;
 use super::dyndns;
 use super::history;
 use super::listeners::{HttpSource, UdpSource};
+use super::local_agent::LocalAgent;
 use super::notifications;
+use super::peers::Peers;
 use super::reload::Reloads;
 use super::service::Services;
 use super::sockets::{BoundSockets, InheritedSockets};
@@ -20,13 +22,16 @@ use crate::agent::host_info;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::event::Incident;
+use crate::heartbeat::clocks::ClusterClocks;
 use crate::heartbeat::fleet::Fleet;
+use crate::heartbeat::fleet::receivers::RECEIVERS_KEY;
+use crate::heartbeat::fleet::restore::Takeover;
 use crate::heartbeat::fleet::storm::STORM_KEY;
 use crate::heartbeat::monitor::{self, Monitor};
 use crate::heartbeat::persistence::{HostRow, LastAlive};
 use crate::notify::courier::Courier;
 use crate::notify::notifier::Notifier;
-use crate::store::{ChangeSink, OpenResult, Store, Table};
+use crate::store::{ChangeSink, OpenResult, RawRow, Store, Table};
 use crate::thread::Stop;
 
 /// A longer age of a stored time is not believed: a clock was wrong.
@@ -51,7 +56,19 @@ pub struct Startup {
     /// Where HTTP does.
     pub http: HttpSource,
     /// The cluster that this daemon leads.
-    pub cluster: Option<Arc<ClusterNode>>,
+    pub cluster: Option<ClusterLead>,
+}
+
+/// What a node of a cluster leads with.
+pub struct ClusterLead {
+    /// The node.
+    pub node: Arc<ClusterNode>,
+    /// The others.
+    pub peers: Arc<Peers>,
+    /// Which of them led before.
+    pub previous: Option<String>,
+    /// What watches the machine of this one.
+    pub agent: LocalAgent,
 }
 
 impl Startup {
@@ -74,7 +91,7 @@ impl Startup {
         store: Store,
         opened: OpenResult,
         (udp, http): (UdpSource, HttpSource),
-        cluster: Option<Arc<ClusterNode>>,
+        cluster: Option<ClusterLead>,
         now: Now,
     ) -> Startup {
         let last_alive = store.get(Table::Meta, monitor::LAST_ALIVE_KEY);
@@ -95,6 +112,11 @@ impl Startup {
         }
     }
 
+    /// The rows that belong to no feature; none of a daemon that leads no cluster.
+    pub fn meta_rows(&self) -> Vec<RawRow> {
+        self.cluster.as_ref().map(|_| self.store.rows(Table::Meta)).unwrap_or_default()
+    }
+
     /// The features, with the state that the store has of them.
     pub fn services(
         &self,
@@ -103,7 +125,7 @@ impl Startup {
         sink: &ChangeSink,
         stop: &Stop,
     ) -> Services {
-        let monitor = Arc::new(self.restore_fleet(config, courier, Arc::clone(sink)));
+        let monitor = self.restore_fleet(config, courier, Arc::clone(sink));
         let backups = Backups::open(config, &self.store, sink, stop);
         let reporter = Arc::clone(&backups.reporter);
         let last_looks = Box::new(move || reporter.last_looks());
@@ -121,20 +143,40 @@ impl Startup {
             heartbeat_alerts: Arc::new(Current::new(HeartbeatAlerts::from_config(config))),
             labels: Current::new(LabelledHosts::from_config(config)),
             reloads: Reloads::new(config, self.now),
-            cluster: self.cluster.clone(),
+            cluster: self.cluster.as_ref().map(|lead| Arc::clone(&lead.node)),
+            peers: self.cluster.as_ref().map(|lead| Arc::clone(&lead.peers)),
         }
     }
 
     /// The hosts that the store has, under the present configuration.
-    fn restore_fleet(&self, config: &Config, courier: &Courier, sink: ChangeSink) -> Monitor {
+    fn restore_fleet(&self, config: &Config, courier: &Courier, sink: ChangeSink) -> Arc<Monitor> {
         let rows = self.store.read::<HostRow>(Table::Hosts);
-        let rules = wiring::fleet_config(config);
-        let mut fleet =
-            Fleet::restore(rules, rows, self.last_alive.clone(), self.now, &self.kernel_boot);
-        fleet.restore_storm(self.store.get(Table::Meta, STORM_KEY), self.now);
+        let (rules, last_alive) = (wiring::fleet_config(config), self.last_alive.clone());
         let courier = courier.clone();
         let load = Box::new(move |host: &str, configured| wiring::load(&courier, host, configured));
-        Monitor::new(fleet, self.kernel_boot.clone(), sink, load)
+        let monitor = |mut fleet: Fleet, now| {
+            fleet.restore_storm(self.store.get(Table::Meta, STORM_KEY), now);
+            Monitor::new(fleet, self.kernel_boot.clone(), sink, load)
+        };
+        let Some(ClusterLead { node, peers, previous, .. }) = &self.cluster else {
+            let fleet = Fleet::restore(rules, rows, last_alive, self.now, &self.kernel_boot);
+            return Arc::new(monitor(fleet, self.now));
+        };
+        peers.take_over(&rules.clone(), previous.as_deref(), |beats| {
+            // What was heard since the start is not later than that.
+            let now = Now::read();
+            let lease = node.lease();
+            let own = lease.offset().unwrap_or_else(|| now.wall.0 - now.mono.0);
+            let takeover = Takeover {
+                now,
+                kernel_boot: self.kernel_boot.clone(),
+                clocks: ClusterClocks { own, of: lease.clocks() },
+                told_gone: self.store.get(Table::Meta, RECEIVERS_KEY).unwrap_or_default(),
+                previous: previous.clone(),
+                beats,
+            };
+            monitor(Fleet::restore_in_cluster(rules, rows, last_alive, takeover), now)
+        })
     }
 }
 

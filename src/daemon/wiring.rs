@@ -8,7 +8,7 @@ use std::time::Duration;
 use log::warn;
 
 use super::local_agent;
-use crate::backup::alert::Alert;
+use crate::backup::alert::{Alert, AlertNames};
 use crate::backup::plan_reporter::PipelineSettings;
 use crate::btree::InsertAll;
 use crate::config::Config;
@@ -114,6 +114,15 @@ impl LabelledHosts {
             let HostLabels { note, link, groups } = labels.clone();
             (host.note, host.link, host.groups) = (note, link, groups);
         }
+    }
+}
+
+/// Which alerts count.
+pub fn alert_names(config: &Config) -> AlertNames {
+    AlertNames {
+        backup: config.receiver.alert_names.clone(),
+        heartbeat: config.receiver.heartbeat_alerts.keys().cloned().collect(),
+        plan_labels: config.correlator.backup_id_labels.clone(),
     }
 }
 

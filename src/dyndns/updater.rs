@@ -26,6 +26,9 @@ use crate::view::DyndnsView;
 /// logged.
 const MAX_UNLOGGED: usize = 1000;
 
+/// How often it is asked again whether records may be written.
+const PERMIT_WAIT: Duration = Duration::from_millis(250);
+
 /// The hosts whose names are kept up to date.
 pub type DyndnsEntries = BTreeMap<String, DyndnsEntry>;
 
@@ -180,10 +183,16 @@ impl Updater {
         self.log_addresses();
     }
 
-    /// Writes records until the stop.
-    pub fn run(&self, stop: &Stop) {
+    /// Writes records until the stop, while `may_write` says that this process may.
+    pub fn run(&self, may_write: &dyn Fn() -> bool, stop: &Stop) {
         while !stop.stopped() {
             self.log_addresses();
+            if !may_write() {
+                if stop.wait(PERMIT_WAIT) {
+                    return;
+                }
+                continue;
+            }
             let now = Now::read();
             let (attempt, next) = self.next_action(now);
             if let Some(attempt) = attempt {

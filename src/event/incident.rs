@@ -30,6 +30,8 @@ pub enum Incident {
     Storm,
     /// The name of a host in the DNS cannot be kept.
     Dyndns { host: String },
+    /// A node of the cluster is gone, and with it the only one that heard some hosts.
+    Node { node: String },
 }
 
 /// What an event does to incidents.
@@ -93,7 +95,9 @@ impl Incident {
             | Incident::Dyndns { host } => Subject::Host(host.clone()),
             Incident::Backup { plan } => Subject::Plan(plan.clone()),
             Incident::Channel { channel } => Subject::Channel(channel.clone()),
-            Incident::Alertmanager | Incident::Store | Incident::Storm => Subject::Daemon,
+            Incident::Alertmanager | Incident::Store | Incident::Storm | Incident::Node { .. } => {
+                Subject::Daemon
+            }
         }
     }
 
@@ -114,6 +118,7 @@ impl fmt::Display for Incident {
             Incident::Alertmanager => f.write_str("alertmanager"),
             Incident::Channel { channel } => write!(f, "channel {channel}"),
             Incident::Dyndns { host } => write!(f, "{host} dyndns"),
+            Incident::Node { node } => write!(f, "node {node}"),
             Incident::Store => f.write_str("hbd store"),
             Incident::Storm => f.write_str("hbd storm"),
         }

@@ -12,6 +12,7 @@ use super::message::{
     ALSO_OVERDUE, MAX_LISTED, TextTable, counted, differing_clocks, lines, listed,
 };
 use super::metric::{in_words, limit_number, measured};
+use super::node::NodeEvent;
 use super::store_file::StoreFileEvent;
 use super::{FlapState, GivenUp, Incident, IncidentChange, KeptLimit, Level, Subject, WatchEvent};
 use crate::clock::{Wall, format_duration};
@@ -155,6 +156,8 @@ pub enum EventKind {
     DyndnsFails { host: String, name: String, why: String },
     /// It is kept again.
     DyndnsKept { host: String, name: String, failed_for: Duration },
+    /// Something about a node of the cluster.
+    Node(NodeEvent),
     /// Something is no longer kept, because there is too much of it.
     LimitReached { limit: KeptLimit },
     /// An operator's own words, about a host or about nothing in particular.
@@ -201,7 +204,7 @@ impl From<CalmEvent> for EventKind {
 
 impl EventKind {
     /// The [`EventDescription::name`] of every kind, in the order of the enum.
-    pub const NAMES: [&'static str; 44] = [
+    pub const NAMES: [&'static str; 46] = [
         "overdue",
         "shutdown",
         "back",
@@ -233,6 +236,8 @@ impl EventKind {
         "alertmanager_answers",
         "dyndns_fails",
         "dyndns_kept",
+        "node_gone",
+        "node_heard",
         "limit_reached",
         "custom",
         "silenced",
@@ -316,6 +321,7 @@ impl EventKind {
             EventKind::AlertmanagerAnswers { silent_for } => alertmanager_answers(*silent_for),
             EventKind::DyndnsFails { host, name, why } => dyndns_fails(host, name, why),
             EventKind::DyndnsKept { host, name, failed_for } => name_kept(host, name, *failed_for),
+            EventKind::Node(event) => event.describe(),
             EventKind::LimitReached { limit } => limit_reached(*limit),
             EventKind::Custom { host, level, text } => custom(host.as_deref(), *level, text),
             EventKind::Calm(event) => event.describe(),

@@ -94,6 +94,8 @@ fn of_others() -> Vec<EventKind> {
         EventKind::OutboxRefuses { count: 3, whose: vec![("web1".into(), 3)] },
         EventKind::GivenUp(given_up()),
         EventKind::LimitReached { limit: KeptLimit::UnknownHosts(3) },
+        EventKind::Node(NodeEvent::Gone { node: "hb2".into(), hosts: vec![text()], count: 37 }),
+        EventKind::Node(NodeEvent::Heard { node: "hb2".into() }),
         EventKind::ChannelFails { channel: "mail".into(), why: text(), waiting: 3 },
         EventKind::ChannelDelivers { channel: "mail".into(), failed_for: Duration::ZERO },
         EventKind::Backup {

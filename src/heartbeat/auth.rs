@@ -2,12 +2,13 @@
 //! time in a signed datagram is fresh, and whose clock is wrong when it is not. Pure.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ring::hmac;
 
 use crate::clock::{Mono, Now, Wall};
-use crate::heartbeat::datagram::Rejection;
+use crate::heartbeat::datagram::{self, ReceivedDatagram, Rejection};
 use crate::heartbeat::encode;
 use crate::secret::Secret;
 
@@ -63,6 +64,36 @@ impl HostKeys {
     pub fn is_previous(&self, id: u32) -> bool {
         id != self.current.id && self.previous.as_ref().is_some_and(|previous| previous.id == id)
     }
+}
+
+/// Checks the signature of a datagram of a host with these keys: the id of the key and the time in it, in
+/// microseconds since 1970; none when it needs no signature.
+///
+/// # Errors
+/// When a signature is missing, wrong, or one that no key is known for: its sender thinks that it is
+/// checked.
+pub fn check_signature(
+    received: &ReceivedDatagram,
+    keys: Option<&HostKeys>,
+) -> Result<Option<(u32, i64)>, Rejection> {
+    let (keys, signature) = match (keys, &received.signature) {
+        (None, None) => return Ok(None),
+        (None, Some(_)) => return Err(Rejection::BadSignature),
+        (Some(_), None) => return Err(Rejection::Unsigned),
+        (Some(keys), Some(signature)) => (keys, signature),
+    };
+    let key_id = keys.verify(received.json, signature).ok_or(Rejection::BadSignature)?;
+    let time = received.datagram.time.as_ref();
+    let time = time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
+    Ok(Some((key_id, time)))
+}
+
+/// The names of connections that have none of their own.
+pub const DEFAULT_CONNECTION_NAMES: [&str; 2] = ["ipv4", "ipv6"];
+
+/// The name of a connection that has none: by the sender's address.
+pub fn default_connection_name(from: IpAddr) -> &'static str {
+    DEFAULT_CONNECTION_NAMES[usize::from(from.to_canonical().is_ipv6())]
 }
 
 /// This many hosts that are off by the same show that it is our own clock that is wrong.

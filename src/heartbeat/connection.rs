@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Mono, Now, Wall};
+use crate::heartbeat::blindness::{BlindPeriod, ReceiverSet};
 use crate::heartbeat::settings::{ALERTMANAGER, Expectation, LOCAL, Profile, SharedSettings};
 use crate::view::HostState;
 
@@ -47,6 +48,8 @@ pub struct Connection {
     pub interval: u32,
     /// Since when it is in its state.
     pub since: Wall,
+    /// The same by the monotonic clock.
+    pub entered_at: Mono,
     /// When its last beat or shutdown was received.
     pub last_seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
@@ -62,6 +65,8 @@ pub struct Connection {
     pub scheduled_at: Mono,
     /// Where its last datagram came from.
     pub address: Option<IpAddr>,
+    /// Which receivers it is heard through, where there are several.
+    pub receivers: ReceiverSet,
 }
 
 /// A deadline that replaces the one after the last beat.
@@ -84,6 +89,7 @@ impl Connection {
             extension_count: 0,
             interval: 0,
             since: now.wall,
+            entered_at: now.mono,
             last_seen: now,
             last_signed_at: 0,
             clock_offset: None,
@@ -91,6 +97,7 @@ impl Connection {
             extension: None,
             scheduled_at: Mono(i64::MAX),
             address: None,
+            receivers: ReceiverSet::default(),
         }
     }
 
@@ -152,7 +159,7 @@ impl Connection {
         let changed = self.state != state;
         if changed {
             self.state = state;
-            self.since = now.wall;
+            (self.since, self.entered_at) = (now.wall, now.mono);
         }
         changed
     }
@@ -216,11 +223,11 @@ impl Connection {
     pub fn deadline_after_blindness(
         &mut self,
         expectation: Expectation,
-        blindness: &Blindness,
+        blind: &[BlindPeriod],
     ) -> Option<Mono> {
         let mut deadline = self.deadline(expectation)?;
         let expected = self.last_seen.mono + expectation.interval;
-        for period in blindness.periods() {
+        for period in blind {
             let BlindPeriod { from, to } = *period;
             let Some(extension) = self.extension else {
                 if from <= deadline && expected <= to {
@@ -241,90 +248,5 @@ impl Connection {
             }
         }
         Some(deadline)
-    }
-}
-
-/// How many periods are kept apart; beyond that the closest ones are joined.
-const MAX_PERIODS: usize = 32;
-/// The longest interval and three times that as grace: no deadline is further away.
-const RETENTION: Duration = Duration::from_secs(28 * 24 * 3600);
-
-/// A time in which the daemon could not receive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlindPeriod {
-    /// The last moment of listening before it.
-    pub from: Mono,
-    /// The first moment of listening after it.
-    pub to: Mono,
-}
-
-/// The blind periods that may still matter, in order, none touching another.
-#[derive(Clone, Debug, Default)]
-pub struct Blindness {
-    periods: Vec<BlindPeriod>,
-}
-
-impl Blindness {
-    /// The periods, in order.
-    pub fn periods(&self) -> &[BlindPeriod] {
-        &self.periods
-    }
-
-    /// Adds a period; one that ends before it begins is none.
-    pub fn add(&mut self, from: Mono, to: Mono) {
-        if to <= from {
-            return;
-        }
-        self.periods.push(BlindPeriod { from, to });
-        self.periods.sort_unstable_by_key(|period| period.from);
-        self.join(|earlier, later| later.from <= earlier.to);
-        if let Some(newest) = self.periods.last().map(|period| period.to) {
-            self.periods.retain(|period| newest.since(period.to) <= RETENTION);
-        }
-        while self.periods.len() > MAX_PERIODS {
-            let gap = |pair: &[BlindPeriod]| pair[1].from.since(pair[0].to);
-            let least = self.periods.windows(2).map(gap).min().unwrap_or_default();
-            self.join(|earlier, later| later.from.since(earlier.to) <= least);
-        }
-    }
-
-    fn join(&mut self, belong: impl Fn(BlindPeriod, BlindPeriod) -> bool) {
-        self.periods.dedup_by(|later, earlier| {
-            let one = belong(*earlier, *later);
-            if one {
-                earlier.to = earlier.to.max(later.to);
-            }
-            one
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(periods: &[(i64, i64)]) -> Vec<(i64, i64)> {
-        let mut blindness = Blindness::default();
-        for (from, to) in periods {
-            blindness.add(Mono(*from), Mono(*to));
-        }
-        blindness.periods().iter().map(|period| (period.from.0, period.to.0)).collect()
-    }
-
-    #[test]
-    fn periods_that_touch_are_one() {
-        assert_eq!(of(&[(1, 5), (5, 7)]), [(1, 7)]);
-        assert_eq!(of(&[(10, 12), (1, 5), (2, 3)]), [(1, 5), (10, 12)]);
-        assert_eq!(of(&[(1, 5), (3, 3), (9, 2)]), [(1, 5)]);
-        assert_eq!(of(&[(i64::MIN, i64::MAX), (1, 2)]), [(i64::MIN, i64::MAX)]);
-    }
-
-    #[test]
-    fn the_list_stays_short() {
-        let many: Vec<(i64, i64)> = (0..500).map(|n| (n * n, n * n + 1)).collect();
-        let kept = of(&many);
-        assert!(kept.len() <= MAX_PERIODS);
-        assert_eq!(kept.last(), Some(&(499 * 499, 499 * 499 + 1)));
-        assert_eq!(kept.first().map(|first| first.0), Some(0));
     }
 }

@@ -10,7 +10,7 @@ use log::{debug, error, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::clock::Now;
-use crate::heartbeat::datagram::MAX_BYTES;
+use crate::heartbeat::datagram::{MAX_BYTES, Rejection};
 use crate::heartbeat::monitor::Monitor;
 use crate::heartbeat::packet_info::{self, Peer};
 use crate::heartbeat::settings::HeartbeatSettings;
@@ -97,12 +97,44 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// Takes the datagrams that a socket receives.
+pub trait DatagramReceiver {
+    /// Takes a datagram. `then` is called with the answer, if one is wanted, and whether it may be sent.
+    ///
+    /// # Errors
+    /// Why it was rejected; that is counted and logged there.
+    fn ingest(
+        &self,
+        bytes: &[u8],
+        from: IpAddr,
+        now: Now,
+        then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
+    ) -> Result<(), Rejection>;
+}
+
+impl DatagramReceiver for Monitor {
+    fn ingest(
+        &self,
+        bytes: &[u8],
+        from: IpAddr,
+        now: Now,
+        then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
+    ) -> Result<(), Rejection> {
+        Monitor::ingest(self, bytes, from, now, then)
+    }
+}
+
 /// Receives datagrams until the stop, and then what has arrived by then. `on_turn` is called at every
 /// turn, every second at least.
 ///
 /// Aborts the process when the socket fails for good: a daemon that receives nothing must not go on
 /// as if its hosts were silent.
-pub fn listen(socket: &Arc<UdpSocket>, monitor: &Monitor, stop: &Stop, on_turn: impl Fn()) {
+pub fn listen(
+    socket: &Arc<UdpSocket>,
+    monitor: &impl DatagramReceiver,
+    stop: &Stop,
+    on_turn: impl Fn(),
+) {
     let mut buffer = [0; BUFFER_BYTES];
     let mut failures = 0;
     let receive_next = receive_function(socket);
@@ -180,7 +212,7 @@ fn refuse_new_datagrams(socket: &UdpSocket) {
 /// Receives what has arrived.
 fn drain(
     socket: &Arc<UdpSocket>,
-    monitor: &Monitor,
+    monitor: &impl DatagramReceiver,
     buffer: &mut [u8],
     receive_next: ReceiveFunction,
 ) {
@@ -195,7 +227,7 @@ fn drain(
     }
 }
 
-fn receive(socket: &Arc<UdpSocket>, monitor: &Monitor, bytes: &[u8], peer: Peer) {
+fn receive(socket: &Arc<UdpSocket>, monitor: &impl DatagramReceiver, bytes: &[u8], peer: Peer) {
     let answering = Arc::clone(socket);
     let from = peer.address;
     // A rejection is counted and logged by the monitor; the sender gets no answer.

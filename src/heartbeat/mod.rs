@@ -23,7 +23,11 @@
 //! API the views of `fleet`.
 
 mod auth;
+mod blindness;
 mod boots;
+pub mod clocks;
+#[cfg(test)]
+mod cluster_tests;
 mod connection;
 mod counters;
 pub mod datagram;
@@ -39,6 +43,7 @@ mod host;
 pub mod host_settings;
 mod job;
 mod labels;
+pub mod last_beats;
 pub mod listener;
 mod logged_once;
 mod loop_clock;
@@ -51,6 +56,7 @@ mod property_tests;
 mod refused;
 pub mod renotify;
 pub mod settings;
+pub mod standby;
 #[cfg(test)]
 mod test_fleet;
 pub mod threshold;

@@ -6,14 +6,16 @@
 
 use std::num::NonZeroI64;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Incident, Level};
+use crate::heartbeat::blindness::{Blindness, ReceiverSet};
 use crate::heartbeat::boots::BootIds;
-use crate::heartbeat::connection::{Blindness, Connection, Extension};
+use crate::heartbeat::clocks::ClockMapping;
+pub use crate::heartbeat::clocks::{LastAlive, kernel_tag};
+use crate::heartbeat::connection::{Connection, Extension};
 use crate::heartbeat::datagram::MAX_METRICS;
 use crate::heartbeat::goodbye::Goodbye;
 use crate::heartbeat::host::untold::{Untold, UntoldRow};
@@ -23,19 +25,6 @@ use crate::heartbeat::settings::{Interner, Profile, SharedSettings};
 use crate::heartbeat::threshold::ThresholdState;
 use crate::store::{Table, Write};
 use crate::view::HostState;
-
-/// The last moment at which a daemon is known to have listened: written at the start, together with
-/// the deadlines that were extended because of it, and with each flush.
-///
-/// It must never be later than the flush that its rows come from: a beat that was received after that
-/// flush is lost in a crash, and must count as one that could not be received.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastAlive {
-    /// The kernel's boot id at that time: whether its monotonic clock is still ours.
-    pub kernel_boot: String,
-    /// That moment.
-    pub now: Now,
-}
 
 /// A host as it is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -111,6 +100,12 @@ pub struct ConnectionRow {
     pub interval: u32,
     /// Since when it is in its state.
     pub since: Wall,
+    /// The same by the monotonic clock, in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entered: Option<Mono>,
+    /// The nodes that it is heard through, where there are several: `hb1,hb2`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub receivers: String,
     /// When its last beat or shutdown was received.
     pub seen: Now,
     /// The time in its last signed datagram, microseconds since 1970.
@@ -183,6 +178,8 @@ impl Default for ConnectionRow {
             shifts: 0,
             interval: 0,
             since: Wall::default(),
+            entered: None,
+            receivers: String::new(),
             seen: Now::default(),
             signed: 0,
             ahead: None,
@@ -232,8 +229,9 @@ fn is_zero(count: &u8) -> bool {
 }
 
 impl HostRow {
-    /// The row of a host, on the monotonic clock of `kernel`.
-    pub(super) fn of(host: &Host, kernel: u32) -> HostRow {
+    /// The row of a host, on the monotonic clock of `kernel`, with the names of its receivers.
+    pub(super) fn of(host: &Host, kernel: u32, receivers: &Blindness) -> HostRow {
+        let connections = host.connections.iter();
         let boots = host.boot_ids.as_deref();
         let earlier = boots.into_iter().flat_map(BootIds::earlier);
         let mut earlier = earlier.map(|id| id.as_ref().into());
@@ -254,14 +252,14 @@ impl HostRow {
             named: host.last_boot.is_some_and(|boot| boot.has_id),
             storm: host.storm(),
             behind: host.is_behind(),
-            connections: host.connections.iter().map(|c| ConnectionRow::of(c, host)).collect(),
+            connections: connections.map(|c| ConnectionRow::of(c, host, receivers)).collect(),
             alerts: host.metrics.iter().filter_map(|metric| AlertRow::of(metric, host)).collect(),
         }
     }
 }
 
 impl ConnectionRow {
-    fn of(connection: &Connection, host: &Host) -> ConnectionRow {
+    fn of(connection: &Connection, host: &Host, receivers: &Blindness) -> ConnectionRow {
         ConnectionRow {
             name: connection.name.as_ref().into(),
             state: connection.state,
@@ -269,6 +267,8 @@ impl ConnectionRow {
             shifts: connection.extension_count,
             interval: connection.interval,
             since: connection.since,
+            entered: receivers.own().map(|_| connection.entered_at),
+            receivers: receivers.names(connection.receivers.bits()),
             seen: connection.last_seen,
             signed: connection.last_signed_at,
             ahead: connection.clock_offset,
@@ -315,98 +315,6 @@ impl AlertRow {
 /// The longest interval that a datagram may name, in milliseconds.
 const MAX_INTERVAL_MILLIS: u32 = 604_800_000;
 
-/// A short hash of a kernel's boot id (FNV-1a): it says whose monotonic clock a row was written on.
-pub fn kernel_tag(boot_id: &str) -> u32 {
-    let step = |tag: u32, byte: u8| (tag ^ u32::from(byte)).wrapping_mul(16_777_619);
-    boot_id.trim().bytes().fold(2_166_136_261, step).max(1)
-}
-
-/// How the clock of stored rows relates to the present one.
-#[derive(Debug)]
-pub struct ClockMapping {
-    now: Now,
-    kernel: u32,
-    /// The kernel of [`LastAlive`], and what to add to its monotonic times.
-    last_alive: Option<(u32, i64)>,
-    /// How long the daemon was away; none when that is not known.
-    away: Option<Duration>,
-}
-
-impl ClockMapping {
-    /// Compares the clocks; the time in which the daemon was away is added to `blindness`.
-    pub fn new(
-        last_alive: Option<&LastAlive>,
-        kernel_boot: &str,
-        now: Now,
-        blindness: &mut Blindness,
-    ) -> ClockMapping {
-        let kernel = kernel_tag(kernel_boot);
-        let mut clocks = ClockMapping { now, kernel, last_alive: None, away: None };
-        let Some(last_alive) = last_alive else {
-            return clocks;
-        };
-        let same_kernel = last_alive.kernel_boot.trim() == kernel_boot.trim();
-        if same_kernel && last_alive.now.mono <= now.mono {
-            clocks.last_alive = Some((kernel, 0));
-            clocks.away = Some(now.mono.since(last_alive.now.mono));
-            blindness.add(last_alive.now.mono, now.mono);
-        } else if !same_kernel && now.wall.is_plausible() && last_alive.now.wall <= now.wall {
-            let elapsed = now.wall.since(last_alive.now.wall);
-            let stopped_at = now.mono - elapsed;
-            let offset = stopped_at.0.saturating_sub(last_alive.now.mono.0);
-            clocks.last_alive = Some((kernel_tag(&last_alive.kernel_boot), offset));
-            clocks.away = Some(elapsed);
-            blindness.add(stopped_at, now.mono);
-        }
-        clocks
-    }
-
-    /// What to add to a time of a row of `kernel`, at best by its monotonic clock, else by the wall
-    /// clock that was read together with it.
-    fn offset(&self, kernel: u32, read: Now) -> i64 {
-        self.known_offset(kernel).unwrap_or_else(|| {
-            (self.now.mono - self.now.wall.since(read.wall)).0.saturating_sub(read.mono.0)
-        })
-    }
-
-    /// What to add to a monotonic time of `kernel`, where its clock is known.
-    fn known_offset(&self, kernel: u32) -> Option<i64> {
-        match self.last_alive {
-            Some((known, offset)) if kernel == known || kernel == 0 => Some(offset),
-            _ => (kernel == self.kernel && self.away.is_some()).then_some(0),
-        }
-    }
-
-    /// Whether the monotonic clock of `kernel` is the present one, and has gone on.
-    fn is_same_clock(&self, kernel: u32) -> bool {
-        kernel == self.kernel && self.known_offset(kernel) == Some(0)
-    }
-
-    /// A time of a row of `kernel` on the present clock, never later than now.
-    fn translate(&self, kernel: u32, read: Now) -> Now {
-        let mono = Mono(read.mono.0.saturating_add(self.offset(kernel, read)));
-        Now { mono: mono.min(self.now.mono), wall: read.wall }
-    }
-
-    /// Since when a value is beyond its limit, where that has to last for `duration`: only the time in
-    /// which the daemon listened counts, and when it was away for longer than that, it begins anew.
-    fn resume_pending(&self, kernel: u32, since: Option<Mono>, duration: Duration) -> Option<Mono> {
-        let away = self.away.filter(|away| *away <= duration)?;
-        let since = Mono(since?.0.saturating_add(self.known_offset(kernel)?));
-        Some((since + away).min(self.now.mono))
-    }
-
-    /// Whether it is known for how long the daemon was away.
-    pub fn is_continued(&self) -> bool {
-        self.away.is_some()
-    }
-
-    /// The tag of the present kernel.
-    pub fn kernel(&self) -> u32 {
-        self.kernel
-    }
-}
-
 /// Restores a host from its row; with it the events that waited and are recorded only, that it is no
 /// longer watched, and the incidents that are closed without an event, since what they are about is no
 /// longer configured.
@@ -416,9 +324,9 @@ pub fn restore_host(
     profile: Arc<Profile>,
     clocks: &ClockMapping,
     common: &SharedSettings,
-    names: &mut Interner,
+    (names, receivers): (&mut Interner, &mut Blindness),
 ) -> (Host, Vec<Event>, Vec<Incident>) {
-    let now = clocks.now;
+    let now = clocks.now();
     let mut host = Host::new(name, profile.clone(), now);
     host.never_seen_reported = row.reported;
     host.stop_announced = row.leaving;
@@ -440,8 +348,8 @@ pub fn restore_host(
         if host.connection_index(&stored.name).is_none() {
             let untold = stored.untold.take();
             let offset = clocks.offset(row.kernel, stored.seen);
-            let connection =
-                restore_connection(stored, row.kernel, &profile, clocks, common, names);
+            let both = (&mut *names, &mut *receivers);
+            let connection = restore_connection(stored, row.kernel, &profile, clocks, common, both);
             if let Some(row) = untold.filter(|_| connection.state == HostState::Overdue) {
                 let untold = Untold::restore(*row, &host.name, &connection, offset, now);
                 host.hold(connection.name.clone(), untold);
@@ -489,7 +397,7 @@ fn restore_alert(
     clocks: &ClockMapping,
     names: &mut Interner,
 ) -> Option<Incident> {
-    let now = clocks.now;
+    let now = clocks.now();
     let connection = host.connection_index(&row.over);
     let last_seen = connection.map_or(now.mono, |index| host.connections[index].last_seen.mono);
     // Rows of earlier versions do not say when it was received.
@@ -536,29 +444,35 @@ fn restore_connection(
     profile: &Profile,
     clocks: &ClockMapping,
     common: &SharedSettings,
-    names: &mut Interner,
+    (names, receivers): (&mut Interner, &mut Blindness),
 ) -> Connection {
     let offset = clocks.offset(kernel, row.seen);
-    let mut connection = Connection::new(names.intern(&row.name), clocks.now);
+    let mut connection = Connection::new(names.intern(&row.name), clocks.now());
     connection.state = row.state;
     connection.recovery_presumed = row.covered;
     connection.extension_count = row.shifts;
     connection.interval = row.interval.min(MAX_INTERVAL_MILLIS);
     connection.since = row.since;
     connection.last_seen = clocks.translate(kernel, row.seen);
+    let entered = row.entered.unwrap_or(row.seen.mono + row.since.since(row.seen.wall));
+    connection.entered_at = Mono(entered.0.saturating_add(offset)).min(clocks.now().mono);
     connection.last_signed_at = row.signed;
-    connection.clock_offset = row.ahead.filter(|_| clocks.is_same_clock(kernel));
+    connection.clock_offset =
+        row.ahead.zip(clocks.running_offset(kernel)).and_then(|(ahead, by)| {
+            NonZeroI64::new(ahead.get().saturating_sub(by.saturating_mul(1000)))
+        });
     connection.key_id = row.key;
+    connection.receivers = ReceiverSet::from_bits(receivers.bits(&row.receivers));
     connection.address = row.address.and_then(|address| address.parse().ok());
     // No deadline is later than it would be after a beat at this moment, whatever the row says.
-    let latest = clocks.now.mono + connection.expectation(profile, common).timeout();
+    let latest = clocks.now().mono + connection.expectation(profile, common).timeout();
     let extension = row.granted.map(|extension| Extension {
         from: Mono(extension.from.0.saturating_add(offset)),
         until: Mono(extension.until.0.saturating_add(offset)).min(latest),
     });
-    let whole = Extension { from: clocks.now.mono, until: latest };
+    let whole = Extension { from: clocks.now().mono, until: latest };
     let has_deadline = row.state == HostState::Up || row.covered;
-    let unknown = has_deadline && (clocks.away.is_none() || (row.covered && extension.is_none()));
+    let unknown = has_deadline && (!clocks.is_continued() || (row.covered && extension.is_none()));
     connection.extension = if unknown { Some(whole) } else { extension };
     connection
 }
@@ -613,7 +527,7 @@ mod tests {
         let rule = Rule { warning: limit("> 80"), critical: limit("> 90"), ..Rule::default() };
         config.threshold_sets.insert("default".into(), set("m", rule));
         let rows = [("web1".to_owned(), HostRow { unwatched: false, ..row.clone() })];
-        let last_alive = LastAlive { kernel_boot: "k".into(), now: BEGIN };
+        let last_alive = LastAlive { kernel_boot: "k".into(), now: BEGIN, offset: None };
         let fleet = Fleet::restore(config, rows, Some(last_alive), BEGIN, "k");
         let view = fleet.view("web1").unwrap();
         let connection = &view.connections[0];

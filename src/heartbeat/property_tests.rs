@@ -195,7 +195,8 @@ impl Simulation {
     fn flush(&mut self) {
         let rows = self.fleet.flush();
         self.save(rows);
-        self.last_alive = Some(LastAlive { kernel_boot: self.kernel.clone(), now: self.now });
+        self.last_alive =
+            Some(LastAlive { kernel_boot: self.kernel.clone(), now: self.now, offset: None });
     }
 
     fn start(&mut self) {

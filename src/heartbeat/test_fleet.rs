@@ -164,7 +164,7 @@ impl TestFleet {
     }
 
     pub fn last_alive(&self) -> LastAlive {
-        LastAlive { kernel_boot: self.kernel.clone(), now: self.now }
+        LastAlive { kernel_boot: self.kernel.clone(), now: self.now, offset: None }
     }
 
     /// All rows, through the form in which they are stored.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Mono;
-use crate::heartbeat::connection::BlindPeriod;
+use crate::heartbeat::blindness::BlindPeriod;
 use crate::view::{MetricSummary, UptimeSample};
 
 /// How much longer than the time since the last one a sample may be: it is taken up to this long after

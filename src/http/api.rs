@@ -11,6 +11,7 @@ use super::calm;
 use super::channel_test::{self, ChannelTests};
 use super::current_service::CurrentService;
 use super::exchange::{ApiRequest, Deferral, Handled, is_of_type};
+use super::ingest_response::{after_commit, alert_response, heartbeat_response};
 use super::metrics::{self, HOSTS_AT_ONCE};
 use super::openapi;
 use super::page::{self, PageRequest, badge};
@@ -18,7 +19,7 @@ use super::query;
 use super::refusals::RefusedAlerts;
 use super::response::{GeneratedBody, Response};
 use super::routes::{NoRoute, PageRoute, Route, route};
-use super::service::{Daemon, Ingest, IngestResult, SendResponse, Service};
+use super::service::{Daemon, SendResponse, Service};
 use super::standby;
 use crate::clock::{Now, Wall};
 use crate::escape;
@@ -234,49 +235,6 @@ fn notify_response(SendResponse { results, why }: SendResponse) -> Response {
         answer["why"] = json!(why);
     }
     Response::json(200, &answer)
-}
-
-/// The response to what may have to be stored first.
-fn after_commit(
-    target: &str,
-    ingest: Ingest,
-    respond: fn(&str, IngestResult) -> Response,
-) -> Handled {
-    match ingest {
-        Ingest::Done(result) => Handled::Ready(respond(target, result)),
-        Ingest::Pending(wait) => {
-            let target = target.to_owned();
-            Handled::deferred(Deferral::Commit, move || respond(&target, wait()))
-        }
-    }
-}
-
-/// An Alertmanager reads the status alone: 5xx comes again, anything else does not.
-fn alert_response(target: &str, result: IngestResult) -> Response {
-    match result {
-        IngestResult::Stored => Response::text(200, "ok"),
-        IngestResult::Malformed(why) => Response::error(target, 400, &why),
-        IngestResult::Unsigned(why)
-        | IngestResult::Forbidden(why)
-        | IngestResult::UnknownHost(why)
-        | IngestResult::TooMany(why)
-        | IngestResult::Unavailable(why) => Response::error(target, 503, &why),
-    }
-}
-
-fn heartbeat_response(target: &str, result: IngestResult) -> Response {
-    match result {
-        IngestResult::Stored => Response::json(200, &json!({ "stored": true })),
-        IngestResult::Malformed(why) => Response::error(target, 400, &why),
-        IngestResult::Unsigned(why) => Response::error(target, 401, &why),
-        IngestResult::Forbidden(why) => Response::error(target, 403, &why),
-        IngestResult::UnknownHost(why) => Response::error(target, 404, &why),
-        // A message of a host has its place again after a second.
-        IngestResult::TooMany(why) => {
-            Response::error(target, 429, &why).with_header("Retry-After", "1")
-        }
-        IngestResult::Unavailable(why) => Response::error(target, 503, &why),
-    }
 }
 
 /// All hosts as JSON, made while it is read.

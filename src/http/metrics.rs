@@ -91,6 +91,8 @@ fn cluster(view: &ClusterView, text: &mut String) {
     single(text, ("hbd_cluster_epoch", "gauge", help), view.epoch);
     let help = "How often this node took over.";
     single(text, ("hbd_cluster_takeovers_total", "counter", help), view.takeovers);
+    let help = "Connections of hosts of which this node knows when they were heard last.";
+    single(text, ("hbd_cluster_receivers", "gauge", help), view.connections);
     let redis_up = u8::from(view.redis_trouble.is_none());
     single(text, ("hbd_cluster_redis_up", "gauge", "Whether Redis answers."), redis_up);
     let name = "hbd_cluster_node_last_sign_seconds";

@@ -27,6 +27,7 @@ mod current_service;
 mod dispatch;
 mod exchange;
 pub mod front;
+mod ingest_response;
 mod metrics;
 mod openapi;
 mod origin;

@@ -178,6 +178,12 @@ pub trait StandbyDaemon: Send + Sync {
     /// The cluster, as far as this node knows it.
     fn cluster(&self) -> ClusterView;
 
+    /// As [`Daemon::ingest_heartbeat`]: stored when the node that leads will take it in.
+    fn ingest_heartbeat(&self, body: &[u8], peer: IpAddr) -> Ingest;
+
+    /// As [`Daemon::ingest_alert`]: stored when the node that leads will take it in.
+    fn ingest_alert(&self, body: &[u8], peer: IpAddr) -> Ingest;
+
     /// The last reload of the configuration was refused.
     fn last_reload_refused(&self) -> bool;
 

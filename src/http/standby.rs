@@ -1,10 +1,12 @@
-//! What a node of a cluster answers that does not lead: little, and where the leader is.
+//! What a node of a cluster answers that does not lead: it takes in what hosts and Alertmanagers say, and
+//! for the rest it says where the leader is.
 
 use std::sync::Arc;
 
 use serde_json::json;
 
 use super::exchange::{ApiRequest, Deferral, Handled};
+use super::ingest_response::{after_commit, alert_response, heartbeat_response};
 use super::metrics;
 use super::openapi;
 use super::response::Response;
@@ -36,6 +38,14 @@ pub fn handle(standby: &Arc<dyn StandbyDaemon>, request: &ApiRequest) -> Handled
             let standby = Arc::clone(standby);
             return Handled::deferred(Deferral::Wait, move || Response::reloaded(standby.reload()));
         }
+        Ok(Route::Heartbeat) => {
+            let ingest = standby.ingest_heartbeat(request.body, request.peer);
+            return after_commit(target, ingest, heartbeat_response);
+        }
+        Ok(Route::Alert) => {
+            let ingest = standby.ingest_alert(request.body, request.peer);
+            return after_commit(target, ingest, alert_response);
+        }
         Ok(_) => elsewhere(target, &**standby),
     })
 }
@@ -60,8 +70,10 @@ fn elsewhere(target: &str, standby: &dyn StandbyDaemon) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::super::response::ResponseBody;
-    use super::super::service::ReloadResult;
+    use super::super::service::{Ingest, IngestResult, ReloadResult};
     use super::*;
     use crate::clock::Wall;
     use crate::view::cluster::{ClusterView, NodeState};
@@ -83,9 +95,25 @@ mod tests {
                 leader_url: self.0.map(|name| format!("http://{name}:9099")),
                 epoch: 7,
                 takeovers: 0,
+                connections: 12,
                 redis_trouble: None,
                 nodes: Vec::new(),
             }
+        }
+
+        fn ingest_heartbeat(&self, body: &[u8], _: IpAddr) -> Ingest {
+            self.ingest_alert(body, IpAddr::from([192, 0, 2, 7]))
+        }
+
+        fn ingest_alert(&self, body: &[u8], _: IpAddr) -> Ingest {
+            if body == b"?" {
+                return Ingest::Done(IngestResult::Malformed("it is no JSON".into()));
+            }
+            let is_confirmed = body == b"{}";
+            Ingest::Pending(Box::new(move || match is_confirmed {
+                true => IngestResult::Stored,
+                false => IngestResult::Unavailable("Redis did not confirm it".into()),
+            }))
         }
 
         fn last_reload_refused(&self) -> bool {
@@ -116,8 +144,6 @@ mod tests {
             ("GET", "/metrics", 200),
             ("GET", "/", 503),
             ("GET", "/api/v1/hosts", 503),
-            ("POST", "/alert", 503),
-            ("POST", "/api/v1/heartbeat", 503),
             ("POST", "/api/v1/notify", 503),
             ("GET", "/nothing", 404),
             ("GET", "/alert", 405),
@@ -126,6 +152,18 @@ mod tests {
             assert_eq!(found, status, "{method} {target}: {body}");
             assert_eq!(retry, status == 503, "{method} {target}");
             assert!(status != 503 || body.contains("http://hb1:9099"), "{target}: {body}");
+        }
+        for target in ["/alert", "/api/v1/heartbeat"] {
+            for (body, status) in [("{}", 200), ("?", 400), ("{ }", 503)] {
+                let node: Arc<dyn StandbyDaemon> = Arc::new(Node(None));
+                let request = ApiRequest::new("POST", target, |_| None, body.as_bytes());
+                let response = match handle(&node, &request) {
+                    Handled::Ready(response) => response,
+                    Handled::Deferred(Deferral::Commit, wait) => wait(),
+                    Handled::Deferred(..) => panic!("it waits for more than the disk"),
+                };
+                assert_eq!(response.status, status, "{target} {body}");
+            }
         }
         let (_, body, _) = answer(None, "GET", "/api/v1/hosts");
         assert!(body.contains("no node leads now"), "{body}");

@@ -35,7 +35,7 @@ mod storage;
 mod table;
 mod trim;
 
-pub use self::change::{Change, ChangeSink};
+pub use self::change::{Change, ChangeSink, InboxEntry};
 pub use self::directory::{DirectoryLock, LockError};
 pub use self::history_limit::{HistoryBytes, HistoryLimit};
 pub use self::snapshot::{Snapshot, TableView};

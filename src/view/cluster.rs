@@ -37,6 +37,9 @@ pub struct ClusterView {
     pub epoch: u64,
     /// How often this node took over since it runs.
     pub takeovers: u64,
+    /// Of how many connections of hosts the node that answers knows when they were heard last.
+    #[serde(skip)]
+    pub connections: usize,
     /// Why Redis cannot be asked; null when it can.
     pub redis_trouble: Option<String>,
     /// Every node that is known, by name.

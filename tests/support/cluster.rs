@@ -357,12 +357,19 @@ pub struct Load {
 }
 
 impl Load {
-    /// Twenty events a second, and beats to every node; each five seconds another host is silent for
-    /// `silence`.
+    /// Twenty events a second, each to one node, or to another one where that refuses it, and beats to
+    /// every node; each five seconds another host is silent for `silence`.
     pub fn start(nodes: &[Node], silence: Duration) -> Load {
+        Load::to(nodes, silence, |_| (0..nodes.len()).collect())
+    }
+
+    /// The same, with beats only to those nodes that `hear` a host, by its number.
+    pub fn to(nodes: &[Node], silence: Duration, hear: impl Fn(usize) -> Vec<usize>) -> Load {
         let over = Arc::new(AtomicBool::new(false));
         let https: Vec<_> = nodes.iter().map(|node| node.http).collect();
-        let udps: Vec<_> = nodes.iter().map(|node| node.udp).collect();
+        let address = |place: usize| nodes[place].udp;
+        let udps: Vec<Vec<SocketAddr>> =
+            (0..BEATERS).map(|host| hear(host).into_iter().map(address).collect()).collect();
         let (talk, beat) = (Arc::clone(&over), Arc::clone(&over));
         Load {
             over,
@@ -388,7 +395,8 @@ fn talk_until(over: &AtomicBool, nodes: &[SocketAddr]) -> BTreeMap<String, Told>
         let said = told.entry(host.clone()).or_default();
         let number = said.len();
         let body = format!(r#"{{"host":"{host}","event":"message","message":"number {number}"}}"#);
-        let answers = nodes.iter().find_map(|node| {
+        let first = turn % TALKERS % nodes.len();
+        let answers = nodes[first..].iter().chain(&nodes[..first]).find_map(|node| {
             // Where nothing listens nothing is stored.
             TcpStream::connect_timeout(node, PATIENCE).ok()?;
             match request(*node, "POST /api/v1/heartbeat", &body, PATIENCE) {
@@ -404,7 +412,7 @@ fn talk_until(over: &AtomicBool, nodes: &[SocketAddr]) -> BTreeMap<String, Told>
     told
 }
 
-fn beat_until(over: &AtomicBool, nodes: &[SocketAddr], silence: Duration) -> Vec<Silence> {
+fn beat_until(over: &AtomicBool, nodes: &[Vec<SocketAddr>], silence: Duration) -> Vec<Silence> {
     const STEP: Duration = Duration::from_millis(250);
     const PAUSE: Duration = Duration::from_secs(5);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -426,7 +434,7 @@ fn beat_until(over: &AtomicBool, nodes: &[SocketAddr], silence: Duration) -> Vec
         }
         for host in (0..BEATERS).filter(|host| !quiet.contains_key(host)) {
             let datagram = format!(r#"{{"host":"beater-{host}"}}"#);
-            for node in nodes {
+            for node in &nodes[host] {
                 // One that does not run refuses it.
                 let _ = socket.send_to(datagram.as_bytes(), node);
             }

@@ -70,6 +70,8 @@ pub struct Changes {
     pub closed_incidents: Vec<Incident>,
     /// The row of the storm, where that changed; none within: it is to be removed.
     pub storm: Option<Option<StormRow>>,
+    /// The nodes of which it was told that hosts are heard by nobody, where that changed.
+    pub receivers: Option<Vec<String>>,
     /// Hosts that others are reached through, and that are no longer down or no longer expected.
     pub parents_up: Vec<String>,
     /// Hosts that are down, or never beat, and that nothing explains any more.
@@ -113,6 +115,6 @@ pub fn change_of(ingested: Ingested) -> Option<Change> {
         closed_silently: closed_incidents,
         parents_up,
         not_behind,
-        on_stored: None,
+        ..Change::default()
     })
 }

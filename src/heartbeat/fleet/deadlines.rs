@@ -22,6 +22,8 @@ pub enum DeadlineKind {
     Untold,
     /// The alert of the metric at this index may want a reminder.
     Metric(u16),
+    /// The hosts must be counted that are heard by nobody because the node of this number is gone.
+    Receiver(u8),
 }
 
 /// When a host must be checked.
@@ -29,7 +31,7 @@ pub enum DeadlineKind {
 pub struct DeadlineEntry {
     /// When.
     pub at: Mono,
-    /// Its index in the fleet.
+    /// Its index in the fleet; that of none where the entry is about no host.
     pub host: u32,
     /// What about it.
     pub kind: DeadlineKind,

@@ -2,10 +2,10 @@
 //! heard any more. Pure.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crate::clock::{Mono, Now};
 use crate::event::Event;
+use crate::heartbeat::blindness::blind_since;
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind};
 use crate::heartbeat::fleet::{Changes, Fleet};
 use crate::heartbeat::host::Host;
@@ -35,8 +35,9 @@ impl Fleet {
     }
 
     /// A host that beats again after the daemon was blind has had the time to do so.
-    fn may_be_heard_from(&self, host: &Host) -> Mono {
-        let blind = self.blindness.periods().last().map_or(Mono(i64::MIN), |period| period.to);
+    fn may_be_heard_from(&self, host: &Host, now: Mono) -> Mono {
+        let periods = self.blindness.periods_of(host.receivers(), now);
+        let blind = periods.last().map_or(Mono(i64::MIN), |period| period.to);
         let timeout = host
             .connections
             .iter()
@@ -45,15 +46,9 @@ impl Fleet {
         if blind == Mono(i64::MIN) { blind } else { blind + timeout.unwrap_or_default() }
     }
 
-    /// For how long the daemon did not listen since then.
-    pub(super) fn blind_since(&self, then: Mono) -> Duration {
-        let periods = self.blindness.periods().iter();
-        periods.map(|period| period.to.since(period.from.max(then))).sum()
-    }
-
     pub(super) fn return_due(&mut self, host_index: u32, now: Now) -> Option<Event> {
         let host = self.hosts.get(host_index as usize)?;
-        let due = host.return_deadline()?.max(self.may_be_heard_from(host));
+        let due = host.return_deadline()?.max(self.may_be_heard_from(host, now.mono));
         if due > now.mono {
             let kind = DeadlineKind::Return;
             self.deadlines.push(DeadlineEntry { at: due, host: host_index, kind });
@@ -76,7 +71,8 @@ impl Fleet {
         let next = host.and_then(|host| Some((host, host.next_forgotten(after)?)));
         let Some((host, (at, index))) = next else { return Vec::new() };
         let last_seen = host.connections[index].last_seen.mono;
-        let at = (at + self.blind_since(last_seen)).max(self.may_be_heard_from(host));
+        let blind = self.blindness.periods_of(host.connections[index].receivers.bits(), now.mono);
+        let at = (at + blind_since(&blind, last_seen)).max(self.may_be_heard_from(host, now.mono));
         if at > now.mono {
             let kind = DeadlineKind::Forget;
             self.deadlines.push(DeadlineEntry { at, host: host_index, kind });
@@ -164,6 +160,8 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::heartbeat::test_fleet::{DAY, HOUR, MINUTE, SECOND, TestFleet, config};
 

@@ -1,49 +1,49 @@
 //! One datagram applied to the fleet: what it must bring to be believed, and what it changes. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::num::NonZeroI64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Now;
 use crate::event::{Event, EventKind, RefusedBeats};
-use crate::heartbeat::auth::{self, HostKeys, SignedTime, TimeProof};
-use crate::heartbeat::datagram::{self, Datagram, DatagramKind, ReceivedDatagram, Rejection};
+use crate::heartbeat::auth::{
+    self, DEFAULT_CONNECTION_NAMES, HostKeys, SignedTime, TimeProof, default_connection_name,
+};
+use crate::heartbeat::datagram::{Datagram, DatagramKind, ReceivedDatagram, Rejection};
 use crate::heartbeat::encode;
 use crate::heartbeat::event_limits::{LimitedEvent, Load};
 use crate::heartbeat::fleet::{Fleet, Ingested, KeyUsage};
 use crate::heartbeat::host::{ConnectionTimeout, Host, MAX_CONNECTIONS};
 use crate::heartbeat::job::FailedJob;
 use crate::heartbeat::metric::{self, MetricSource};
-use crate::heartbeat::settings::{ALERTMANAGER, Expectation, Profile};
+use crate::heartbeat::settings::{Expectation, Profile};
 use crate::view::HostState;
 
-/// How long a heartbeat that came as an alert may be resolved: a Prometheus that was restarted fires
-/// it again, and its Alertmanager tells so at the next `group_interval` (5 minutes).
-const RESOLVED_GRACE: Duration = Duration::from_secs(10 * 60);
-
 /// A datagram, and the host and connection that it belongs to, as far as they are known.
-struct IncomingDatagram<'a> {
-    datagram: &'a Datagram<'a>,
-    from: IpAddr,
-    connection_name: &'a str,
-    host: Option<u32>,
+pub(super) struct IncomingDatagram<'a> {
+    pub datagram: &'a Datagram<'a>,
+    pub from: IpAddr,
+    pub connection_name: &'a str,
+    pub host: Option<u32>,
     /// What a host that is not known has by a pattern.
-    pattern: Option<Arc<Profile>>,
-    connection_index: Option<usize>,
+    pub pattern: Option<Arc<Profile>>,
+    pub connection_index: Option<usize>,
+    /// The receiver that brought it, where there are several.
+    pub receiver: Option<u8>,
     /// What waits already.
-    load: Load,
-    now: Now,
+    pub load: Load,
+    pub now: Now,
 }
 
 /// What the signature of a datagram proves.
 #[derive(Clone, Copy)]
-struct Signed {
+pub(super) struct Signed {
     /// When it was signed, in microseconds since 1970.
-    time: i64,
+    pub time: i64,
     /// What the clock of its host is ahead of our monotonic one, as far as that is known.
-    clock_offset: Option<i64>,
-    key_id: u32,
+    pub clock_offset: Option<i64>,
+    pub key_id: u32,
 }
 
 impl Fleet {
@@ -72,18 +72,41 @@ impl Fleet {
         now: Now,
     ) -> Result<Ingested, Rejection> {
         let datagram = &received.datagram;
-        let incoming = IncomingDatagram { load, ..self.locate(datagram, from, now) };
-        let signed = self.authenticate(received, &incoming)?;
+        let receiver = self.blindness.own();
+        let incoming = IncomingDatagram { load, receiver, ..self.locate(datagram, from, now) };
+        let signed = match self.authenticate(received, &incoming) {
+            Err(Rejection::Replay) if self.is_copy(&incoming) => {
+                return Ok(self.ingest_copy(received, &incoming));
+            }
+            signed => signed?,
+        };
+        if self.is_unsigned_copy(received, &incoming) {
+            return Ok(self.ingest_copy(received, &incoming));
+        }
+        self.ingest_verified(received, &incoming, signed)
+    }
+
+    /// Ingests a datagram whose signature and time were checked.
+    pub(super) fn ingest_verified(
+        &mut self,
+        received: &ReceivedDatagram,
+        incoming: &IncomingDatagram,
+        signed: Option<Signed>,
+    ) -> Result<Ingested, Rejection> {
+        let (datagram, now) = (incoming.datagram, incoming.now);
         if datagram.silence.is_some_and(|length| length > self.common.max_silence) {
             return Err(Rejection::TooLongSilence);
         }
-        self.admit(&incoming)?;
-        let proven = signed.is_some_and(|signed| self.proves_address(&incoming, signed.time));
+        self.admit(incoming)?;
+        let proven = signed.is_some_and(|signed| self.proves_address(incoming, signed.time));
         let before = self.deadlines.next();
-        let (host, index) = self.find_or_create(&incoming)?;
+        let (host, index) = self.find_or_create(incoming)?;
         let is_said = matches!(datagram.event, DatagramKind::Message | DatagramKind::Silence);
         if is_said && !self.may(host, LimitedEvent::Message, now) {
             return Err(Rejection::TooManyMessages);
+        }
+        if let Some(receiver) = incoming.receiver {
+            self.hosts[host as usize].note_receiver(index, receiver, &self.common, now);
         }
         let mut key_usage = None;
         if let Some(Signed { time, clock_offset, key_id }) = signed {
@@ -94,12 +117,10 @@ impl Fleet {
             // It must not be believed again after a crash.
             host.must_store_now |= datagram.event != DatagramKind::Beat;
         }
-        let mut ingested = Ingested { key_usage, ..self.apply(host, index, &incoming) };
+        self.note_news(received, incoming);
+        let mut ingested = Ingested { key_usage, ..self.apply(host, index, incoming) };
         if datagram.ack {
-            // A sender that still has the previous key must be able to check the answer.
-            let key = signed.and_then(|signed| self.keys(Some(host))?.by_id(signed.key_id));
-            let time = datagram.time.as_ref().map(|time| &*time.text);
-            ingested.ack = encode::ack(time, now.wall, key, received.length);
+            ingested.ack = self.ack(received, host, signed.map(|signed| signed.key_id), now);
         }
         ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
         if !self.refusals.is_empty() {
@@ -110,6 +131,20 @@ impl Fleet {
             ingested.proven_address = Some((host, connection.name.clone()));
         }
         Ok(ingested)
+    }
+
+    /// The answer to a datagram that was signed with that key: a sender that still has the previous one
+    /// must be able to check it.
+    pub(super) fn ack(
+        &self,
+        received: &ReceivedDatagram,
+        host: u32,
+        key_id: Option<u32>,
+        now: Now,
+    ) -> Option<Vec<u8>> {
+        let key = key_id.and_then(|id| self.keys(Some(host))?.by_id(id));
+        let time = received.datagram.time.as_ref().map(|time| &*time.text);
+        encode::ack(time, now.wall, key, received.length)
     }
 
     /// A datagram under that name was refused. It changes nothing; what is to be logged of it.
@@ -129,50 +164,8 @@ impl Fleet {
         self.refusals.add(&host.name, (from, why), is_heard, now)
     }
 
-    /// Ingests a beat that this process made itself, whatever keys there are: an alert that is a
-    /// heartbeat, or one of the daemon's own machine.
-    ///
-    /// # Errors
-    /// When the configuration expects none over that connection of the host (any more, or yet), or
-    /// the host has too many connections.
-    pub fn ingest_internal(
-        &mut self,
-        datagram: &Datagram,
-        now: Now,
-    ) -> Result<Ingested, Rejection> {
-        let incoming = self.locate(datagram, Ipv4Addr::LOCALHOST.into(), now);
-        let profile = incoming.host.map(|host| &self.hosts[host as usize].profile);
-        let expectation =
-            profile.and_then(|profile| profile.internal_expectation(incoming.connection_name));
-        let expectation = expectation.ok_or(Rejection::UnknownHost)?;
-        let before = self.deadlines.next();
-        let (host, index) = self.find_or_create(&incoming)?;
-        self.hosts[host as usize].connections[index].set_expectation(expectation, now);
-        let mut ingested = self.apply(host, index, &incoming);
-        ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
-        Ok(ingested)
-    }
-
-    /// An alert that is a heartbeat of a host no longer fires: whatever sends it has stopped to hear of
-    /// it. It may fire again within a short grace, which outlasts the restart of a Prometheus.
-    pub fn resolve_alert_heartbeat(&mut self, host: &str, now: Now) -> Ingested {
-        let mut ingested = Ingested::default();
-        let Some(host_index) = self.by_name.get(host).copied() else { return ingested };
-        let before = self.deadlines.next();
-        let host = &mut self.hosts[host_index as usize];
-        let Some(index) = host.connection_index(ALERTMANAGER) else { return ingested };
-        let connection = &mut host.connections[index];
-        let expectation = connection.expectation(&host.profile, &self.common);
-        if connection.withdraw_promise(expectation, RESOLVED_GRACE, now) {
-            self.schedule_connections(host_index);
-            ingested.rows.push(self.take_row(host_index));
-            ingested.rearm = self.deadlines.next().is_some_and(|at| before.is_none_or(|b| at < b));
-        }
-        ingested
-    }
-
     /// Looks up the host and the connection of a datagram.
-    fn locate<'a>(
+    pub(super) fn locate<'a>(
         &self,
         datagram: &'a Datagram<'a>,
         from: IpAddr,
@@ -194,6 +187,7 @@ impl Fleet {
             host,
             pattern,
             connection_index,
+            receiver: None,
             load: Load::Free,
             now,
         }
@@ -240,7 +234,7 @@ impl Fleet {
     }
 
     /// Checks the signature and the time of a datagram; none when it needs no signature.
-    fn authenticate(
+    pub(super) fn authenticate(
         &mut self,
         received: &ReceivedDatagram,
         incoming: &IncomingDatagram,
@@ -251,15 +245,7 @@ impl Fleet {
         }
         let of_pattern = incoming.pattern.as_ref().and_then(|profile| profile.keys.as_ref());
         let keys = of_pattern.or_else(|| self.keys(incoming.host));
-        let (keys, signature) = match (keys, &received.signature) {
-            (None, None) => return Ok(None),
-            (None, Some(_)) => return Err(Rejection::BadSignature),
-            (Some(_), None) => return Err(Rejection::Unsigned),
-            (Some(keys), Some(signature)) => (keys, signature),
-        };
-        let key_id = keys.verify(received.json, signature).ok_or(Rejection::BadSignature)?;
-        let time = incoming.datagram.time.as_ref();
-        let time = time.ok_or(Rejection::BadField(datagram::TIME_WANTED))?.micros;
+        let Some((key_id, time)) = auth::check_signature(received, keys)? else { return Ok(None) };
         let (last, now) = (self.last_signed_time(incoming), incoming.now);
         let signed_time = SignedTime { time, last, offset: self.clock_offset(incoming) };
         match self.clock_check.check_freshness(signed_time, self.common.clock_skew, now) {
@@ -348,7 +334,10 @@ impl Fleet {
     }
 
     /// The indexes of the host and the connection, which are made when they are new.
-    fn find_or_create(&mut self, incoming: &IncomingDatagram) -> Result<(u32, usize), Rejection> {
+    pub(super) fn find_or_create(
+        &mut self,
+        incoming: &IncomingDatagram,
+    ) -> Result<(u32, usize), Rejection> {
         let datagram = incoming.datagram;
         let host = match (incoming.host, &incoming.pattern) {
             (Some(host), _) => host,
@@ -423,7 +412,12 @@ impl Fleet {
         Ok(index)
     }
 
-    fn apply(&mut self, host_index: u32, index: usize, incoming: &IncomingDatagram) -> Ingested {
+    pub(super) fn apply(
+        &mut self,
+        host_index: u32,
+        index: usize,
+        incoming: &IncomingDatagram,
+    ) -> Ingested {
         let (datagram, now) = (incoming.datagram, incoming.now);
         let has_room = self.room_for(host_index) > 0;
         let host = &self.hosts[host_index as usize];
@@ -588,19 +582,12 @@ fn without_new_boot_id<'a>(datagram: &Datagram<'a>, host: &Host) -> Option<Datag
     (!is_known).then(bare)
 }
 
-/// The names of connections that have none of their own.
-const DEFAULT_CONNECTION_NAMES: [&str; 2] = ["ipv4", "ipv6"];
-
-/// The name of a connection that has none: by the sender's address.
-fn default_connection_name(from: IpAddr) -> &'static str {
-    DEFAULT_CONNECTION_NAMES[usize::from(from.to_canonical().is_ipv6())]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::{Mono, Wall};
     use crate::event::{CalmEvent, EventId};
+    use crate::heartbeat::datagram;
     use crate::heartbeat::encode::{OutgoingDatagram, sign, signing_key};
     use crate::heartbeat::settings::{HostSettings, UnknownHosts};
     use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::btree::InsertAll;
-use crate::clock::{Mono, Now, Wall};
+use crate::clock::{Mono, Now};
 use crate::event::{Event, EventKind, Incident, MAX_LISTED, WatchEvent};
 use crate::heartbeat::auth::ClockCheck;
-use crate::heartbeat::connection::{BlindPeriod, Blindness, Connection};
+use crate::heartbeat::blindness::{BlindPeriod, Blindness};
+use crate::heartbeat::connection::Connection;
 use crate::heartbeat::event_limits::EventLimits;
 use crate::heartbeat::fleet::deadlines::{DeadlineEntry, DeadlineKind, Deadlines};
 use crate::heartbeat::host::untold::Untold;
 use crate::heartbeat::host::{AlsoDown, Host};
-use crate::heartbeat::persistence::{self, ClockMapping, HostRow, LastAlive};
+use crate::heartbeat::persistence::HostRow;
 use crate::heartbeat::refused::Refusals;
 use crate::heartbeat::settings::{self, FleetConfig, Interner, Profile, Profiles, SharedSettings};
 use crate::view::HostState;
@@ -26,8 +27,12 @@ mod deadlines;
 pub mod dependencies;
 mod forget;
 pub mod ingest;
+mod internal;
 mod never_seen;
 mod patterns;
+pub mod receivers;
+mod relayed;
+pub mod restore;
 mod silence;
 pub mod storm;
 mod unknown;
@@ -40,6 +45,7 @@ pub use self::changes::{Changes, Ingested, KeyUsage, change_of};
 use self::dependencies::{Dependencies, DependsOn};
 pub use self::forget::NotForgotten;
 use self::patterns::{PatternHosts, ProfileIndex};
+use self::relayed::RecentNews;
 use self::storm::Storms;
 use self::unknown::UnknownMemory;
 pub use self::views::OpenProblem;
@@ -90,6 +96,8 @@ pub struct Fleet {
     refusals: Refusals,
     /// Which kernel's monotonic clock rows are written on.
     kernel: u32,
+    /// What was handled lately that is no plain beat, in a cluster.
+    recent_news: RecentNews,
     /// What the next `due` returns.
     pending: Changes,
 }
@@ -100,53 +108,6 @@ impl Fleet {
     pub fn new(config: FleetConfig, now: Now) -> Fleet {
         let mut fleet = Fleet::empty(&config, now);
         fleet.populate(settings::profiles(&config), HashMap::new(), &config.depends_on, now);
-        fleet
-    }
-
-    /// The fleet from its rows, after the daemon was away since `last_alive`.
-    ///
-    /// What must be removed from the store is returned by the first [`due`](Fleet::due).
-    pub fn restore(
-        config: FleetConfig,
-        rows: impl IntoIterator<Item = (String, HostRow)>,
-        last_alive: Option<LastAlive>,
-        now: Now,
-        kernel_boot: &str,
-    ) -> Fleet {
-        let mut fleet = Fleet::empty(&config, now);
-        let clocks = ClockMapping::new(last_alive.as_ref(), kernel_boot, now, &mut fleet.blindness);
-        fleet.unreported_blindness = fleet.blindness.periods().to_vec();
-        fleet.kernel = clocks.kernel();
-        fleet
-            .clock_check
-            .observe_past(last_alive.map_or(Wall::default(), |last_alive| last_alive.now.wall));
-        let profiles = settings::profiles(&config);
-        let configured = ProfileIndex::new(&profiles);
-        let mut known = HashMap::new();
-        for (name, row) in rows {
-            let profile = configured.get(&name, !row.connections.is_empty());
-            let profile = profile.unwrap_or(&fleet.unknown_profile).clone();
-            let name: Arc<str> = name.into();
-            row.connections
-                .iter()
-                .for_each(|connection| fleet.clock_check.observe_past(connection.seen.wall));
-            let known_names = &mut fleet.names;
-            let names = if profile.configured { known_names } else { &mut fleet.unknown.names };
-            let (host, untold, closed) = persistence::restore_host(
-                name.clone(),
-                row,
-                profile,
-                &clocks,
-                &fleet.common,
-                names,
-            );
-            fleet.pending.events.extend(untold);
-            fleet.pending.closed_incidents.extend(closed);
-            known.insert(name, host);
-        }
-        fleet.populate(profiles, known, &config.depends_on, now);
-        fleet.keep_told_ends();
-        fleet.apply_blindness(clocks.is_continued());
         fleet
     }
 
@@ -173,6 +134,7 @@ impl Fleet {
             limits: EventLimits::default(),
             refusals: Refusals::default(),
             kernel: 0,
+            recent_news: RecentNews::default(),
             pending: Changes::default(),
         }
     }
@@ -200,6 +162,7 @@ impl Fleet {
                 DeadlineKind::Metric(index) => self.metric_due(entry, index.into(), now),
                 DeadlineKind::Untold => self.untold_due(entry.host, now),
                 DeadlineKind::Storm => self.storm_due(entry.at, now),
+                DeadlineKind::Receiver(number) => self.receiver_due(number, now),
             };
             changes.events.extend(event);
             if self.hosts.get(entry.host as usize).is_some_and(|host| host.must_store_now) {
@@ -211,6 +174,7 @@ impl Fleet {
         self.remove_gone(&mut changes, now);
         self.take_explained(&mut changes);
         changes.storm = self.storms.take_row();
+        changes.receivers = self.pending.receivers.take().or(changes.receivers);
         changes
     }
 
@@ -220,7 +184,18 @@ impl Fleet {
         connection.scheduled_at = Mono(i64::MAX);
         let expectation = connection.expectation(&host.profile, &self.common);
         let extension_before = connection.extension;
-        let deadline = connection.deadline_after_blindness(expectation, &self.blindness)?;
+        let receivers = connection.receivers.bits();
+        let blind = self.blindness.periods_of(receivers, now.mono);
+        if self.blindness.are_lost(receivers) {
+            // How long that lasts is not known yet: the extension is recorded when it is.
+            let at = connection.clone().deadline_after_blindness(expectation, &blind)?;
+            if at > now.mono {
+                connection.scheduled_at = at;
+                self.deadlines.push(DeadlineEntry { at, ..entry });
+                return None;
+            }
+        }
+        let deadline = connection.deadline_after_blindness(expectation, &blind)?;
         host.must_store_now |= connection.extension != extension_before;
         if deadline > now.mono {
             self.schedule_connections(entry.host);
@@ -356,8 +331,11 @@ impl Fleet {
     fn compact(&mut self) {
         let (hosts, common, storms) = (&self.hosts, &self.common, &self.storms);
         self.deadlines.compact(|entry| {
-            let host = &hosts[entry.host as usize];
+            let Some(host) = hosts.get(entry.host as usize) else {
+                return matches!(entry.kind, DeadlineKind::Receiver(_));
+            };
             match entry.kind {
+                DeadlineKind::Receiver(_) => true,
                 DeadlineKind::Storm => storms.is_scheduled(entry.at),
                 DeadlineKind::Connection(index) => host
                     .connections
@@ -398,7 +376,7 @@ impl Fleet {
     }
 
     fn row_of(&self, host: &Host) -> (String, HostRow) {
-        (host.name.as_ref().into(), HostRow::of(host, self.kernel))
+        (host.name.as_ref().into(), HostRow::of(host, self.kernel, &self.blindness))
     }
 
     fn take_row(&mut self, host_index: u32) -> (String, HostRow) {
@@ -464,6 +442,7 @@ impl Fleet {
             self.review_behind(host_index);
         }
         self.rebuild_storm();
+        self.schedule_receivers(now);
     }
 
     /// Applies a new configuration: hosts that are no longer configured are removed, or become unknown
@@ -592,7 +571,9 @@ impl Fleet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Wall;
     use crate::heartbeat::datagram::Datagram;
+    use crate::heartbeat::persistence::LastAlive;
     use crate::heartbeat::settings::{ALERTMANAGER, Expectation, HostSettings, UnknownHosts};
     use crate::heartbeat::test_fleet::{BEGIN, DAY, HERE, HOUR, MINUTE, SECOND, TestFleet, config};
     use crate::heartbeat::threshold::Rule;
@@ -1002,6 +983,7 @@ mod tests {
                 let last_alive = last_alive.map(|n| LastAlive {
                     kernel_boot: "k".into(),
                     now: Now { mono: Mono(n), wall: Wall(n) },
+                    offset: None,
                 });
                 for kernel in ["k", "l"] {
                     let rows = [("web1".to_owned(), row.clone())];

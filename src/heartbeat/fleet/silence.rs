@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Fleet;
 use crate::clock::Mono;
+use crate::heartbeat::blindness::blind_since;
 use crate::heartbeat::connection::Connection;
 use crate::heartbeat::host::Host;
 use crate::view::HostState;
@@ -74,11 +75,12 @@ impl Fleet {
             return false;
         }
         // Its deadline was extended otherwise: it was heard, if not believed, or the clocks were lost.
-        let blind = |at: Mono| self.blindness.periods().iter().any(|period| period.to == at);
+        let periods = self.blindness.periods_of(connection.receivers.bits(), now);
+        let blind = |at: Mono| periods.iter().any(|period| period.to == at);
         if let Some(extension) = connection.extension.filter(|extension| !blind(extension.from)) {
             since = since.max(extension.from);
         }
-        now.since(since).saturating_sub(self.blind_since(since)) > limit
+        now.since(since).saturating_sub(blind_since(&periods, since)) > limit
     }
 
     /// How a host that is up counts; the connection at the index `due` is late in any case.

@@ -21,6 +21,7 @@ use super::silence::{Count, HostSilence};
 use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, Incident, MAX_LISTED, StormEvent};
+use crate::heartbeat::blindness::blind_since;
 use crate::heartbeat::connection::Connection;
 use crate::heartbeat::host::Host;
 use crate::heartbeat::host::silence::seconds;
@@ -228,7 +229,7 @@ impl Fleet {
             return self.storm_goes_on(now);
         }
         let mut wait = self.storms.wait.take()?;
-        let blind = self.blind_since(wait.from);
+        let blind = blind_since(self.blindness.periods(), wait.from);
         if !std::mem::replace(&mut wait.is_shifted, true) {
             // Whoever beat meanwhile could not be heard.
             wait.until = wait.until + blind;
@@ -310,7 +311,8 @@ impl Fleet {
             storm.calm_since = None;
         } else {
             let since = *storm.calm_since.get_or_insert(now.mono);
-            let heard = now.mono.since(since).saturating_sub(self.blind_since(since));
+            let heard =
+                now.mono.since(since).saturating_sub(blind_since(self.blindness.periods(), since));
             if heard >= self.storm_patience(&storm) {
                 return Some(self.end_storm(&storm, now));
             }

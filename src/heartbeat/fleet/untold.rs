@@ -119,13 +119,14 @@ impl Fleet {
     /// long enough; else it is looked at again when that may be so.
     pub(super) fn let_go(&mut self, host_index: u32, connection: &str, now: Now) -> Option<Event> {
         let host = &mut self.hosts[host_index as usize];
+        let blind = self.blindness.periods_of(host.receivers(), now.mono);
         let untold = host.untold_mut(connection)?;
         if let Some(until) = untold.for_storm.and_then(|_| self.storms.wait_of(untold.from)) {
             let kind = DeadlineKind::Untold;
             self.deadlines.push(DeadlineEntry { at: until, host: host_index, kind });
             return None;
         }
-        untold.shift(&self.blindness);
+        untold.shift(&blind);
         let (promised, until) = (untold.promised, untold.until());
         let path = self.path(host_index, promised);
         if path.is_open() == Reach::Doubtful && now.mono < until {

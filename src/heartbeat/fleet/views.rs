@@ -111,22 +111,27 @@ impl Fleet {
 
     /// Counts the time of a host under its present status from now on.
     pub(super) fn update_uptime(&mut self, host_index: u32, now: Now) {
-        let blind = self.blindness.periods();
-        self.hosts[host_index as usize].update_uptime(now.mono, blind);
+        let host = &mut self.hosts[host_index as usize];
+        let blind = self.blindness.periods_of(host.receivers(), now.mono);
+        host.update_uptime(now.mono, &blind);
     }
 
     /// The availability of `count` hosts from the index `from` on since their last sample; those that
     /// are not configured are left out.
     pub fn take_samples(&mut self, from: usize, count: usize, now: Now) -> Vec<UptimeSample> {
-        let blind = self.blindness.periods();
+        let blindness = &self.blindness;
         let hosts = self.hosts.iter_mut().skip(from).take(count);
-        hosts.filter_map(|host| host.take_sample(now.mono, blind)).collect()
+        let sample = |host: &mut Host| {
+            let blind = blindness.periods_of(host.receivers(), now.mono);
+            host.take_sample(now.mono, &blind)
+        };
+        hosts.filter_map(sample).collect()
     }
 
     /// What the next sample of a host would be, its metrics left out.
     pub fn peek_sample(&self, host: &str, now: Now) -> Option<UptimeSample> {
         let host = &self.hosts[*self.by_name.get(host)? as usize];
-        host.peek_sample(now.mono, self.blindness.periods())
+        host.peek_sample(now.mono, &self.blindness.periods_of(host.receivers(), now.mono))
     }
 
     /// From when to when the daemon could not receive, each period once.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{CalmEvent, Event, EventKind, Incident, SilenceNotice};
+use crate::heartbeat::blindness::BlindPeriod;
 use crate::heartbeat::boots::BootIds;
-use crate::heartbeat::connection::{BlindPeriod, Connection};
+use crate::heartbeat::connection::Connection;
 use crate::heartbeat::datagram::{Datagram, DatagramKind};
 use crate::heartbeat::goodbye::Goodbye;
 use crate::heartbeat::host::memory::HostMemory;
@@ -154,6 +155,19 @@ impl Host {
     /// Whether it ever sent a beat.
     pub fn was_seen(&self) -> bool {
         self.connections.iter().any(|connection| connection.state != HostState::New)
+    }
+
+    /// The receivers that it is heard through, one bit for each.
+    pub fn receivers(&self) -> u16 {
+        self.connections.iter().fold(0, |bits, connection| bits | connection.receivers.bits())
+    }
+
+    /// A datagram comes over a connection through the receiver of that number.
+    pub fn note_receiver(&mut self, index: usize, number: u8, common: &SharedSettings, now: Now) {
+        let connection = &mut self.connections[index];
+        let interval = connection.expectation(&self.profile, common).interval;
+        let last = connection.last_seen.mono;
+        connection.receivers.brought(number, interval, last, now.mono);
     }
 
     /// The index of a connection.

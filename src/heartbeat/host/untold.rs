@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::Host;
 use crate::clock::{Mono, Now, Wall};
 use crate::event::{Event, EventKind};
-use crate::heartbeat::connection::{Blindness, Connection};
+use crate::heartbeat::blindness::BlindPeriod;
+use crate::heartbeat::connection::Connection;
 use crate::heartbeat::settings::Profile;
 use crate::view::HostState;
 
@@ -82,9 +83,9 @@ impl Untold {
 
     /// Time in which the daemon could not receive does not count, once: frequent restarts must not
     /// postpone it for ever.
-    pub fn shift(&mut self, blindness: &Blindness) {
+    pub fn shift(&mut self, blind: &[BlindPeriod]) {
         let (from, until) = (self.from, self.until());
-        let mut periods = blindness.periods().iter();
+        let mut periods = blind.iter();
         let during = periods.find(|period| from < period.to && period.from < until);
         if let Some(period) = during.filter(|_| !self.is_shifted) {
             let by = period.to.since(period.from.max(from));

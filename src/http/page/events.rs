@@ -80,6 +80,8 @@ const KINDS: [(&str, &str, &[&str]); 8] = [
             "alertmanager_answers",
             "dyndns_fails",
             "dyndns_kept",
+            "node_gone",
+            "node_heard",
             "limit_reached",
         ],
     ),

@@ -211,6 +211,7 @@ impl<'a> Target<'a> {
             Incident::Alertmanager
             | Incident::Channel { .. }
             | Incident::Store
+            | Incident::Node { .. }
             | Incident::Storm => None,
         }
     }

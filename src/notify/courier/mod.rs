@@ -210,7 +210,8 @@ impl Courier {
             && change.events.is_empty()
             && change.closed_silently.is_empty()
             && change.parents_up.is_empty()
-            && change.not_behind.is_empty();
+            && change.not_behind.is_empty()
+            && change.entry.is_none();
         if stores_nothing && self.is_backlogged() {
             if let Some(answer) = change.on_stored.take() {
                 answer(false);
@@ -452,6 +453,27 @@ mod tests {
         courier.stop();
         assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Stored));
         assert_eq!(courier.inspect(TIMEOUT, |_, _| ()), Err("hbd is stopping".into()));
+    }
+
+    #[test]
+    fn that_an_entry_of_the_inbox_was_handled_is_stored_with_its_effect() {
+        let directory = tempfile::tempdir().unwrap();
+        let (courier, pending) = Courier::new();
+        let exits = start(pending, directory.path());
+        let entry = |id: &str, uid: &str| {
+            Some(crate::store::InboxEntry { id: id.into(), uid: uid.into(), again: false })
+        };
+        courier.commit(Change { entry: entry("17-0", "hb1:a:1"), ..row("effect", 1) });
+        courier.commit(Change { entry: entry("17-1", ""), ..Change::default() });
+        let rows = courier.inspect(TIMEOUT, |store, _| {
+            let cursor: Option<String> = store.get(Table::Meta, "inbox");
+            let handled: Option<crate::clock::Wall> = store.get(Table::Meta, "u/hb1:a:1");
+            let others = store.rows(Table::Meta).iter().filter(|(key, _)| key == "u/").count();
+            (cursor, handled.is_some(), store.get::<usize>(Table::Meta, "effect"), others)
+        });
+        assert_eq!(rows, Ok((Some("17-1".into()), true, Some(1), 0)));
+        courier.stop();
+        assert_eq!(exits.recv_timeout(TIMEOUT), Ok(CourierExit::Stored));
     }
 
     fn new_silence() -> CalmRequest {

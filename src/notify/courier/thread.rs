@@ -189,9 +189,9 @@ impl CourierThread {
 
     /// Puts a change into the transaction at hand.
     fn apply_change(&mut self, change: Change, now: Now) -> Option<OnStored> {
-        for write in change.writes {
-            self.store.write(write);
-        }
+        let last_before = self.outbox.last_delivery();
+        let handled = change.entry.iter().flat_map(|entry| entry.writes(now.wall));
+        change.writes.into_iter().chain(handled).for_each(|write| self.store.write(write));
         for incident in &change.closed_silently {
             self.outbox.close_silently(incident);
             self.overlay.calm.close_silently(incident);
@@ -206,6 +206,9 @@ impl CourierThread {
                 }
                 _ => self.accept(&event, now),
             }
+        }
+        if change.may_repeat || change.entry.is_some_and(|entry| entry.again) {
+            self.outbox.mark_as_repeats(last_before);
         }
         on_stored
     }
@@ -502,18 +505,14 @@ impl CourierThread {
 
     /// Puts the courier's own events on disk as well.
     fn commit_events(&mut self, now: Now) -> Durability {
-        for write in self.take_writes() {
-            self.store.write(write);
-        }
+        self.take_writes().into_iter().for_each(|write| self.store.write(write));
         let committed = self.store.commit(now);
         self.handle_commit(committed, now)
     }
 
     /// The last try for what is not stored yet.
     fn final_commit(mut self) -> CourierExit {
-        for write in self.take_writes() {
-            self.store.write(write);
-        }
+        self.take_writes().into_iter().for_each(|write| self.store.write(write));
         let exit = self.commit_last();
         if self.ending.is_none() {
             let stored = exit == CourierExit::Stored;

@@ -533,6 +533,7 @@ impl Incidents {
             | Incident::Alertmanager
             | Incident::Dyndns { .. }
             | Incident::Store
+            | Incident::Node { .. }
             | Incident::Storm => None,
         };
         self.open.values().filter_map(of).collect()

@@ -16,6 +16,19 @@ use crate::store::{Table, Write};
 const NOT_MADE_PAUSE: Duration = Duration::from_millis(250);
 
 impl Outbox {
+    /// The last delivery that was made.
+    pub fn last_delivery(&self) -> DeliveryId {
+        self.last_id
+    }
+
+    /// Marks the deliveries that were made after `last`: what they tell may have been told before.
+    pub fn mark_as_repeats(&mut self, last: DeliveryId) {
+        for (id, delivery) in self.deliveries.range_mut(last..).filter(|(id, _)| **id > last) {
+            delivery.possible_repeat = true;
+            self.writes.push(Write::put(Table::Outbox, id.key(), &*delivery));
+        }
+    }
+
     /// Applies the end of an attempt. Returns what became of the delivery itself, then of others
     /// because of it; nothing when the delivery is no longer known.
     pub fn complete(

@@ -264,6 +264,22 @@ fn a_channel_has_one_delivery_in_flight() {
 }
 
 #[test]
+fn what_may_have_been_told_before_begins_as_a_possible_repeat_and_what_waits_already_does_not() {
+    let mut test = TestOutbox::with(&["mail"]);
+    test.said("web1", "first");
+    let last = test.outbox.last_delivery();
+    test.said("web2", "second");
+    test.outbox.mark_as_repeats(last);
+    let mut marked = Vec::new();
+    for _ in 0..2 {
+        let job = test.one();
+        marked.push((job.delivery.message.title.clone(), job.delivery.possible_repeat));
+        test.finish(&job, Ok(Delivered::default()));
+    }
+    assert_eq!(marked, [("web1 first".to_owned(), false), ("web2 second".to_owned(), true)]);
+}
+
+#[test]
 fn a_recovery_never_overtakes_its_alarm() {
     let mut test = TestOutbox::with(&["mail"]);
     test.said("web2", "hello").overdue("web1");

@@ -3,7 +3,6 @@
 //! Under the lock the fleet only decides, and what it decided is queued for the store, in order. Log
 //! lines and answers come after it is released: a full pipe must not hold up every datagram.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
@@ -11,14 +10,12 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
-use crate::btree::InsertAll;
 use crate::clock::{Mono, Now, Wall, format_duration};
 use crate::event::LimitUse;
 use crate::heartbeat::counters::DatagramCounters;
-use crate::heartbeat::datagram::{
-    Datagram, DatagramMetrics, MAX_METRICS, ODD_METRICS, ReceivedDatagram, Rejection, claimed_host,
-};
+use crate::heartbeat::datagram::{ReceivedDatagram, Rejection, claimed_host};
 use crate::heartbeat::event_limits::Load;
+use crate::heartbeat::fleet::receivers::receivers_write;
 use crate::heartbeat::fleet::storm::storm_write;
 use crate::heartbeat::fleet::{
     AddressChange, Changes, ConnectionId, Fleet, NotForgotten, OpenProblem, change_of,
@@ -26,11 +23,15 @@ use crate::heartbeat::fleet::{
 use crate::heartbeat::logged_once::LoggedOnce;
 use crate::heartbeat::loop_clock::LoopClock;
 use crate::heartbeat::persistence::{LastAlive, host_row};
-use crate::heartbeat::settings::{ALERTMANAGER, FleetConfig, LOCAL};
+use crate::heartbeat::settings::FleetConfig;
 use crate::store::change::{Change, ChangeSink};
 use crate::store::{Table, Write};
 use crate::thread;
 use crate::view::{HostView, UptimeSample};
+
+mod internal;
+mod receivers;
+pub use self::receivers::{AcceptedDatagram, ClusterOffset, OnAccepted, RelayedDatagram};
 
 /// The key of [`LastAlive`] in the store.
 pub const LAST_ALIVE_KEY: &str = "mark";
@@ -78,6 +79,9 @@ pub struct Monitor {
     sent_changes: AtomicU64,
     stored_changes: Arc<AtomicU64>,
     address_observer: OnceLock<OnAddressChange>,
+    /// Told of each datagram that was believed.
+    accepted: OnceLock<OnAccepted>,
+    cluster_offset: OnceLock<ClusterOffset>,
     /// Held while the observer is called, so that two threads do not swap two changes.
     observing: Mutex<()>,
 }
@@ -108,6 +112,8 @@ impl Monitor {
             sent_changes: AtomicU64::new(0),
             stored_changes: Arc::default(),
             address_observer: OnceLock::new(),
+            accepted: OnceLock::new(),
+            cluster_offset: OnceLock::new(),
             observing: Mutex::new(()),
         }
     }
@@ -157,7 +163,12 @@ impl Monitor {
     ) -> Result<(), Rejection> {
         let received = ReceivedDatagram::parse(bytes);
         let result = match &received {
-            Ok(received) => self.ingest_received(received, source, now, then),
+            Ok(received) => {
+                let result = self.ingest_received(received, source, now, then);
+                result.map(|caused| {
+                    self.report_accepted(received, bytes, source, (now, caused));
+                })
+            }
             Err(rejection) => Err(*rejection),
         };
         match result {
@@ -178,13 +189,14 @@ impl Monitor {
         result
     }
 
+    /// Whether it caused an event.
     fn ingest_received(
         &self,
         received: &ReceivedDatagram,
         source: DatagramSource,
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
-    ) -> Result<(), Rejection> {
+    ) -> Result<bool, Rejection> {
         let mut state = self.lock();
         if state.closed {
             return Err(Rejection::Busy);
@@ -203,6 +215,7 @@ impl Monitor {
         let ack = ingested.ack.take();
         let left_out = ingested.left_out.take();
         self.counters.count_left_out(received.datagram.metrics.left_out().0);
+        let caused = !ingested.events.is_empty();
         let change = change_of(ingested);
         let answer = if change.is_none() && self.all_stored() {
             Some((then, ack))
@@ -229,7 +242,7 @@ impl Monitor {
         if moved {
             self.report_address_changes();
         }
-        Ok(())
+        Ok(caused)
     }
 
     /// Remembers what was refused, and says it once in the log: why a host is silent, or that it is not
@@ -360,13 +373,14 @@ impl Monitor {
         let removed =
             changes.removed_hosts.into_iter().map(|name| Write::remove(Table::Hosts, name));
         let storm = changes.storm.iter().map(storm_write);
+        let meta = storm.chain(changes.receivers.iter().map(receivers_write));
         self.send_change(Change {
-            writes: removed.chain(changes.rows.iter().map(host_row)).chain(storm).collect(),
+            writes: removed.chain(changes.rows.iter().map(host_row)).chain(meta).collect(),
             events: changes.events,
             closed_silently: changes.closed_incidents,
             parents_up: changes.parents_up,
             not_behind: changes.not_behind,
-            on_stored: None,
+            ..Change::default()
         });
     }
 
@@ -390,7 +404,8 @@ impl Monitor {
             wrote |= !rows.is_empty();
             let mut writes: Vec<_> = rows.iter().map(host_row).collect();
             if last && (wrote || always) {
-                let last_alive = LastAlive { kernel_boot: self.kernel_boot.clone(), now };
+                let kernel_boot = self.kernel_boot.clone();
+                let last_alive = LastAlive { kernel_boot, now, offset: self.cluster_offset() };
                 writes.push(Write::put(Table::Meta, LAST_ALIVE_KEY, &last_alive));
             }
             if !writes.is_empty() {
@@ -440,76 +455,6 @@ impl Monitor {
         drop(state);
         self.rearm.notify_all();
         unwatched
-    }
-
-    /// A heartbeat of a configured host that came as an alert of an Alertmanager: a beat over the
-    /// connection `alertmanager`.
-    pub fn ingest_alert_heartbeat(&self, host: &str) {
-        let beat = Datagram::beat(host, ALERTMANAGER);
-        if let Err(rejection) = self.ingest_internal(&beat, Now::read()) {
-            warn!("a sign of life of {host} could not be taken: {rejection}");
-        }
-    }
-
-    /// An alert that counts as a heartbeat of a configured host no longer fires: the host is overdue
-    /// soon, unless it fires again.
-    pub fn resolve_alert_heartbeat(&self, host: &str) {
-        let mut state = self.lock();
-        if state.closed {
-            return;
-        }
-        let ingested = state.fleet.resolve_alert_heartbeat(host, Now::read());
-        if ingested.rearm {
-            self.rearm.notify_all();
-        }
-        if let Some(change) = change_of(ingested) {
-            self.send_change(change);
-        }
-    }
-
-    /// What the daemon's own machine, the host `host`, says about itself: a beat over the connection
-    /// `local`. The boot is that of the kernel that is running. Of two metrics of one path the last
-    /// one counts.
-    ///
-    /// # Errors
-    /// When the configuration has no such host, when a path or a value breaks the limits of
-    /// datagrams, or when there are more metrics than are kept of a host: the others were ingested.
-    pub fn ingest_local(
-        &self,
-        host: &str,
-        metrics: &[(String, f64)],
-        texts: &[(String, String)],
-        now: Now,
-    ) -> Result<(), Rejection> {
-        let kept = metrics.iter().take(MAX_METRICS).map(|(path, value)| (path.as_str(), *value));
-        let by_path: BTreeMap<&str, f64> = kept.insert_all();
-        let boot_id = Some(self.kernel_boot.as_str()).filter(|id| !id.is_empty());
-        let beat = Datagram {
-            boot_id: boot_id.map(Into::into),
-            metrics: DatagramMetrics::from_pairs(by_path).beside_texts(texts),
-            ..Datagram::beat(host, LOCAL)
-        };
-        self.ingest_internal(&beat, now)?;
-        if beat.metrics.left_out().0 > 0 {
-            return Err(Rejection::BadField(ODD_METRICS));
-        }
-        if metrics.len() > MAX_METRICS { Err(Rejection::TooManyMetrics) } else { Ok(()) }
-    }
-
-    fn ingest_internal(&self, beat: &Datagram, now: Now) -> Result<(), Rejection> {
-        beat.check()?;
-        let mut state = self.lock();
-        if state.closed {
-            return Ok(());
-        }
-        let ingested = state.fleet.ingest_internal(beat, now)?;
-        if ingested.rearm {
-            self.rearm.notify_all();
-        }
-        if let Some(change) = change_of(ingested) {
-            self.send_change(change);
-        }
-        Ok(())
     }
 
     /// Every row of every host, for a store that lost its own.
@@ -598,10 +543,12 @@ mod tests {
 
     use super::*;
     use crate::event::Incident;
+    use crate::heartbeat::datagram::Datagram;
     use crate::heartbeat::encode;
-    use crate::heartbeat::settings::{Expectation, HostSettings};
+    use crate::heartbeat::settings::{Expectation, HostSettings, LOCAL};
     use crate::heartbeat::test_fleet::{MINUTE, SECOND, TestFleet, config};
     use crate::secret::Secret;
+    use crate::store::InboxEntry;
     use crate::view::HostState;
 
     fn web1() -> (Monitor, mpsc::Receiver<Change>) {
@@ -651,6 +598,28 @@ mod tests {
         changes.recv().expect("a change").on_stored.expect("a receiver of the answer")(true);
         assert!(second.recv().expect("an answer"));
         assert!(ingest(&monitor, r#"{"host":"web1"}"#).recv().expect("an answer"));
+    }
+
+    #[test]
+    fn what_another_node_accepted_takes_its_entry_along_and_is_not_counted_here() {
+        let (monitor, changes) = web1();
+        let entry = |id: &str| InboxEntry { id: id.into(), uid: "hb2:a:1".into(), again: false };
+        let take = |json: &str, id: &str| {
+            let from = IpAddr::from([192, 0, 2, 7]);
+            let (bytes, at) = (json.as_bytes(), Now::read());
+            let relayed = RelayedDatagram { bytes, from, is_direct: true, receiver: "hb2", at };
+            monitor.ingest_relayed(relayed, Some(entry(id)))
+        };
+        assert_eq!(take(r#"{"host":"web1","event":"boot","boot_id":"a"}"#, "1-0"), Ok(()));
+        let change = changes.try_recv().expect("a change");
+        assert_eq!((change.entry, change.events.is_empty()), (Some(entry("1-0")), false));
+        assert_eq!(take(r#"{"host":"web1"}"#, "2-0"), Ok(()));
+        let change = changes.try_recv().expect("a change");
+        assert_eq!((change.entry, change.events.len()), (Some(entry("2-0")), 0), "it stands alone");
+        assert_eq!(take(r#"{"host":"web2"}"#, "3-0"), Err(Rejection::UnknownHost));
+        assert!(changes.try_recv().is_err(), "the caller stores that it was handled");
+        let rejected: u64 = monitor.counters().rejected().map(|(_, count)| count).sum();
+        assert_eq!((monitor.counters().accepted(), rejected), (0, 0));
     }
 
     #[test]
