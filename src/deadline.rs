@@ -123,15 +123,27 @@ fn exceeded() -> io::Error {
 
 impl<S: Read + Timeouts> Read for DeadlineStream<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(self.remaining()?))?;
-        self.stream.read(buffer).map_err(|error| self.timed_out(error))
+        loop {
+            self.stream.set_read_timeout(Some(self.remaining()?))?;
+            match self.stream.read(buffer) {
+                // The process was stopped and goes on: where there is a timeout, read(2) ends with that
+                // (signal(7)). Nothing was read.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result.map_err(|error| self.timed_out(error)),
+            }
+        }
     }
 }
 
 impl<S: Write + Timeouts> Write for DeadlineStream<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(self.remaining()?))?;
-        self.stream.write(bytes).map_err(|error| self.timed_out(error))
+        loop {
+            self.stream.set_write_timeout(Some(self.remaining()?))?;
+            match self.stream.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result.map_err(|error| self.timed_out(error)),
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -146,6 +158,54 @@ mod tests {
     fn pair(deadline: Duration) -> (DeadlineStream<UnixStream>, UnixStream) {
         let (ours, peer) = UnixStream::pair().unwrap();
         (DeadlineStream::new(ours, Instant::now() + deadline), peer)
+    }
+
+    /// Reads and writes as a process does that is stopped and goes on: each second call is interrupted.
+    struct Interrupted<S>(S, bool);
+
+    impl<S> Interrupted<S> {
+        fn or<T>(&mut self, call: impl FnOnce(&mut S) -> io::Result<T>) -> io::Result<T> {
+            self.1 = !self.1;
+            if self.1 { Err(ErrorKind::Interrupted.into()) } else { call(&mut self.0) }
+        }
+    }
+
+    impl<S: Read> Read for Interrupted<S> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.or(|stream| stream.read(buffer))
+        }
+    }
+
+    impl<S: Write> Write for Interrupted<S> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.or(|stream| stream.write(bytes))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
+    impl<S: Timeouts> Timeouts for Interrupted<S> {
+        fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+            self.0.set_read_timeout(timeout)
+        }
+
+        fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+            self.0.set_write_timeout(timeout)
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_reads_and_writes_on() {
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut stream = DeadlineStream::new(Interrupted(ours, false), deadline);
+        peer.write_all(b"1").unwrap();
+        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
+        assert_eq!(stream.write(b"23").unwrap(), 2);
+        let mut past = DeadlineStream::new(Interrupted(peer, false), Instant::now());
+        assert!(DeadlineExceeded::is_in(&past.read(&mut [0]).unwrap_err()), "it ends");
     }
 
     #[test]

@@ -70,6 +70,10 @@ pub struct LeaseState {
     free_since: Option<Mono>,
     /// Redis was away since the lease was seen to be held: it ran out, and its holder may live.
     was_away: bool,
+    /// Until when it was held when it was last looked at.
+    held_until: Option<Mono>,
+    /// It did not run out: its holder gave it back, and has stored whom it had heard when.
+    was_given_back: bool,
     /// Whether it may be asked for now.
     is_ripe: bool,
     next: Mono,
@@ -87,6 +91,8 @@ impl LeaseState {
             differs: false,
             free_since: None,
             was_away: false,
+            held_until: None,
+            was_given_back: false,
             is_ripe: false,
             next: now,
             token: None,
@@ -127,7 +133,8 @@ impl LeaseState {
         let flaps = self.identity.lost_at.iter().filter(lately).count() >= 2;
         let mut patience = if flaps { self.identity.ttl } else { Duration::ZERO };
         patience += if self.was_away { self.identity.ttl } else { Duration::ZERO };
-        patience += if self.is_warm { Duration::ZERO } else { HANDICAP };
+        let knows = self.is_warm || self.was_given_back;
+        patience += if knows { Duration::ZERO } else { HANDICAP };
         patience + if self.differs { HANDICAP } else { Duration::ZERO }
     }
 
@@ -136,6 +143,9 @@ impl LeaseState {
         let LeaseIdentity { node, incarnation, may_lead, predecessor_dead, .. } = &self.identity;
         let (may_lead, predecessor_dead) = (*may_lead, *predecessor_dead);
         let Some((token, left)) = holder else {
+            if let Some(until) = self.held_until.take() {
+                self.was_given_back = now < until;
+            }
             let since = *self.free_since.get_or_insert(now);
             let ripe_at = since + self.patience(now);
             self.is_ripe = may_lead && ripe_at <= now;
@@ -147,6 +157,7 @@ impl LeaseState {
             return;
         };
         (self.free_since, self.was_away) = (None, false);
+        (self.held_until, self.was_given_back) = (Some(now + left), false);
         self.is_ripe = may_lead && predecessor_dead && token.is_predecessor_of(node, incarnation);
         let expiry = now + left + Duration::from_millis(1);
         self.next = if self.is_ripe { now } else { expiry.min(now + PROBE_INTERVAL) };
@@ -184,6 +195,7 @@ impl LeaseState {
     pub fn failed(&mut self, now: Mono) {
         self.is_ripe = false;
         (self.free_since, self.was_away) = (None, true);
+        (self.held_until, self.was_given_back) = (None, false);
         self.next = now + RETRY_INTERVAL;
     }
 
@@ -282,6 +294,30 @@ mod tests {
         assert_eq!(waits(lost(&[1000]), true, false), 0);
         assert_eq!(waits(lost(&[1000, 61_000]), true, false), 0);
         assert_eq!(waits(lost(&[1000, 50_000]), true, false), 1500);
+    }
+
+    #[test]
+    fn a_lease_that_was_given_back_is_taken_at_once_also_by_who_knows_less() {
+        let other = token("4:hb2:a");
+        for (free_at, asks_at) in [(100, 100), (1399, 1399), (1401, 1901)] {
+            let mut state = LeaseState::new(identity(), Mono(0));
+            state.probed(Mono(0), Some((&other, ms(1400))));
+            let mut now = Mono(free_at);
+            state.probed(now, None);
+            while state.step(now) != LeaseStep::Acquire {
+                match state.step(now) {
+                    LeaseStep::WaitUntil(next) => now = next,
+                    _ => state.probed(now, None),
+                }
+            }
+            assert_eq!(now, Mono(asks_at));
+        }
+        // What a Redis does not know that was away, nobody gave back.
+        let mut state = LeaseState::new(identity(), Mono(0));
+        state.probed(Mono(0), Some((&other, ms(1400))));
+        state.failed(Mono(100));
+        state.probed(Mono(300), None);
+        assert_ne!(state.step(Mono(300)), LeaseStep::Acquire);
     }
 
     #[test]

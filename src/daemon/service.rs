@@ -324,7 +324,11 @@ pub(super) fn answer_when_stored(stored: Receiver<bool>) -> Ingest {
     Ingest::Pending(Box::new(move || match stored.recv_deadline(deadline) {
         Ok(true) => IngestResult::Stored,
         Ok(false) => IngestResult::Unavailable("it was heard but cannot be stored".into()),
-        Err(_) => IngestResult::Unavailable("the disk is slow, it was heard but not stored".into()),
+        Err(_) => {
+            let why =
+                "it was heard, and is not known to be stored yet: it may be told all the same";
+            IngestResult::Unavailable(why.into())
+        }
     }))
 }
 

@@ -49,7 +49,7 @@ pub struct RelayedDatagram<'a> {
 }
 
 impl Monitor {
-    /// Calls `listener` with each datagram that is believed from now on. There is one listener: a second
+    /// Calls `listener` with each plain beat that is believed from now on. There is one listener: a second
     /// one is not called.
     pub fn on_accepted(&self, listener: OnAccepted) {
         // An error means that there is one already.
@@ -78,8 +78,10 @@ impl Monitor {
         source: DatagramSource,
         (now, caused): (Now, bool),
     ) {
-        if let Some(listener) = self.accepted.get() {
-            let is_news = caused || received.datagram.event != DatagramKind::Beat;
+        // All else is stored, and would be told twice by a node that leads meanwhile.
+        let is_beat = received.datagram.event == DatagramKind::Beat;
+        if let Some(listener) = self.accepted.get().filter(|_| is_beat) {
+            let is_news = caused;
             let DatagramSource { address: from, is_direct } = source;
             listener(&AcceptedDatagram { bytes, from, is_direct, now, is_news });
         }
