@@ -188,7 +188,7 @@ fn a_standby_knows_what_the_leader_hears_and_what_it_hears_itself() {
         let (_, figures) = cluster.nodes[place].request("GET /metrics", "").unwrap();
         let lines = figures.lines();
         lines
-            .filter_map(|line| line.strip_prefix("hbd_cluster_receivers ")?.parse::<usize>().ok())
+            .filter_map(|line| line.strip_prefix("hbd_cluster_connections ")?.parse::<usize>().ok())
             .sum::<usize>()
     };
     // Those that talk have a connection each, too.

@@ -92,7 +92,7 @@ fn cluster(view: &ClusterView, text: &mut String) {
     let help = "How often this node took over.";
     single(text, ("hbd_cluster_takeovers_total", "counter", help), view.takeovers);
     let help = "Connections of hosts of which this node knows when they were heard last.";
-    single(text, ("hbd_cluster_receivers", "gauge", help), view.connections);
+    single(text, ("hbd_cluster_connections", "gauge", help), view.connections);
     let redis_up = u8::from(view.redis_trouble.is_none());
     single(text, ("hbd_cluster_redis_up", "gauge", "Whether Redis answers."), redis_up);
     let name = "hbd_cluster_node_last_sign_seconds";

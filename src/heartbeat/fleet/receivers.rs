@@ -104,6 +104,13 @@ impl Fleet {
         }
     }
 
+    /// The receivers of which it was told that they are gone; none without a cluster.
+    pub fn told_gone(&self) -> Option<Vec<String>> {
+        self.blindness.own()?;
+        let told = self.blindness.receivers().iter().filter(|receiver| receiver.is_told);
+        Some(told.map(|receiver| receiver.name.clone()).collect())
+    }
+
     fn schedule_receiver(&mut self, number: u8, at: Mono) {
         let kind = DeadlineKind::Receiver(number);
         self.deadlines.push(DeadlineEntry { at, host: u32::MAX, kind });
@@ -128,8 +135,7 @@ impl Fleet {
             (true, false) => NodeEvent::Heard { node },
             (true, true) | (false, false) => return None,
         };
-        let told = self.blindness.receivers().iter().filter(|receiver| receiver.is_told);
-        self.pending.receivers = Some(told.map(|receiver| receiver.name.clone()).collect());
+        self.pending.receivers = self.told_gone();
         Some(Event::new(now.wall, EventKind::Node(kind)))
     }
 }

@@ -461,7 +461,9 @@ impl Monitor {
     pub fn all_rows(&self) -> Vec<Write> {
         let state = self.lock();
         let storm = storm_write(&state.fleet.storm_row());
-        state.fleet.all_rows().iter().map(host_row).chain([storm]).collect()
+        let gone = state.fleet.told_gone();
+        let meta = [storm].into_iter().chain(gone.iter().map(receivers_write));
+        state.fleet.all_rows().iter().map(host_row).chain(meta).collect()
     }
 
     /// At most `count` hosts, from the index `from` on.
