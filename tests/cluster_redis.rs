@@ -157,10 +157,20 @@ fn after_a_failover_the_new_master_is_found_and_an_old_one_is_not_believed() {
     master.kill();
     assert!(matches!(redis.ask::<String>(&redis::cmd("PING")), Err(RedisFault::Lost(_))));
     assert!(redis.is_broken());
-    let mut found = None;
-    wait_until("the replica is promoted", || {
-        found = connector.connect().ok();
-        found.is_some()
+    let (mut found, mut said) = (None, String::new());
+    wait_until("the replica is promoted", || match connector.connect() {
+        Ok(redis) => {
+            found = Some(redis);
+            true
+        }
+        Err(fault) => {
+            let why = fault.to_string();
+            if why != said {
+                println!("{why}");
+                said = why;
+            }
+            false
+        }
     });
     let mut found = found.unwrap();
     assert_eq!(port(&found), replica.port);

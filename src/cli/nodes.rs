@@ -6,9 +6,7 @@ use super::answer::{field, items};
 use super::table::{Style, TableRow, Tone, table};
 use super::terminal::{sanitize, wrap};
 use crate::event::counted;
-
-/// A node that gave no sign for so many seconds is gone.
-const GONE: f64 = 10.0;
+use crate::view::cluster::GONE_SECONDS;
 
 /// The lines about the cluster, and whether all is well with it.
 pub fn overview(cluster: &Json, style: Style) -> (String, bool) {
@@ -27,7 +25,7 @@ pub fn overview(cluster: &Json, style: Style) -> (String, bool) {
         text.push_str(&format!("{}\n", Tone::Critical.paint(&line, style.color)));
     }
     if !rows.is_empty() {
-        let names = ["NODE", "ROLE", "VERSION", "LAST SIGN", "CONFIGURATION"];
+        let names = ["NODE", "ROLE", "VERSION", "HEARS", "LAST SIGN", "CONFIGURATION"];
         text.push_str(&table(&names, 1, rows, style));
     }
     (text, worst == Tone::Good)
@@ -46,7 +44,7 @@ fn row(node: &Json, right: Option<&str>) -> TableRow {
     let age = node["last_sign_seconds"].as_f64().unwrap_or(0.0);
     let configuration = field(node, "configuration");
     let differs = right.is_some_and(|right| right != configuration);
-    let (tone, role) = match (age > GONE, differs) {
+    let (tone, role) = match (age > GONE_SECONDS, differs) {
         (true, _) => (Tone::Critical, "gone".to_owned()),
         (false, true) => (Tone::Warning, field(node, "role")),
         (false, false) => (Tone::Good, field(node, "role")),
@@ -56,6 +54,7 @@ fn row(node: &Json, right: Option<&str>) -> TableRow {
         field(node, "name"),
         role,
         field(node, "version"),
+        counted(node["hosts"].as_u64().unwrap_or(0) as usize, "host"),
         format!("{age:.0} s"),
         configuration + mark,
     ];
@@ -75,8 +74,8 @@ mod tests {
     #[test]
     fn nodes_that_are_gone_or_differ_are_not_well() {
         let node = |name: &str, role: &str, age: f64, configuration: &str| {
-            json!({"name": name, "role": role, "version": "0.4.0", "last_sign_seconds": age,
-                   "configuration": configuration})
+            json!({"name": name, "role": role, "version": "0.4.0", "hosts": 3,
+                   "last_sign_seconds": age, "configuration": configuration})
         };
         let mut cluster = json!({
             "name": "hbd", "leader": "hb1", "epoch": 7,
@@ -86,7 +85,7 @@ mod tests {
         assert!(well, "{text}");
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "cluster hbd: 2 nodes, hb1 leads (epoch 7)");
-        assert_eq!(lines[3], "hb2   standby  0.4.0    1 s        4f2a");
+        assert_eq!(lines[3], "hb2   standby  0.4.0    3 hosts  1 s        4f2a");
         cluster["nodes"][1] = node("hb2", "standby", 1.0, "77b0");
         let (text, well) = shown(&cluster);
         assert!(!well && text.contains("77b0  differs"), "{text}");

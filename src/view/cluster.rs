@@ -17,6 +17,9 @@ pub enum NodeState {
     Receiver,
 }
 
+/// A node that gave no sign for so long is gone, in seconds: each gives one a second.
+pub const GONE_SECONDS: f64 = 10.0;
+
 /// The cluster, in the shape of `/api/v1/cluster`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClusterView {

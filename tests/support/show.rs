@@ -19,6 +19,7 @@ use heartbeat::secret::Secret;
 use heartbeat::view::calm::{
     CalmAnswer, HeldListView, HeldView, ReasonView, SilenceView, SilencesView,
 };
+use heartbeat::view::cluster::{ClusterView, NodeState, NodeView};
 use heartbeat::view::query::{EventQuery, NotificationQuery, SeriesQuery};
 use heartbeat::view::{
     AlertView, AvailabilityView, ChannelState, ChannelView, ConnectionView, DeliveryState,
@@ -43,6 +44,7 @@ pub struct Show {
     pub told: Vec<NotificationView>,
     pub silences: Vec<SilenceView>,
     pub held: Vec<HeldView>,
+    pub cluster: Option<ClusterView>,
     /// The test messages that were sent.
     pub sent: Vec<String>,
     pub slow: bool,
@@ -79,6 +81,36 @@ fn past(number: usize, now: Wall) -> AvailabilityView {
         past.mark(&nights);
     }
     past
+}
+
+/// A cluster with a node that leads, one with another configuration, and one that is gone.
+fn nodes(now: Wall) -> ClusterView {
+    let node = |name: &str, role, last_sign_seconds, configuration: &str| NodeView {
+        name: name.into(),
+        role,
+        version: "0.1.0".into(),
+        url: None,
+        last_sign_seconds,
+        hosts: 1234,
+        configuration: configuration.into(),
+    };
+    ClusterView {
+        now,
+        name: "hbd".into(),
+        node: "hb1".into(),
+        role: NodeState::Leader,
+        leader: Some("hb1".into()),
+        leader_url: None,
+        epoch: 7,
+        takeovers: 1,
+        connections: 40,
+        redis_trouble: Some("Redis at redis1:6379: it does not answer".into()),
+        nodes: vec![
+            node("hb1", NodeState::Leader, 0.2, "4f2a"),
+            node(&"a-long-name-of-a-node.".repeat(9), NodeState::Standby, 1.0, "77b0"),
+            node(EVIL, NodeState::Receiver, 4000.0, "4f2a"),
+        ],
+    }
 }
 
 /// A daemon that shows it.
@@ -127,6 +159,10 @@ impl Daemon for ShowDaemon {
 
     fn metrics(&self) -> MetricsSnapshot {
         MetricsSnapshot::default()
+    }
+
+    fn cluster(&self) -> Option<ClusterView> {
+        self.show().cluster.clone()
     }
 
     fn channels(&self) -> Vec<ChannelView> {
@@ -328,6 +364,7 @@ impl Show {
     pub fn ugly() -> Show {
         let now = Now::read().wall;
         let mut daemon = Show::with(40);
+        daemon.cluster = Some(nodes(now));
         let long = "a-very-long-host-name-that-somebody-thought-of.".repeat(5);
         for (index, name) in
             [EVIL, &long, "db-primary", "shy", "gone", "laptop"].into_iter().enumerate()

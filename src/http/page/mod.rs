@@ -104,6 +104,7 @@ pub fn overview(daemon: &dyn Daemon, tests: &[ChannelTest], request: PageRequest
     html.markup("<div class=cols><div>");
     panels::plans(&mut html, &plans, request.now);
     panels::channels(&mut html, &channels, tests, request.now);
+    panels::nodes(&mut html, daemon.cluster().as_ref());
     hosts::dns_names(&mut html, &daemon.dyndns());
     html.markup("</div>");
     let all = EventFilter::named(&query.name);

@@ -8,6 +8,7 @@ use super::summary::class_of;
 use crate::clock::Wall;
 use crate::event::Level;
 use crate::http::channel_test::ChannelTest;
+use crate::view::cluster::{ClusterView, GONE_SECONDS, NodeState, NodeView};
 use crate::view::{
     ChannelState, ChannelView, DeliveryState, ModuleView, NotificationView, PlanView,
 };
@@ -145,6 +146,49 @@ fn bytes(size: u64) -> String {
     }
 }
 
+/// The nodes of the cluster; nothing at all where there is none.
+pub fn nodes(html: &mut Html, cluster: Option<&ClusterView>) {
+    let Some(cluster) = cluster else { return };
+    let leader = cluster.nodes.iter().find(|node| node.role == NodeState::Leader);
+    section(html, "nodes", "Nodes", |html| {
+        if let Some(why) = &cluster.redis_trouble {
+            html.markup("<p class=note>Redis cannot be asked: ").text(cut(why)).markup("</p>");
+        }
+        html.markup("<ul class=list>");
+        for node in &cluster.nodes {
+            html.markup("<li").attribute("data-k", &node.name).markup(">");
+            let is_gone = node.last_sign_seconds > GONE_SECONDS;
+            let differs = leader.is_some_and(|leader| leader.configuration != node.configuration);
+            let (class, word) = match node.role {
+                _ if is_gone => ("bad", "gone"),
+                NodeState::Leader => ("good", "leads"),
+                NodeState::Standby => ("good", "stands by"),
+                NodeState::Receiver => ("good", "hears only"),
+            };
+            badge(html, if differs && !is_gone { "warn" } else { class }, word);
+            html.markup(" <span class=w>").text(&node.name).markup(" <i>(").text(&node.version);
+            html.markup(")</i></span> <i>").text(node_details(node)).markup("</i>");
+            if differs {
+                html.markup(
+                    "<p class=note>Its configuration is not that of the node that leads.</p>",
+                );
+            }
+            html.markup("</li>");
+        }
+        html.markup("</ul>");
+    });
+}
+
+/// `hears 12 hosts, last sign 2 s ago`.
+fn node_details(node: &NodeView) -> String {
+    let sign = Duration::try_from_secs_f64(node.last_sign_seconds).unwrap_or_default();
+    let hosts = usize::try_from(node.hosts).unwrap_or(usize::MAX);
+    if node.last_sign_seconds > GONE_SECONDS {
+        return format!("last sign {}", ago(sign));
+    }
+    format!("hears {}, last sign {}", count(hosts, "host", "hosts"), ago(sign))
+}
+
 /// The state of the channels, each with a button that sends a test message.
 pub fn channels(html: &mut Html, channels: &[ChannelView], tests: &[ChannelTest], now: Wall) {
     section(html, "channels", "Channels", |html| {
@@ -255,4 +299,56 @@ pub fn notifications(html: &mut Html, notifications: &ReadResult<NotificationVie
         }
         html.markup("</ol>");
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_gone_or_differs_is_said_and_without_a_cluster_there_is_no_panel() {
+        let mut html = Html::default();
+        nodes(&mut html, None);
+        assert_eq!(html.as_str(), "");
+        let node = |name: &str, role, last_sign_seconds, configuration: &str| NodeView {
+            name: name.into(),
+            role,
+            version: "0.4.0".into(),
+            url: None,
+            last_sign_seconds,
+            hosts: 1,
+            configuration: configuration.into(),
+        };
+        let view = ClusterView {
+            now: Wall(0),
+            name: "hbd".into(),
+            node: "hb1".into(),
+            role: NodeState::Leader,
+            leader: Some("hb1".into()),
+            leader_url: None,
+            epoch: 7,
+            takeovers: 1,
+            connections: 1,
+            redis_trouble: Some("it <hangs>".into()),
+            nodes: vec![
+                node("hb1", NodeState::Leader, 0.2, "4f2a"),
+                node("hb2", NodeState::Standby, 1.0, "77b0"),
+                node("hb3", NodeState::Receiver, 61.0, "4f2a"),
+            ],
+        };
+        let mut html = Html::default();
+        nodes(&mut html, Some(&view));
+        let page = html.as_str();
+        for part in [
+            "Redis cannot be asked: it &lt;hangs",
+            "<b class=\"l good\">leads</b> <span class=w>hb1",
+            "hears 1 host, last sign",
+            "<b class=\"l warn\">stands by</b> <span class=w>hb2",
+            "Its configuration is not that of the node that leads.",
+            "<b class=\"l bad\">gone</b> <span class=w>hb3",
+        ] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        assert_eq!(page.matches("hears 1 host").count(), 2);
+    }
 }
