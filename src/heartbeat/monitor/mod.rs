@@ -165,9 +165,7 @@ impl Monitor {
         let result = match &received {
             Ok(received) => {
                 let result = self.ingest_received(received, source, now, then);
-                result.map(|caused| {
-                    self.report_accepted(received, bytes, source, (now, caused));
-                })
+                result.inspect(|()| self.report_accepted(received, bytes, source, now))
             }
             Err(rejection) => Err(*rejection),
         };
@@ -189,14 +187,13 @@ impl Monitor {
         result
     }
 
-    /// Whether it caused an event.
     fn ingest_received(
         &self,
         received: &ReceivedDatagram,
         source: DatagramSource,
         now: Now,
         then: impl FnOnce(Option<Vec<u8>>, bool) + Send + 'static,
-    ) -> Result<bool, Rejection> {
+    ) -> Result<(), Rejection> {
         let mut state = self.lock();
         if state.closed {
             return Err(Rejection::Busy);
@@ -215,7 +212,6 @@ impl Monitor {
         let ack = ingested.ack.take();
         let left_out = ingested.left_out.take();
         self.counters.count_left_out(received.datagram.metrics.left_out().0);
-        let caused = !ingested.events.is_empty();
         let change = change_of(ingested);
         let answer = if change.is_none() && self.all_stored() {
             Some((then, ack))
@@ -242,7 +238,7 @@ impl Monitor {
         if moved {
             self.report_address_changes();
         }
-        Ok(caused)
+        Ok(())
     }
 
     /// Remembers what was refused, and says it once in the log: why a host is silent, or that it is not

@@ -22,7 +22,7 @@ pub struct AcceptedDatagram<'a> {
     pub is_direct: bool,
     /// When it was received.
     pub now: Now,
-    /// It is no plain beat, or shows a boot, or caused an event.
+    /// It is no plain beat, or shows a boot.
     pub is_news: bool,
 }
 
@@ -76,14 +76,13 @@ impl Monitor {
         received: &ReceivedDatagram,
         bytes: &[u8],
         source: DatagramSource,
-        (now, caused): (Now, bool),
+        now: Now,
     ) {
         // All else is stored, and would be told twice by a node that leads meanwhile.
         let is_beat = received.datagram.event == DatagramKind::Beat;
         if let Some(listener) = self.accepted.get().filter(|_| is_beat) {
-            let is_news = caused;
             let DatagramSource { address: from, is_direct } = source;
-            listener(&AcceptedDatagram { bytes, from, is_direct, now, is_news });
+            listener(&AcceptedDatagram { bytes, from, is_direct, now, is_news: false });
         }
     }
 
